@@ -1,0 +1,241 @@
+"""The typed experiment: one pair, its corpus, its optimisation and its chain of stages.
+
+Values come from the defaults below, then a YAML file, then dotted overrides (`optimizer.learning_rate=1e-4`).
+The resolved experiment is written into its run folder, and its signature names that folder. This module loads no torch.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sia.errors import UsageError, UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """The encoder pair (paper, section 4). The defaults are DG3A1024, the paper's best."""
+
+    latent_size: Annotated[int, Field(gt=0, multiple_of=2)] = 1024
+    gru_layers: Positive = 3
+    image_blocks: Annotated[list[Positive], Field(min_length=1)] = [6, 12, 64, 48]
+    growth_rate: Positive = 32
+    initial_features: Positive = 64
+
+    @property
+    def pair_name(self) -> str:
+        """The paper's name of the pair: D(enseNet) G(RU layers) A(ttention, latent size)."""
+        return f"DG{self.gru_layers}A{self.latent_size}"
+
+
+class Data(Section):
+    """The prepared corpus and what the image branch sees of it (paper, section 5.3)."""
+
+    corpus: str = "places205"
+    folder: str = ""
+    crop_size: Positive = 224
+    short_side: Positive = 256
+    flip_probability: Fraction = 0.5
+    normalisation: Literal["customary", "corpus"] = "customary"
+    bucket_size: Positive = Field(16, description="captions of similar length are batched within so many batches")
+    shuffle_pairs: bool = Field(False, description="a control: train every caption with a wrong image")
+
+    @model_validator(mode="after")
+    def crop_fits(self) -> "Data":
+        if self.crop_size > self.short_side:
+            raise ValueError(f"crop_size {self.crop_size} is larger than short_side {self.short_side}")
+        return self
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder or f"corpora/{self.corpus}")
+
+
+class Loss(Section):
+    """The all-pairs hinge (paper, equation 3)."""
+
+    margin: Annotated[float, Field(ge=0)] = 0.2
+    normaliser: Literal["mean", "sum"] = Field("mean", description="mean over the B anchors, or the plain sum")
+
+
+class Optimizer(Section):
+    """Adam (paper, section 5.2)."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="largest norm of the gradient")
+
+
+class Training(Section):
+    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="captions a step, over all ranks")
+    batch_norm: Literal["local", "sync"] = "local"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    seed: int = 0
+    train_recall_sample: Annotated[int, Field(ge=0)] = Field(1000, description="training captions whose R@10 is logged")
+
+
+class Stage(Section):
+    """One training run of the chain; each but the first starts from the best checkpoint so far (section 5.2)."""
+
+    epochs: Positive = 127
+    lr_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="share of optimizer.learning_rate it starts at")
+    schedule: Literal["calr", "calwr"] = "calwr"
+    first_cycle_epochs: Positive = Field(1, description="calwr: length of the first cycle")
+    multiplier: Positive = Field(2, description="calwr: each cycle is so many times as long as the one before")
+    keep_moments: bool = Field(False, description="go on with Adam's moments of the checkpoint it starts from")
+    start_from: str | None = Field(None, description="best (default), last or epoch=N of what the run has trained")
+
+
+class Runtime(Section):
+    """What makes a run faster or tidier without changing what is learnt."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 2
+    keep_every_epochs: Annotated[int, Field(ge=0)] = Field(10, description="also keep every Nth epoch's weights; 0: none")
+    evaluation_batch_size: Positive = 64
+    log_every_seconds: Annotated[float, Field(gt=0)] = 10.0
+
+
+class Experiment(Section):
+    """All that decides what one run learns, and a `runtime` that does not."""
+
+    model: Model = Model()
+    data: Data = Data()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
+    runtime: Runtime = Runtime()
+
+    @property
+    def signature(self) -> str:
+        """Ten hexadecimal digits of the hash of every resolved value, those of NOT_IN_SIGNATURE left out."""
+        values = self.model_dump(mode="json")
+        for dotted in NOT_IN_SIGNATURE:
+            *sections, key = dotted.split(".")
+            holder = values
+            for section in sections:
+                holder = holder[section]
+            del holder[key]
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.model.pair_name}-{self.signature}"
+
+
+NOT_IN_SIGNATURE = {
+    "data.folder": "the same corpus may lie elsewhere; its identity is recorded beside the signature and checked",
+    "runtime": "workers, retention and logging change how a run is carried out, not what it learns",
+}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not a silent loss."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError for a missing file, UsageError for one that is no mapping."""
+    try:
+        value = yaml.load(path.read_text(), _StrictLoader)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; give the path of an existing YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: expected 'key: value' lines, found {type(value).__name__}")
+    return value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """'optimizer.learning_rate=1e-4' -> its key and its value, read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text}: expected key=value, for example training.batch_size=32")
+    try:
+        return key.strip(), yaml.load(value, _StrictLoader)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text}: the value is not valid YAML") from None
+
+
+def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """{'model.gru_layers': 2} -> {'model': {'gru_layers': 2}}; keys may also be nested already."""
+    nested: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *sections, last = str(key).split(".")
+        holder = nested
+        for section in sections:
+            holder = holder.setdefault(section, {})
+        merged = nest(value) if isinstance(value, Mapping) else value
+        holder[last] = merge(holder.get(last, {}), merged) if isinstance(merged, dict) else merged
+    return nested
+
+
+def merge(below: Any, above: Any) -> Any:
+    """`above` laid over `below`: mappings key by key, everything else replaced."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: merge(below.get(key, {}), value) for key, value in above.items()}}
+
+
+def resolve(*layers: Mapping[str, Any], source: str) -> Experiment:
+    """The experiment of the defaults and the layers laid over them. Raises UsageError that names `source` and the key."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, nest(layer))
+    return validate(Experiment, values, source)
+
+
+def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    return resolve(read_yaml(path), overrides or {}, source=str(path))
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+
+
+def validate(model: type[Any], values: Any, source: str) -> Any:
+    """`values` as a `model`. Raises UsageError with one line: source, key, what is wrong and what is allowed."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_one_line(error, model)}") from None
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    # An unknown key is reported before the wrong values, because it may be the cause of them.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list)) else ""
+        return f"{dotted or 'value'}: {first['msg'].removeprefix('Value error, ')}{given}"
+    known = _known_keys(model)
+    near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.0) or known[:1]
+    return f"unknown key {dotted!r}; the nearest valid one is {near[0]!r}"
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+    return keys

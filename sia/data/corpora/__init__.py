@@ -1,0 +1,29 @@
+"""One reader a corpus: from what lies on disk to captions. A new corpus is one module here and one line below."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from sia.data.manifest import Reading, validate_captions
+from sia.errors import UsageError, UserError
+
+# Modules are named, not imported: reading one corpus does not need the libraries of another.
+READERS = {
+    "scenes": "sia.data.corpora.scenes",
+    "stamps": "sia.data.corpora.stamps",
+}
+
+
+def read(name: str, root: Path | str) -> Reading:
+    """The captions of corpus `name` under `root`, and what was left out and why.
+
+    Raises UsageError for an unknown corpus, UserError for a folder that is missing or holds something else.
+    """
+    if name not in READERS:
+        raise UsageError(f"--corpus {name}: unknown corpus; use one of {', '.join(READERS)}")
+    reader: Callable[[Path], Reading] = import_module(READERS[name]).read
+    reading = reader(Path(root))
+    if not reading.captions:
+        raise UserError(f"{root}: no caption of corpus {name!r} there; give its root folder with --root")
+    validate_captions(reading.captions, str(root))
+    return reading

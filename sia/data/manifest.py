@@ -1,0 +1,84 @@
+"""SpokenCaption, the record that every corpus is read into, and the files that hold such records.
+
+This module loads no torch.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from sia.atomic import write_json_lines
+from sia.errors import UserError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenCaption:
+    """One utterance that describes one image. Captions of the same image share its `image_id`."""
+
+    utterance_id: str
+    image_id: str
+    speech_path: str
+    image_path: str
+    split: str
+    speaker: str = ""
+    language: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An utterance that was left out, and why."""
+
+    utterance_id: str
+    reason: str
+
+
+class Reading(NamedTuple):
+    """What a corpus reader found: the captions, and what it left out."""
+
+    captions: list[SpokenCaption]
+    dropped: list[Dropped]
+
+
+def validate_captions(captions: Iterable[SpokenCaption], source: str) -> None:
+    """Raises UserError for an utterance given twice, an unknown split, or an image with two paths or two splits."""
+    seen: set[str] = set()
+    image_of: dict[str, tuple[str, str]] = {}
+    for caption in captions:
+        name = caption.utterance_id
+        if name in seen:
+            raise UserError(f"{source}: utterance {name!r} is there twice; utterance ids are unique")
+        seen.add(name)
+        if caption.split not in SPLITS:
+            raise UserError(f"{source}: utterance {name!r} has split {caption.split!r}; use one of {', '.join(SPLITS)}")
+        place = (caption.image_path, caption.split)
+        if image_of.setdefault(caption.image_id, place) != place:
+            raise UserError(
+                f"{source}: image {caption.image_id!r} has two paths or lies in two splits (utterance {name!r}); "
+                "give each image one path and one split"
+            )
+
+
+def write_captions(path: Path, captions: Iterable[SpokenCaption]) -> None:
+    write_json_lines(path, [asdict(caption) for caption in captions])
+
+
+def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
+    write_json_lines(path, [asdict(entry) for entry in dropped])
+
+
+def read_captions(path: Path) -> list[SpokenCaption]:
+    """Raises UserError that names the file and line of a record that is no caption."""
+    known = {field.name for field in fields(SpokenCaption)}
+    captions = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            captions.append(SpokenCaption(**{key: value for key, value in json.loads(line).items() if key in known}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}, line {number}: not a caption ({error}); prepare the corpus again") from None
+    return captions

@@ -1,0 +1,171 @@
+"""Where one run keeps its files: `runs/<study>/<pair>-<signature>/`.
+
+The folder is the truth about a run; Ray Tune and MLflow can be thrown away and rebuilt from it.
+Who writes which file, and when, is the state machine of sia/cluster/README.md. This module loads no torch.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import read_json, write_json, write_text
+from sia.config import Experiment, Stage, dump_experiment, load_experiment
+from sia.errors import UserError
+
+
+def runs_root() -> Path:
+    """The folder of all studies: $SIA_RUNS, or `runs` of the working folder."""
+    return Path(os.environ.get("SIA_RUNS", "runs")).absolute()
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The files of one stage of a run; stages count from 1."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def plan(self) -> Path:
+        """The stage's settings, and the checkpoint it starts from (its lineage)."""
+        return self.path / "plan.json"
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def done(self) -> Path:
+        return self.path / "done.json"
+
+    @property
+    def failed(self) -> Path:
+        return self.path / "failed.json"
+
+    @property
+    def rendezvous(self) -> Path:
+        return self.path / "rendezvous"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    def weights_of_epoch(self, epoch: int) -> Path:
+        """Weights alone, kept every `runtime.keep_every_epochs`; epochs count over the whole run, from 1."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """All paths of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def study(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def corpus(self) -> Path:
+        """The identity of the corpus that the first stage was trained on."""
+        return self.path / "corpus.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held, with a heartbeat, by the one job that trains the run."""
+        return self.path / "writer.lock"
+
+    @property
+    def finished(self) -> Path:
+        return self.path / "finished.json"
+
+    @property
+    def stopped(self) -> Path:
+        return self.path / "stopped.json"
+
+    @property
+    def provenance(self) -> Path:
+        """Git commit and package versions of each job that trained the run, a JSON line a job."""
+        return self.path / "provenance.jsonl"
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's pickles and the logs of every rank."""
+        return self.path / "jobs"
+
+    @property
+    def mirror(self) -> Path:
+        """Which MLflow runs hold this run's rows, and how many of them."""
+        return self.path / "mlflow.json"
+
+    def stage(self, number: int) -> StageFolder:
+        return StageFolder(self.path / "stages" / str(number))
+
+    def experiment(self) -> Experiment:
+        """Raises UserError where the folder holds no run."""
+        if not self.config.is_file():
+            raise UserError(f"{self.path}: no run there (no config.yaml); `python jobs/status.py` lists the runs")
+        return load_experiment(self.config)
+
+    def planned_stages(self) -> list[Stage]:
+        """The experiment's chain, then the warm restarts that were added to this run by hand."""
+        planned = list(self.experiment().stages)
+        while (plan := read_json(self.stage(len(planned) + 1).plan)) is not None:
+            planned.append(Stage(**plan["stage"]))
+        return planned
+
+    def create(self, experiment: Experiment) -> None:
+        """Write the resolved experiment, once; an existing one is left as it is."""
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        # submitit executes the pickles that lie there.
+        self.jobs.chmod(0o700)
+        if not self.config.is_file():
+            write_text(self.config, dump_experiment(experiment))
+
+
+def run_of(study: str, experiment: Experiment) -> RunFolder:
+    return RunFolder(runs_root() / study / experiment.run_name)
+
+
+def runs_of(study: str) -> list[RunFolder]:
+    return [RunFolder(config.parent) for config in sorted((runs_root() / study).glob("*/config.yaml"))]
+
+
+def studies() -> list[str]:
+    return sorted({config.parents[1].name for config in runs_root().glob("*/*/config.yaml")})
+
+
+def find_run(name: str) -> RunFolder:
+    """A run by its path, `study/run`, or the run's name. Raises UserError if there is none, or more than one."""
+    if (Path(name) / "config.yaml").is_file():
+        return RunFolder(Path(name).absolute())
+    found = [RunFolder(p.parent) for p in runs_root().glob("*/*/config.yaml") if name in (p.parent.name, "/".join(p.parts[-3:-1]))]
+    if len(found) != 1:
+        problem = f"{len(found)} runs have that name" if found else "no such run"
+        raise UserError(f"{name}: {problem} under {runs_root()}; give the path of a run that `python jobs/status.py` lists")
+    return found[0]
+
+
+def record(path: Path, **values: Any) -> None:
+    """A marker of the state machine, written atomically."""
+    write_json(path, values)
