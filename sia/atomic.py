@@ -16,7 +16,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with open(unfinished, "wb") as stream:
+        with open(unfinished, "w+b") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())

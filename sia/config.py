@@ -101,7 +101,9 @@ class Runtime(Section):
     """What makes a run faster or tidier without changing what is learnt."""
 
     num_workers: Annotated[int, Field(ge=0)] = 2
-    keep_every_epochs: Annotated[int, Field(ge=0)] = Field(10, description="also keep every Nth epoch's weights; 0: none")
+    keep_every_epochs: Annotated[int, Field(ge=0)] = Field(
+        10, description="also keep every Nth epoch's weights; 0: none"
+    )
     evaluation_batch_size: Positive = 64
     log_every_seconds: Annotated[float, Field(gt=0)] = 10.0
 
@@ -197,7 +199,7 @@ def merge(below: Any, above: Any) -> Any:
 
 
 def resolve(*layers: Mapping[str, Any], source: str) -> Experiment:
-    """The experiment of the defaults and the layers laid over them. Raises UsageError that names `source` and the key."""
+    """The experiment of the defaults with the layers laid over them. Raises UsageError naming `source` and the key."""
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, nest(layer))

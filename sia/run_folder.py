@@ -159,10 +159,16 @@ def find_run(name: str) -> RunFolder:
     """A run by its path, `study/run`, or the run's name. Raises UserError if there is none, or more than one."""
     if (Path(name) / "config.yaml").is_file():
         return RunFolder(Path(name).absolute())
-    found = [RunFolder(p.parent) for p in runs_root().glob("*/*/config.yaml") if name in (p.parent.name, "/".join(p.parts[-3:-1]))]
+    found = [
+        RunFolder(p.parent)
+        for p in runs_root().glob("*/*/config.yaml")
+        if name in (p.parent.name, "/".join(p.parts[-3:-1]))
+    ]
     if len(found) != 1:
         problem = f"{len(found)} runs have that name" if found else "no such run"
-        raise UserError(f"{name}: {problem} under {runs_root()}; give the path of a run that `python jobs/status.py` lists")
+        raise UserError(
+            f"{name}: {problem} under {runs_root()}; give the path of a run that `python jobs/status.py` lists"
+        )
     return found[0]
 
 

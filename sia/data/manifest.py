@@ -14,6 +14,7 @@ from sia.errors import UserError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
+HeldOut = Literal["images", "captions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +33,30 @@ class SpokenCaption:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """An utterance that was left out, and why."""
+    """An utterance that was left out: a reason that can be counted, and the detail of this one."""
 
     utterance_id: str
     reason: str
+    detail: str = ""
 
 
 class Reading(NamedTuple):
-    """What a corpus reader found: the captions, and what it left out."""
+    """What a corpus reader found: the captions, what it left out, and what its splits keep from training.
+
+    Where "images" are held out, an image lies in one split. Where "captions" are, the captions of an image that is
+    trained on lie in several.
+    """
 
     captions: list[SpokenCaption]
     dropped: list[Dropped]
+    held_out: HeldOut = "images"
 
 
-def validate_captions(captions: Iterable[SpokenCaption], source: str) -> None:
-    """Raises UserError for an utterance given twice, an unknown split, or an image with two paths or two splits."""
+def validate_captions(captions: Iterable[SpokenCaption], source: str, held_out: HeldOut = "images") -> None:
+    """Raises UserError for an utterance given twice, an unknown split, or an image with two paths.
+
+    An image in two splits is an error too, unless captions are what is held out.
+    """
     seen: set[str] = set()
     image_of: dict[str, tuple[str, str]] = {}
     for caption in captions:
@@ -56,7 +66,7 @@ def validate_captions(captions: Iterable[SpokenCaption], source: str) -> None:
         seen.add(name)
         if caption.split not in SPLITS:
             raise UserError(f"{source}: utterance {name!r} has split {caption.split!r}; use one of {', '.join(SPLITS)}")
-        place = (caption.image_path, caption.split)
+        place = (caption.image_path, caption.split if held_out == "images" else "any")
         if image_of.setdefault(caption.image_id, place) != place:
             raise UserError(
                 f"{source}: image {caption.image_id!r} has two paths or lies in two splits (utterance {name!r}); "

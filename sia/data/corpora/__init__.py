@@ -25,5 +25,5 @@ def read(name: str, root: Path | str) -> Reading:
     reading = reader(Path(root))
     if not reading.captions:
         raise UserError(f"{root}: no caption of corpus {name!r} there; give its root folder with --root")
-    validate_captions(reading.captions, str(root))
+    validate_captions(reading.captions, str(root), reading.held_out)
     return reading

@@ -1,0 +1,60 @@
+"""Fetch Tux Paint's stamps, a real corpus, and unpack them: python jobs/fetch_stamps.py --out corpora/stamps/raw"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from sia.data.corpora.stamps import PACKAGED
+from sia.data.deb import unpack
+from sia.errors import UserError
+
+PACKAGE = "tuxpaint-stamps-default"
+PAGE = f"https://packages.debian.org/stable/all/{PACKAGE}/download"
+
+
+def download(folder: Path) -> Path:
+    """Let apt fetch the package into `folder`, without root; what an earlier call left there is gone on with."""
+    if not shutil.which("apt-get"):
+        raise UserError(_cure("this machine has no apt-get"))
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["apt-get", "download", PACKAGE]
+    done = subprocess.run(command, cwd=folder, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    debs = sorted(folder.glob("*.deb"))
+    if done.returncode != 0 or not debs:
+        said = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+        raise UserError(_cure(f"apt-get download failed ({said[0] if said else 'it gave no reason'})"))
+    return debs[-1]
+
+
+def _cure(fault: str) -> str:
+    return f"{fault}; fetch the .deb from {PAGE} and pass it: `make stamps STAMPS=path/to.deb`"
+
+
+def fetch(out: Path, deb: Path | None) -> None:
+    """Unpack `deb`, or the package that apt fetches, into `out`; a user's own .deb is kept, a fetched one is not."""
+    if (out / PACKAGED).is_dir():
+        print(f"{out}: the stamps are there already")
+        return
+    downloads = out.with_name(f".{out.name}.download")
+    unpack(deb or download(downloads), out)
+    shutil.rmtree(downloads, ignore_errors=True)
+    print(f"{out}: unpacked the stamps")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("corpora/stamps/raw"), help="the folder to unpack into")
+    parser.add_argument("--deb", type=Path, help="the package, where it was fetched before or elsewhere")
+    options = parser.parse_args()
+    try:
+        fetch(options.out, options.deb)
+    except UserError as error:
+        print(f"fetch_stamps: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

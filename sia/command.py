@@ -1,0 +1,22 @@
+"""How a command ends: one line for a user's fault, and an exit status that says whose it was."""
+
+import sys
+from collections.abc import Callable
+
+from sia.errors import UserError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit with its status; a UserError becomes one line on stderr (2: usage, 1: the rest)."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe such as `| head` has gone; there is nobody to tell.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,130 @@
+"""Tux Paint's stamps: photographs and drawings that volunteers named aloud in some twelve languages.
+
+The Debian package tuxpaint-stamps-default (GPL-2) holds them. Beside NAME.png lie NAME_desc_LANGUAGE.ogg (a few are
+.wav; NAME_desc.ogg is English) and NAME.txt. Captions are held out, not images: every image is trained on.
+"""
+
+import re
+from collections import defaultdict
+from hashlib import sha256
+from pathlib import Path
+
+from sia.data.deb import unpack
+from sia.data.manifest import Dropped, Reading, SpokenCaption
+from sia.data.recordings import shared_recordings
+from sia.errors import UserError
+
+PACKAGED = "usr/share/tuxpaint/stamps"
+CURE = "run `make stamps`, or give the package's .deb or its unpacked folder with --root"
+
+# Of the 619 images that have a recording of their own, about 500 lend one to each of validation and test.
+LENDING_SHARE = 0.8
+FEWEST_TO_LEND_ONE = 3
+FEWEST_TO_LEND_TWO = 4
+
+_RECORDING = re.compile(r"(.+)_desc(?:_([a-z]{2,3}(?:_[A-Z]{2})?(?:@[a-z]+)?))?\.(?:ogg|wav)")
+
+Recordings = dict[str, Path]  # by language
+
+
+def read(root: Path) -> Reading:
+    """The captions below `root`: a .deb file, the folder it was unpacked into, or the stamps folder itself.
+
+    A .deb is unpacked into a folder beside it. Raises UserError where there are no stamps.
+    """
+    folder = _stamps_folder(root)
+    images, dropped = _find(folder)
+    if not images and not dropped:
+        raise UserError(f"{root}: no stamps there; {CURE}")
+    shared = shared_recordings(path for recordings in images.values() for path in recordings.values())
+    captions = [
+        caption
+        for image_id, recordings in images.items()
+        for caption in _captions(folder, image_id, recordings, set(recordings.values()) - shared)
+    ]
+    return Reading(captions, dropped, held_out="captions")
+
+
+def _stamps_folder(root: Path) -> Path:
+    if root.is_file():
+        deb, root = root, root.with_suffix("")
+        if deb.suffix != ".deb":
+            raise UserError(f"{deb}: neither a folder nor a .deb; {CURE}")
+        if not root.exists():
+            unpack(deb, root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; {CURE}")
+    return root / PACKAGED if (root / PACKAGED).is_dir() else root
+
+
+def _find(folder: Path) -> tuple[dict[str, Recordings], list[Dropped]]:
+    """The recordings of each image, by language, and those left out; the order is that of the names."""
+    images: dict[str, Recordings] = defaultdict(dict)
+    dropped = []
+    for path in sorted(path for path in folder.rglob("*_desc*") if path.suffix in (".ogg", ".wav")):
+        name = path.relative_to(folder).as_posix()
+        match = _RECORDING.fullmatch(name)
+        image_id, language = (match[1], match[2] or "en") if match else ("", "")
+        if reason := _why_dropped(folder, image_id, language in images.get(image_id, {})):
+            dropped.append(Dropped(name, reason))
+        else:
+            images[image_id][language] = path
+    return images, dropped
+
+
+def _why_dropped(folder: Path, image_id: str, heard: bool) -> str:
+    """Why a recording is left out, or "" where it is not; `heard`: the image has one in that language already."""
+    if not image_id:
+        return "its name is not NAME_desc_LANGUAGE.ogg"
+    if not (folder / f"{image_id}.png").is_file():
+        return "its image is an SVG" if (folder / f"{image_id}.svg").is_file() else "no image of that name"
+    return "a second recording in that language" if heard else ""
+
+
+def _captions(folder: Path, image_id: str, recordings: Recordings, unshared: set[Path]) -> list[SpokenCaption]:
+    texts = _texts(folder / f"{image_id}.txt")
+    lent = _lent(image_id, recordings, unshared)
+    return [
+        SpokenCaption(
+            utterance_id=f"{image_id}_{language}",
+            image_id=image_id,
+            speech_path=str(path),
+            image_path=str(folder / f"{image_id}.png"),
+            split=lent.get(language, "train"),
+            language=language,
+            text=texts.get(language, ""),
+        )
+        for language, path in recordings.items()
+    ]
+
+
+def _lent(image_id: str, recordings: Recordings, unshared: set[Path]) -> dict[str, str]:
+    """The languages whose captions the image lends, and to which split: it keeps at least two for training.
+
+    A recording that several images share stays in training: elsewhere it would be heard in two splits.
+    """
+    languages = [language for language, path in recordings.items() if path in unshared]
+    languages.sort(key=lambda language: _draw(f"{image_id}_{language}"))
+    if not languages or len(recordings) < FEWEST_TO_LEND_ONE:
+        return {}
+    draw = _draw(image_id)
+    splits = [split for split, drawn in (("test", draw), ("validation", 1 - draw)) if drawn < LENDING_SHARE]
+    if len(splits) == 2 and (len(languages) < 2 or len(recordings) < FEWEST_TO_LEND_TWO):
+        splits = ["test" if draw < 0.5 else "validation"]
+    return dict(zip(languages, splits, strict=False))
+
+
+def _draw(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, not on the order of the files or on other images."""
+    return int.from_bytes(sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def _texts(path: Path) -> dict[str, str]:
+    """The image's description by language; none where the file is missing."""
+    if not path.is_file():
+        return {}
+    first, *others = path.read_bytes().decode("utf-8-sig", "replace").split("\n")
+    texts = {
+        key.strip().removesuffix(".utf8"): text.strip() for key, _, text in (line.partition("=") for line in others)
+    }
+    return {**texts, "en": first.strip()}

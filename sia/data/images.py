@@ -1,0 +1,90 @@
+"""Image files to pixels: decode, resize, crop, flip, normalise (paper, section 5.3)."""
+
+import io
+import random
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sia.errors import UserError
+
+# The customary mean and deviation of natural RGB images, in shares of full intensity.
+CUSTOMARY_MEAN = (0.485, 0.456, 0.406)
+CUSTOMARY_STD = (0.229, 0.224, 0.225)
+JPEG_QUALITY = 95
+
+
+def read_image(source: Path | str | BinaryIO) -> Image.Image:
+    """An RGB image from a file, upright by its EXIF orientation, transparency laid over white.
+
+    Raises UserError that names the file where it is missing or no image.
+    """
+    try:
+        with Image.open(source) as image:
+            return to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{source}: unreadable image ({' '.join(str(error).split())}); mend or remove it") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Grey, 16-bit, palette, CMYK or transparent pixels as RGB."""
+    if image.mode.startswith(("I", "F")):
+        # Pillow's own conversion clips 16-bit values to 255 instead of scaling them.
+        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize_short_side(image: Image.Image, side: int) -> Image.Image:
+    """The image with its shorter side of `side` pixels, its shape kept."""
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, lossless: bool) -> bytes:
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "PNG", optimize=False)
+    else:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """[H, W, 3] of uint8."""
+    return np.asarray(image)
+
+
+def random_view(array: np.ndarray, size: int, flip_probability: float, key: str) -> Tensor:
+    """A random crop, flipped or not: [H, W, 3] -> [3, size, size] of uint8.
+
+    The choice depends on `key` alone (seed, epoch and utterance), never on the worker or rank that makes it.
+    """
+    chance = random.Random(key)
+    height, width = array.shape[:2]
+    top, left = chance.randint(0, height - size), chance.randint(0, width - size)
+    view = array[top : top + size, left : left + size]
+    return _channels_first(view[:, ::-1] if chance.random() < flip_probability else view)
+
+
+def centre_view(array: np.ndarray, size: int) -> Tensor:
+    """The centre crop for evaluation: [H, W, 3] -> [3, size, size] of uint8."""
+    height, width = array.shape[:2]
+    top, left = (height - size) // 2, (width - size) // 2
+    return _channels_first(array[top : top + size, left : left + size])
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """[B, 3, H, W] of uint8 -> float with the corpus's mean and deviation [3] taken out."""
+    return (images.to(mean.dtype) / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def _channels_first(view: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))

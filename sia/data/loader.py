@@ -1,0 +1,124 @@
+"""Captions of a prepared corpus to padded batches.
+
+Letters: B captions, T frames of the longest, H and W pixels.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sia.config import Experiment
+from sia.data.images import centre_view, pixels, random_view, read_image
+from sia.data.prepared import PreparedCorpus
+from sia.data.sampler import BucketBatchSampler
+from sia.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Aligned pairs: caption b describes image b."""
+
+    frames: Tensor  # [B, T, 40] of float32, padded with zeros
+    num_frames: Tensor  # [B]
+    images: Tensor  # [B, 3, H, W] of uint8
+    image_ids: Tensor  # [B], equal for captions of the same image
+
+
+class PairDataset(Dataset[Any]):
+    """Training pairs with randomly cropped and flipped images, indexed by (caption of the split, epoch)."""
+
+    def __init__(self, corpus: PreparedCorpus, experiment: Experiment) -> None:
+        self.corpus, self.data, self.seed = corpus, experiment.data, experiment.training.seed
+        self.captions = corpus.split("train")
+        self.image_of = shuffled_pairs(len(self.captions), self.seed) if self.data.shuffle_pairs else None
+        image_ids = sorted({corpus.captions[index].image_id for index in self.captions})
+        self.number_of_image = {image_id: number for number, image_id in enumerate(image_ids)}
+
+    @property
+    def lengths(self) -> list[int]:
+        return [self.corpus.captions[index].num_frames for index in self.captions]
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+        position, epoch = place
+        index = self.captions[position]
+        shown = self.captions[self.image_of[position]] if self.image_of is not None else index
+        key = f"{self.seed}/{epoch}/{self.corpus.captions[index].utterance_id}"
+        view = random_view(decoded(self.corpus, shown), self.data.crop_size, self.data.flip_probability, key)
+        return (
+            torch.from_numpy(self.corpus.frames(index)),
+            view,
+            self.number_of_image[self.corpus.captions[shown].image_id],
+        )
+
+
+class SpeechDataset(Dataset[Tensor]):
+    """The frames [T, 40] of chosen captions, for embedding."""
+
+    def __init__(self, corpus: PreparedCorpus, indices: Sequence[int]) -> None:
+        self.corpus, self.indices = corpus, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return torch.from_numpy(self.corpus.frames(self.indices[position]))
+
+
+class ImageDataset(Dataset[Tensor]):
+    """The centre crops [3, H, W] of chosen captions' images, for embedding."""
+
+    def __init__(self, corpus: PreparedCorpus, indices: Sequence[int], crop_size: int) -> None:
+        self.corpus, self.indices, self.crop_size = corpus, indices, crop_size
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return centre_view(decoded(self.corpus, self.indices[position]), self.crop_size)
+
+
+def decoded(corpus: PreparedCorpus, index: int) -> np.ndarray:
+    """The pixels [H, W, 3] of a caption's image. Raises UserError that names the caption where they are damaged."""
+    try:
+        return pixels(read_image(io.BytesIO(corpus.image(index))))
+    except UserError:
+        name = corpus.captions[index].utterance_id
+        raise UserError(f"{corpus.folder}: the image of {name!r} is damaged; prepare its shard again") from None
+
+
+def pad(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Captions' frames [T_b, 40] -> padded frames [B, T, 40] and their valid numbers [B]."""
+    num_frames = torch.tensor([len(caption) for caption in frames])
+    return torch.nn.utils.rnn.pad_sequence(list(frames), batch_first=True), num_frames
+
+
+def collate(pairs: Sequence[tuple[Tensor, Tensor, int]]) -> Batch:
+    frames, images, image_ids = zip(*pairs, strict=True)
+    return Batch(*pad(frames), torch.stack(images), torch.tensor(image_ids))
+
+
+def training_loader(
+    dataset: PairDataset, sampler: BucketBatchSampler, num_workers: int, pin: bool
+) -> DataLoader[Batch]:
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin,
+        persistent_workers=num_workers > 0,
+        # A fork would inherit the threads and locks of NCCL and HDF5.
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+
+
+def shuffled_pairs(count: int, seed: int) -> np.ndarray:
+    """A seeded permutation [count] without a fixed point: the wrong image of each caption, for a control run."""
+    order = np.random.default_rng([seed, count]).permutation(count)
+    wrong = np.empty(count, dtype=np.int64)
+    wrong[order] = np.roll(order, 1)
+    return wrong

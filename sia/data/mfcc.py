@@ -1,0 +1,78 @@
+"""Waveform to MFCC frames, as the paper computes them (section 5.1)."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from sia.errors import UserError
+from sia.parameter_counts import CONV_KERNEL, MFCC_COEFFICIENTS
+
+SAMPLE_RATE = 16_000
+N_FFT = 400
+HOP_LENGTH = 200
+MEL_BANDS = 128
+MAX_FRAMES = 8192
+MIN_FRAMES = CONV_KERNEL
+
+# What a shard's frames are; a pair trained on one kind of features refuses another.
+FEATURES: dict[str, Any] = {
+    "kind": "mfcc",
+    "coefficients": MFCC_COEFFICIENTS,
+    "sample_rate": SAMPLE_RATE,
+    "n_fft": N_FFT,
+    "hop_length": HOP_LENGTH,
+    "mel_bands": MEL_BANDS,
+    "top_db": 80,
+}
+
+
+def mfcc(waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
+    """Waveform [samples] -> MFCC frames [T, 40]: 25 ms windows every 12.5 ms, torchaudio's defaults.
+
+    Another sample rate is resampled to 16 kHz. The 80 dB floor lies below the maximum of this clip alone.
+    Raises ValueError for a waveform that is not one-dimensional, or too short for one window.
+    """
+    wave = torch.as_tensor(waveform, dtype=torch.float32)
+    if wave.ndim != 1:
+        raise ValueError(f"waveform must be [samples], not {list(wave.shape)}; mix channels first")
+    if sample_rate != SAMPLE_RATE:
+        wave = _resampler(sample_rate)(wave)
+    if len(wave) <= N_FFT // 2:
+        raise ValueError(f"waveform has {len(wave)} samples at 16 kHz; MFCC needs at least {N_FFT // 2 + 1}")
+    return _transform()(wave).T.contiguous()
+
+
+def read_speech(path: Path | str) -> tuple[np.ndarray, int]:
+    """The samples [samples] of a wav, flac or ogg file, mixed to one channel, and their rate in Hz.
+
+    Raises UserError that names the file where it is missing, empty or no audio.
+    """
+    try:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(
+            f"{path}: unreadable speech ({' '.join(str(error).split())}); mend or remove the file"
+        ) from None
+    if not len(samples):
+        raise UserError(f"{path}: speech of no samples; mend or remove the file")
+    return samples.mean(axis=1), rate
+
+
+@cache
+def _transform() -> torch.nn.Module:
+    from torchaudio.transforms import MFCC
+
+    mel = {"n_fft": N_FFT, "hop_length": HOP_LENGTH, "n_mels": MEL_BANDS}
+    return MFCC(SAMPLE_RATE, n_mfcc=MFCC_COEFFICIENTS, melkwargs=mel)
+
+
+@cache
+def _resampler(rate: int) -> torch.nn.Module:
+    from torchaudio.transforms import Resample
+
+    return Resample(rate, SAMPLE_RATE)

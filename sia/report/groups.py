@@ -1,0 +1,62 @@
+"""Runs of one configuration that differ in their seed alone, and what to call them."""
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from sia.report.summary import RunSummary
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds, and their sample standard deviation where there is more than one."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone, under the label that tells them from the study's other groups."""
+
+    label: str
+    runs: tuple[RunSummary, ...]
+
+    @property
+    def finished(self) -> list[RunSummary]:
+        return [run for run in self.runs if run.finished]
+
+    def spread(self, measure: str) -> Spread | None:
+        """Over the finished runs, of a test measure such as `speech_to_image/R_at_10`; None if no run has it."""
+        found = [run.test[measure] for run in self.finished if measure in run.test]
+        return Spread(mean(found), stdev(found) if len(found) > 1 else None) if found else None
+
+
+def grouped(summaries: list[RunSummary]) -> list[Group]:
+    """The study's configurations in the order of the paper's tables (most layers first, then widest)."""
+    groups: dict[str, list[RunSummary]] = {}
+    for run in sorted(summaries, key=_order):
+        groups.setdefault(repr(sorted(_settings(run, summaries).items())), []).append(run)
+    firsts = [_settings(runs[0], summaries) for runs in groups.values()]
+    labels = [_label(runs[0], _settings(runs[0], summaries), firsts) for runs in groups.values()]
+    by_seed = [tuple(sorted(runs, key=lambda run: run.seed)) for runs in groups.values()]
+    return [Group(label, runs) for label, runs in zip(labels, by_seed, strict=True)]
+
+
+def _order(run: RunSummary) -> tuple[int, int, str]:
+    return -run.experiment.model.gru_layers, -run.experiment.model.latent_size, run.name
+
+
+def _settings(run: RunSummary, summaries: list[RunSummary]) -> dict[str, Any]:
+    # A run that has not begun does not know yet which copy of its corpus it will be trained on.
+    known = [other.corpus_identity for other in summaries if other.corpus == run.corpus and other.corpus_identity]
+    return {**run.settings, "pair": run.pair, "corpus": run.corpus_identity or next(iter(known), "")}
+
+
+def _label(run: RunSummary, own: dict[str, Any], firsts: list[dict[str, Any]]) -> str:
+    """The pair's name, and the settings in which it differs from another configuration of the same pair."""
+    same_pair = [settings for settings in firsts if settings["pair"] == run.pair]
+    shared = [key for key in own if all(key in settings for settings in same_pair)]
+    differing = [key for key in shared if any(settings[key] != own[key] for settings in same_pair)]
+    told = ", ".join(f"{key}={str(own[key])[:24]}" for key in differing)
+    return f"{run.pair} ({told})" if told else run.pair

@@ -1,0 +1,166 @@
+"""The paper's Table 1 and Table 2 with our rows, and a table of every run, as Markdown and CSV."""
+
+import csv
+import io
+from typing import Any
+
+from sia.report.groups import Group, Spread, grouped
+from sia.report.summary import RunSummary
+
+MEASURES = [
+    f"{direction}/{measure}"
+    for direction in ("speech_to_image", "image_to_speech")
+    for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank")
+]
+SPEECH_TO_IMAGE, IMAGE_TO_SPEECH = "speech_to_image/R_at_10", "image_to_speech/R_at_10"
+PAPER = "Mortazavi 2020"
+PAPER_PAIRS = ("DG4A2048", "DG4A1024", "DG3A1024", "DG2A2048", "DG2A1024")
+DENSENET_264 = [6, 12, 64, 48]
+UNKNOWN = "unknown"
+NONE_YET = "–"
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def table1(summaries: list[RunSummary], thousands: str = ",") -> Table:
+    """Sizes of the study's encoder pairs, as trainable parameters; `thousands` separates digits ("" for programs)."""
+    header = ["Pair", "Speech parameters", "Image parameters", "GRU layers", "Latent size"]
+    rows = [_table1_row(group.runs[0], thousands) for group in grouped(summaries)]
+    return header, list({tuple(row): row for row in rows}.values())
+
+
+def _table1_row(run: RunSummary, thousands: str) -> list[str]:
+    sizes = [f"{size:,}".replace(",", thousands) for size in (run.speech_parameters, run.image_parameters)]
+    return [run.pair, *sizes, str(run.experiment.model.gru_layers), str(run.experiment.model.latent_size)]
+
+
+def table2(summaries: list[RunSummary]) -> Table:
+    """The paper's own rows, then one a configuration: R@10 in percent on the test split, mean ± spread over seeds."""
+    header = ["Source", "Dataset", "TL", "Image encoder", "R@10 speech→image", "R@10 image→speech"]
+    header += ["Test pool", "Seeds"]
+    # The text we have of the paper lost the numbers of its Table 2; nobody fills them in from memory.
+    measured = [UNKNOWN, UNKNOWN, "999 captions, 999 images", UNKNOWN]
+    papers = [[f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet", *measured] for pair in PAPER_PAIRS]
+    return header, papers + [_table2_row(group) for group in grouped(summaries)]
+
+
+def _table2_row(group: Group) -> list[str]:
+    one = group.runs[0]
+    recalls = [percent(group.spread(measure)) for measure in (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH)]
+    return [f"ours, {group.label}", one.corpus, "No", image_encoder(one), *recalls, _pool(group), _seeds(group)]
+
+
+def image_encoder(run: RunSummary) -> str:
+    blocks = run.experiment.model.image_blocks
+    return "DenseNet" if blocks == DENSENET_264 else f"DenseNet{tuple(blocks)}"
+
+
+def _pool(group: Group) -> str:
+    pools = {f"{run.num_test_captions} captions, {run.num_test_images} images" for run in group.finished}
+    return " or ".join(sorted(pools)) or NONE_YET
+
+
+def _seeds(group: Group) -> str:
+    """'3', or '2 of 3 (1 unfinished)'."""
+    if len(group.finished) == len(group.runs):
+        return str(len(group.runs))
+    states = [run.state for run in group.runs if not run.finished]
+    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    return f"{len(group.finished)} of {len(group.runs)} ({told})"
+
+
+def table2_records(summaries: list[RunSummary]) -> Table:
+    """Table 2 for programs: shares from 0 to 1, mean and sample standard deviation apart."""
+    header = ["source", "dataset", "transfer_learning", "image_encoder"]
+    header += [f"{measure}_{kind}" for measure in (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH) for kind in ("mean", "deviation")]
+    header += ["num_test_captions", "num_test_images", "seeds_finished", "seeds"]
+    papers = [
+        [f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet", *[UNKNOWN] * 4, "999", "999", UNKNOWN, UNKNOWN]
+        for pair in PAPER_PAIRS
+    ]
+    return header, papers + [_table2_record(group) for group in grouped(summaries)]
+
+
+def _table2_record(group: Group) -> list[str]:
+    one = (group.finished or group.runs)[0]
+    spreads = [group.spread(measure) for measure in (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH)]
+    recalls = [text for spread in spreads for text in _mean_and_deviation(spread)]
+    pool = [_text(one.num_test_captions), _text(one.num_test_images)]
+    counts = [str(len(group.finished)), str(len(group.runs))]
+    return [f"ours, {group.label}", one.corpus, "No", image_encoder(one), *recalls, *pool, *counts]
+
+
+def _mean_and_deviation(spread: Spread | None) -> list[str]:
+    return [_text(spread.mean), _text(spread.deviation)] if spread else ["", ""]
+
+
+def runs_table(summaries: list[RunSummary]) -> Table:
+    """Every run, finished or not."""
+    header = ["Run", "State", "Seed", "Best epoch", "Stage", "Epochs", "Stage restarts", "R@1", "R@5", "R@10"]
+    header += ["Median rank", "Wall time", "Commit"]
+    return header, [_runs_row(run) for group in grouped(summaries) for run in group.runs]
+
+
+def _runs_row(run: RunSummary) -> list[str]:
+    planned = sum(stage.epochs for stage in run.stages)
+    begun = [f"{one.after_epoch} (from {one.from_epoch})" for one in run.restarts if one.from_epoch is not None]
+    epochs = [_text(run.best_epoch, NONE_YET), _text(run.best_stage, NONE_YET), f"{run.epochs_trained} of {planned}"]
+    recalls = [both_directions(run, measure) for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank")]
+    tail = [duration(run.seconds), run.commit[:8] or NONE_YET]
+    return [run.name, run.state, str(run.seed), *epochs, ", ".join(begun) or "none", *recalls, *tail]
+
+
+def runs_records(summaries: list[RunSummary]) -> Table:
+    """Every run for programs: shares from 0 to 1, seconds, whole commits."""
+    header = ["run", "state", "pair", "seed", "speech_parameters", "image_parameters", "corpus", "corpus_identity"]
+    header += ["best_epoch", "best_stage", "epochs_trained", "restarts_after_epochs", "seconds", "commit"]
+    header += [f"test/{measure}" for measure in MEASURES] + ["num_test_captions", "num_test_images"]
+    return header, [_runs_record(run) for group in grouped(summaries) for run in group.runs]
+
+
+def _runs_record(run: RunSummary) -> list[str]:
+    sizes = [run.speech_parameters, run.image_parameters, run.corpus, run.corpus_identity]
+    course = [run.best_epoch, run.best_stage, run.epochs_trained]
+    after = " ".join(str(restart.after_epoch) for restart in run.restarts)
+    tests = [run.test.get(measure) for measure in MEASURES]
+    pool = [run.num_test_captions, run.num_test_images]
+    values = [run.name, run.state, run.pair, run.seed, *sizes, *course, after, run.seconds, run.commit, *tests, *pool]
+    return [_text(value) for value in values]
+
+
+def both_directions(run: RunSummary, measure: str) -> str:
+    """'48.2 / 46.0' in percent, speech to image first; ranks as they are."""
+    values = [run.test.get(f"{direction}/{measure}") for direction in ("speech_to_image", "image_to_speech")]
+    scale = 1 if measure == "median_rank" else 100
+    return " / ".join(f"{value * scale:.1f}" for value in values if value is not None) or NONE_YET
+
+
+def percent(spread: Spread | None) -> str:
+    if spread is None:
+        return NONE_YET
+    deviation = "" if spread.deviation is None else f" ± {spread.deviation * 100:.1f}"
+    return f"{spread.mean * 100:.1f}{deviation}"
+
+
+def duration(seconds: float) -> str:
+    """'2:05:09', hours first."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def markdown(table: Table) -> str:
+    header, rows = table
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def csv_text(table: Table) -> str:
+    header, rows = table
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([header, *rows])
+    return stream.getvalue()
+
+
+def _text(value: Any, missing: str = "") -> str:
+    return missing if value is None else str(value)

@@ -1,0 +1,94 @@
+"""A study's report: report.md with its tables as CSV and its figures as PNG, in `reports/<study>/` beside `runs/`."""
+
+from collections import Counter
+from pathlib import Path
+
+from sia.atomic import write_atomically, write_text
+from sia.errors import UserError
+from sia.report import tables
+from sia.report.figures import recall_by_epoch, recall_by_size
+from sia.report.summary import RunSummary, summarise
+from sia.run_folder import runs_of, runs_root, studies
+
+CURVES, SIZES = "recall_by_epoch.png", "recall_by_size.png"
+
+
+def write_report(study: str, out: Path | None = None) -> Path:
+    """Write the report of a study, unfinished runs included; the path of report.md.
+
+    Raises UserError if the study has no run.
+    """
+    runs = runs_of(study)
+    if not runs:
+        known = ", ".join(studies()) or "none yet"
+        raise UserError(f"{study}: no such study under {runs_root()}; there are: {known}")
+    summaries = [summarise(run) for run in runs]
+    folder = out or runs_root().parent / "reports" / study
+    _write_tables(summaries, folder)
+    figures = _write_figures(summaries, folder)
+    # Last, so that it never names a file that is not there yet.
+    write_text(folder / "report.md", report_text(study, summaries, figures))
+    return folder / "report.md"
+
+
+def _write_tables(summaries: list[RunSummary], folder: Path) -> None:
+    write_text(folder / "table1.csv", tables.csv_text(tables.table1(summaries, thousands="")))
+    write_text(folder / "table2.csv", tables.csv_text(tables.table2_records(summaries)))
+    write_text(folder / "runs.csv", tables.csv_text(tables.runs_records(summaries)))
+
+
+def _write_figures(summaries: list[RunSummary], folder: Path) -> list[str]:
+    drawn = {CURVES: recall_by_epoch(summaries), SIZES: recall_by_size(summaries)}
+    for name, png in drawn.items():
+        if png is None:
+            # One of an earlier report of other runs.
+            (folder / name).unlink(missing_ok=True)
+        else:
+            _write_bytes(folder / name, png)
+    return [name for name, png in drawn.items() if png is not None]
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda stream: stream.write(content))
+
+
+def report_text(study: str, summaries: list[RunSummary], figures: list[str]) -> str:
+    """report.md; `figures` are the files that were drawn."""
+    parts = [
+        f"# {study}\n\n{_opening(summaries)}",
+        f"## Table 1: sizes of the encoder pairs\n\n{tables.markdown(tables.table1(summaries))}",
+        f"## Table 2: R@10 on the test split, in percent\n\n{tables.markdown(tables.table2(summaries))}\n"
+        f"{TABLE_2_NOTE}",
+        *(f"## {FIGURES[name][0]}\n\n![{FIGURES[name][0]}]({name})\n\n{FIGURES[name][1]}\n" for name in figures),
+        f"## Runs\n\n{tables.markdown(tables.runs_table(summaries))}\n{RUNS_NOTE}",
+    ]
+    return "\n".join(parts)
+
+
+def _opening(summaries: list[RunSummary]) -> str:
+    states = Counter(run.state for run in summaries)
+    told = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+    corpora = ", ".join(sorted({f"{run.corpus} {run.corpus_identity}".strip() for run in summaries}))
+    controls = sum(run.experiment.data.shuffle_pairs for run in summaries)
+    control = f" {controls} of them are controls, trained with wrong images (`data.shuffle_pairs`)." if controls else ""
+    return f"{len(summaries)} runs: {told}.{control} Corpus: {corpora}.\n"
+
+
+TABLE_2_NOTE = """\
+TL: transfer learning, which none of these rows uses. Ours: the mean over the finished seeds, ± their sample standard
+deviation where there are several; each run is tested once, at its best epoch by validation R@10 (the paper chose its
+epoch on the test set). Recalls compare only where corpus and test pool are the same: fewer candidates are easier.
+The text of the paper that this repository was built from lacks the numbers of its Table 2, hence `unknown`.
+"""
+RUNS_NOTE = """\
+Recalls and median ranks: speech→image / image→speech on the test split, recalls in percent. Stage restarts: the epoch
+after which a stage began, and the epoch whose checkpoint it began from. Wall time is hours:minutes:seconds of training.
+"""
+FIGURES = {
+    CURVES: (
+        "R@10 by epoch",
+        "Validation R@10 after each epoch (the paper's figure 2 shows the test set's). Star: best epoch. Dashed line:\n"
+        "a stage that began from an earlier checkpoint, tied to it by dots. Grey line: a new cycle of the rate.",
+    ),
+    SIZES: ("R@10 by the speech encoder's size", "Test R@10; bars are the sample standard deviation over seeds."),
+}

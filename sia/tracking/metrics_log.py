@@ -1,0 +1,65 @@
+"""metrics.jsonl: one flat row a line; a line counts once its newline is on disk."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import write_atomically
+from sia.errors import UserError
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All whole rows; a last line without its newline is still being written and is left out.
+
+    A missing file has no rows. Raises UserError that names the file and the line for a whole line that is no row.
+    """
+    return [_parse(line, path, number) for number, line in enumerate(_whole_lines(path), start=1)]
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add one row in a single write and flush it to disk, after cutting off a line that a killed job left torn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _cut_torn_line(path)
+    with open(path, "ab", buffering=0) as stream:
+        stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        os.fsync(stream.fileno())
+
+
+def keep_rows(path: Path, count: int) -> None:
+    """Cut the file to its first `count` rows, atomically: what a job wrote after the checkpoint it resumes from.
+
+    Raises UserError if there are fewer.
+    """
+    lines = _whole_lines(path)
+    if len(lines) < count:
+        raise UserError(f"{path}: the checkpoint was saved after {count} rows, but only {len(lines)} are left")
+    kept = b"".join(lines[:count])
+    if path.exists() and path.stat().st_size != len(kept):
+        write_atomically(path, lambda stream: stream.write(kept))
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+
+def _parse(line: bytes, path: Path, number: int) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise UserError(f"{path}: line {number} is no JSON object; delete that line or restore the file")
+    return row
+
+
+def _cut_torn_line(path: Path) -> None:
+    torn = path.stat().st_size - sum(map(len, _whole_lines(path))) if path.exists() else 0
+    if torn:
+        os.truncate(path, path.stat().st_size - torn)

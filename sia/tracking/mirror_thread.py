@@ -1,0 +1,51 @@
+"""The mirror in the background of a driver."""
+
+import threading
+from collections.abc import Callable
+
+from sia.run_folder import RunFolder
+from sia.tracking.mlflow_mirror import MlflowMirror
+
+
+class MirrorThread:
+    """Syncs the runs that `list_runs` gives every few seconds; `with MirrorThread(...)` starts and stops it.
+
+    A daemon thread: a driver that is killed does not wait for a store that does not answer.
+    """
+
+    def __init__(
+        self, mirror: MlflowMirror, list_runs: Callable[[], list[RunFolder]], every_seconds: float = 3.0
+    ) -> None:
+        self.mirror = mirror
+        self._list_runs = list_runs
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and sync once more, so that the last rows are in."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._sync()
+
+    def __enter__(self) -> "MirrorThread":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _work(self) -> None:
+        while not self._stopping.wait(self._every_seconds):
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            self.mirror.sync(self._list_runs())
+        except OSError as fault:
+            # A file server that hiccups while folders are listed must not end the thread.
+            self.mirror.trouble = str(fault)

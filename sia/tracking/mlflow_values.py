@@ -1,0 +1,156 @@
+"""What of a run folder goes into MLflow: parameters, tags, metrics and status, read from its files alone."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sia.atomic import read_json
+from sia.flatten import flatten
+from sia.parameter_counts import image_parameters, speech_parameters
+from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import Row, read_rows
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Texts = dict[str, str]
+
+RUN_TAG = "sia.run"
+STAGE_TAG = "sia.stage"
+ROWS_TAG = "sia.rows"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+class Point(NamedTuple):
+    """One metric value; the same point logged twice is one point in MLflow."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+def trial_parameters(run: RunFolder) -> Texts:
+    """What decides the run and never changes: configuration, chain of stages, sizes, corpus."""
+    experiment = run.experiment()
+    stages = [stage.model_dump(mode="json") for stage in run.planned_stages()]
+    values = {**experiment.model_dump(mode="json"), "stages": stages, "corpus": read_json(run.corpus) or {}}
+    return _texts({**flatten(values), **_identity(run)})
+
+
+def stage_parameters(run: RunFolder, number: int) -> Texts:
+    """One stage's settings and the checkpoint that it started from."""
+    plan = read_json(run.stage(number).plan) or {}
+    return _texts({**flatten(plan), **_identity(run), "stage_number": number})
+
+
+def _identity(run: RunFolder) -> dict[str, Any]:
+    experiment = run.experiment()
+    return {
+        "pair": experiment.model.pair_name,
+        "signature": experiment.signature,
+        "speech_parameters": speech_parameters(experiment.model),
+        "image_parameters": image_parameters(experiment.model),
+        "model.gru_layers": experiment.model.gru_layers,
+        "model.latent_size": experiment.model.latent_size,
+        "training.seed": experiment.training.seed,
+    }
+
+
+def trial_tags(run: RunFolder) -> Texts:
+    """What another job of the same run may change: commit, host, job, world size, outcome."""
+    jobs = read_rows(run.provenance)
+    job = jobs[-1] if jobs else {}
+    finished = read_json(run.finished) or {}
+    outcome = {key: value for key, value in finished.items() if not isinstance(value, (dict, list))}
+    tags = {RUN_TAG: f"{run.study}/{run.name}", "sia.folder": str(run.path.absolute())}
+    if commit := job.get("git_commit"):
+        tags["mlflow.source.git.commit"] = commit
+    return _texts({**flatten({"provenance": job, "finished": outcome}), **tags})
+
+
+def stage_tags(run: RunFolder, number: int, parent_id: str) -> Texts:
+    """Whose stage it is, and how it ended."""
+    done = read_json(run.stage(number).done) or {}
+    own = {RUN_TAG: f"{run.study}/{run.name}", STAGE_TAG: number, PARENT_TAG: parent_id}
+    return _texts({**flatten({"done": done}), **own})
+
+
+def stage_name(run: RunFolder, number: int) -> str:
+    """'stage 2 from epoch 59', or 'stage 1' for one that started from random weights."""
+    plan = read_json(run.stage(number).plan) or {}
+    origin = plan.get("start_epoch")
+    return f"stage {number}" if origin is None else f"stage {number} from epoch {origin}"
+
+
+def stage_numbers(run: RunFolder, rows: list[Row]) -> list[int]:
+    """The stages that have begun."""
+    begun = {int(plan.parent.name) for plan in run.path.glob("stages/*/plan.json")}
+    return sorted(begun | {row["stage"] for row in rows if "stage" in row})
+
+
+def points(rows: list[Row], first: int = 0) -> list[Point]:
+    """The metrics of the rows from index `first` on: step = epoch, timestamp = when the row was written.
+
+    A key that an earlier row of all `rows` gave for the same step (a checkpoint tested again) is left out.
+    """
+    seen: set[tuple[str, int]] = set()
+    fresh: list[Point] = []
+    for index, row in enumerate(rows):
+        new = [point for point in _row_points(row) if (point.key, point.step) not in seen]
+        seen.update((point.key, point.step) for point in new)
+        fresh += new if index >= first else []
+    return fresh
+
+
+def _row_points(row: Row) -> list[Point]:
+    # NaN stays NaN in MLflow and infinity becomes the largest float; what is no number there is no metric.
+    time_ms, step = int(float(row.get("time", 0)) * 1000), int(row.get("epoch", 0))
+    numbers = {key: value for key, value in row.items() if "/" in key and isinstance(value, (int, float))}
+    return [Point(key, float(value), time_ms, step) for key, value in numbers.items()]
+
+
+def rows_mark(rows: list[Row]) -> str:
+    """Which rows have been mirrored: their number and a hash of them."""
+    return f"{len(rows)} {hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def mirrored_count(tags: Mapping[str, str], rows: list[Row]) -> int | None:
+    """How many of the rows are in MLflow already; None if it holds rows that are no longer in the file."""
+    mark = tags.get(ROWS_TAG)
+    if mark is None:
+        return 0
+    count = int(mark.split()[0])
+    return count if rows_mark(rows[:count]) == mark else None
+
+
+def trial_status(run: RunFolder) -> tuple[Status, int | None]:
+    """The run's status by its markers, and when it ended (milliseconds)."""
+    failures = sorted(run.path.glob("stages/*/failed.json"))
+    return _first_marker({run.finished: "FINISHED", **dict.fromkeys(failures, "FAILED"), run.stopped: "KILLED"})
+
+
+def stage_status(run: RunFolder, number: int) -> tuple[Status, int | None]:
+    """The same for one stage."""
+    stage = run.stage(number)
+    return _first_marker({stage.done: "FINISHED", stage.failed: "FAILED", run.stopped: "KILLED"})
+
+
+def _first_marker(markers: dict[Path, Any]) -> tuple[Status, int | None]:
+    for marker, status in markers.items():
+        if (ended_ms := modified_ms(marker)) is not None:
+            return status, ended_ms
+    return "RUNNING", None
+
+
+def modified_ms(path: Path) -> int | None:
+    """When a file was last written (Unix milliseconds), None if it is absent."""
+    try:
+        return path.stat().st_mtime_ns // 1_000_000
+    except FileNotFoundError:
+        return None
+
+
+def _texts(values: Mapping[str, Any]) -> Texts:
+    # MLflow refuses longer parameters.
+    return {key: str(value)[:6000] for key, value in values.items() if value is not None}

@@ -1,0 +1,133 @@
+"""The ranks of one job: how they find each other, and how they share embeddings with their gradient."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sia.atomic import read_json, write_json
+from sia.errors import UserError
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the processes of its job."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; all ranks get the same answer. The device is not waited for."""
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return bool(value)
+
+    def barrier(self) -> None:
+        self.any(False)
+
+    def mean(self, value: float) -> float:
+        if self.world_size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total)
+        return float(total) / self.world_size
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """This rank's rows [n, ...] -> all ranks' rows [G, ...], in rank order, without gradient; n may differ."""
+        if self.world_size == 1:
+            return rows
+        counts = [torch.zeros(1, dtype=torch.long) for _ in range(self.world_size)]
+        dist.all_gather(counts, torch.tensor([len(rows)]))
+        longest = int(torch.stack(counts).max())
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+def gather_with_gradient(rows: Tensor, world_size: int) -> Tensor:
+    """This rank's embeddings [B, D] -> those of all ranks [G, D], in rank order.
+
+    The gradient that comes back to a row is the sum over all ranks' losses. Where each rank computes the loss of the
+    whole gathered batch, that is world_size times its gradient, and DistributedDataParallel's mean over the ranks
+    then makes the gradient of one process on the whole batch.
+    """
+    return rows if world_size == 1 else _Gather.apply(rows, world_size)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, world_size: int) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world_size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()], None
+
+
+@contextmanager
+def joined_ranks(rank: int, world_size: int, local_rank: int, meeting_place: Path) -> Any:
+    """Join the job's other ranks; yields Ranks and leaves the group in the end.
+
+    Rank 0 opens a port that the system chooses and publishes it in the file `meeting_place`, which lies in a folder
+    that all ranks see: no port is fixed, so jobs that share a node do not collide, and no node's name need resolve
+    but that of rank 0's host.
+    """
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world_size == 1:
+        yield Ranks(device=device)
+        return
+    one_host = int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) == 1
+    if one_host and "GLOO_SOCKET_IFNAME" not in os.environ and os.path.exists("/sys/class/net/lo"):
+        # Gloo looks its own host name up, which fails on machines whose name does not resolve.
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = _meet(rank, world_size, meeting_place, "127.0.0.1" if one_host else socket.gethostname())
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    try:
+        yield Ranks(rank, world_size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.Store:
+    if rank == 0:
+        store = dist.TCPStore(host, 0, world_size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        write_json(meeting_place, {"host": host, "port": store.port})
+        return store
+    address = _wait_for(lambda: read_json(meeting_place), TIMEOUT.total_seconds(), meeting_place)
+    return dist.TCPStore(address["host"], address["port"], world_size, timeout=TIMEOUT)
+
+
+def _wait_for(look: Callable[[], Any], seconds: float, what: Path) -> Any:
+    deadline = time.monotonic() + seconds
+    while (found := look()) is None:
+        if time.monotonic() > deadline:
+            raise UserError(f"{what}: rank 0 did not publish its address within {seconds:.0f} s; see its log")
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,142 @@
+"""What a job writes into its run folder: rows of metrics, checkpoints, and the markers of the state machine."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from sia.atomic import read_json, write_json_lines
+from sia.config import Stage
+from sia.data.prepared import PreparedCorpus
+from sia.errors import UserError
+from sia.run_folder import RunFolder, record
+from sia.tracking.metrics_log import append_row, read_rows
+from sia.training.checkpoint import TrainingState
+
+SELECTED_BY = ("validation/speech_to_image/R_at_10", "validation/image_to_speech/R_at_10")
+
+
+class StagePlan(NamedTuple):
+    """plan.json: the stage's settings and where it starts."""
+
+    stage: Stage
+    first_epoch: int  # epochs of the run before this stage
+    start_checkpoint: str | None  # relative to the run folder; None starts from random weights
+    start_epoch: int | None
+
+
+def read_stage_plan(run: RunFolder, number: int) -> StagePlan:
+    """Raises UserError where the stage was not planned."""
+    plan = read_json(run.stage(number).plan)
+    if plan is None:
+        raise UserError(f"{run.path}: stage {number} is not planned; submit its grid, or add it with jobs/resume.py")
+    return StagePlan(Stage(**plan["stage"]), plan["first_epoch"], plan["start_checkpoint"], plan["start_epoch"])
+
+
+def selection_value(row: dict[str, Any]) -> float:
+    """What the best epoch is chosen by: the mean of both directions' R@10 on validation."""
+    return sum(row[key] for key in SELECTED_BY) / len(SELECTED_BY)
+
+
+class Recorder:
+    """The one writer of a stage; on ranks other than the first it writes nothing."""
+
+    def __init__(self, run: RunFolder, number: int, first_epoch: int, is_first: bool) -> None:
+        self.run, self.number, self.first_epoch, self.is_first = run, number, first_epoch, is_first
+        self.stage = run.stage(number)
+        self.keep_every = run.experiment().runtime.keep_every_epochs
+
+    def check_corpus(self, corpus: PreparedCorpus) -> None:
+        """Raises UserError where the run was begun on another corpus; the first job records it."""
+        known = read_json(self.run.corpus)
+        if known is not None and known["identity"] != corpus.identity:
+            raise UserError(
+                f"{self.run.path}: begun on corpus {known['identity']}, {corpus.folder} is {corpus.identity}; "
+                "set data.folder to the first one, or delete the run folder to begin again"
+            )
+        if known is None and self.is_first:
+            record(self.run.corpus, **{**corpus.description, "folder": str(corpus.folder.absolute())})
+
+    def agree_with(self, state: TrainingState) -> None:
+        """After a restore, make metrics.jsonl and best.pt those of the checkpoint, whenever the job before died."""
+        if not self.is_first:
+            return
+        earlier = [row for row in read_rows(self.run.metrics) if row["stage"] < self.number]
+        write_json_lines(self.run.metrics, earlier + state.progress.rows)
+        progress = state.progress
+        if progress.rows and progress.best_epoch == progress.rows[-1]["epoch"] and state.sampler.next_batch == 0:
+            _link(self.stage.last, self.stage.best)
+
+    def epoch_done(self, state: TrainingState, epoch: int, measures: dict[str, float]) -> None:
+        """Record an epoch: first in the checkpoint, then in metrics.jsonl, which a restart can mend from it."""
+        progress = state.progress
+        place = {"stage": self.number, "epoch": epoch, "stage_epoch": progress.epochs_done, "time": time.time()}
+        row = {**place, **measures}
+        progress.rows.append(row)
+        value = selection_value(row)
+        is_best = value > progress.best_value
+        if is_best:
+            progress.best_value, progress.best_epoch = value, epoch
+        if not self.is_first:
+            return
+        state.save(self.stage.last)
+        if is_best:
+            _link(self.stage.last, self.stage.best)
+        if self.keep_every and epoch % self.keep_every == 0:
+            state.save_weights(self.stage.weights_of_epoch(epoch))
+        append_row(self.run.metrics, row)
+        print(_line(row), flush=True)
+
+    def save_last(self, state: TrainingState) -> None:
+        if self.is_first:
+            state.save(self.stage.last)
+
+    def stage_done(self, state: TrainingState) -> None:
+        progress = state.progress
+        if self.is_first:
+            record(
+                self.stage.done,
+                best_epoch=progress.best_epoch,
+                best_value=progress.best_value,
+                seconds=progress.seconds,
+                epochs=progress.epochs_done,
+            )
+
+
+class BestOfRun(NamedTuple):
+    stage: int
+    epoch: int
+    value: float
+    checkpoint: Path
+
+
+def best_of_run(run: RunFolder) -> BestOfRun:
+    """The best epoch over the run's finished stages. Raises UserError where none is."""
+    found = []
+    number = 1
+    while (done := read_json(run.stage(number).done)) is not None:
+        found.append(BestOfRun(number, done["best_epoch"], done["best_value"], run.stage(number).best))
+        number += 1
+    if not found:
+        raise UserError(f"{run.path}: no stage has finished yet; `python jobs/status.py` tells how far it is")
+    return max(found, key=lambda best: best.value)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` another name of `source`: an epoch that is the best is not written twice."""
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        os.link(source, unfinished)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, unfinished)
+    os.replace(unfinished, target)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"stage {row['stage']} epoch {row['epoch']}: loss {row['train/loss']:.4f}, "
+        f"validation R@10 speech->image {row[SELECTED_BY[0]]:.3f}, image->speech {row[SELECTED_BY[1]]:.3f}, "
+        f"{row['train/seconds']:.1f} s"
+    )

@@ -1,0 +1,206 @@
+"""The corpus `scenes`: the same bytes each time, families that one word cannot tell apart, and real speech."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from sia.data.corpora import scenes
+from sia.data.corpora.scenes.grammar import Scene
+from sia.data.corpora.scenes.plan import plan_scenes
+from sia.data.corpora.scenes.recipe import Recipe
+from sia.data.manifest import SpokenCaption, validate_captions
+from sia.errors import UserError
+
+SMALL = Recipe(train_scenes=12, validation_families=1, test_families=2, block_scenes=16, seed=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes") / "made"
+    scenes.read(root, SMALL)
+    return root
+
+
+@pytest.fixture(scope="module")
+def captions(root: Path) -> list[SpokenCaption]:
+    return scenes.read(root, SMALL).captions
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def evaluation_families(recipe: Recipe) -> list[list[Scene]]:
+    by_split = defaultdict(list)
+    for planned in plan_scenes(recipe):
+        by_split[planned.split].append(planned.scene)
+    size = recipe.family_size
+    held_out = by_split["validation"] + by_split["test"]
+    return [held_out[start : start + size] for start in range(0, len(held_out), size)]
+
+
+def differences(scene: Scene, other: Scene) -> int:
+    values = [[word for thing in each.things for word in thing] + [each.background] for each in (scene, other)]
+    return sum(a != b for a, b in zip(*values, strict=True))
+
+
+def test_a_recipe_gives_the_same_bytes_in_another_folder(root: Path, tmp_path: Path) -> None:
+    scenes.read(tmp_path, SMALL)
+    assert digests(tmp_path) == digests(root)
+
+
+def test_another_seed_gives_other_scenes() -> None:
+    assert {row.scene for row in plan_scenes(SMALL)} != {row.scene for row in plan_scenes(replace(SMALL, seed=4))}
+
+
+@pytest.mark.parametrize("lost", ["marker", "marker and files", "marker and a block"])
+def test_a_killed_generation_resumes_to_the_same_bytes(root: Path, tmp_path: Path, lost: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / scenes.MARKER).unlink()
+    if lost == "marker and files":
+        for path in [*sorted(copy.rglob("*.flac"))[:3], next(copy.rglob("*.png"))]:
+            path.unlink()
+    if lost == "marker and a block":
+        shutil.rmtree(sorted(copy.glob("block-*"))[1])
+    scenes.read(copy, SMALL)
+    assert digests(copy) == digests(root)
+
+
+def test_whole_blocks_are_not_made_again(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / scenes.MARKER).unlink()
+    kept, lost = sorted(copy.glob("block-*"))[:2]
+    next(lost.glob("*.png")).unlink()
+    before = kept.stat().st_ino
+    heard: list[tuple[int, int]] = []
+    scenes.read(copy, SMALL, lambda done, all_blocks: heard.append((done, all_blocks)))
+    assert kept.stat().st_ino == before
+    assert [done for done, _ in heard] == list(range(1, heard[0][1] + 1))
+
+
+def test_the_unfinished_blocks_of_a_killed_generation_are_removed_in_time(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / scenes.MARKER).unlink()
+    for name in (".making-old", ".making-new"):
+        (copy / name).mkdir()
+    os.utime(copy / ".making-old", (0, 0))
+    scenes.read(copy, SMALL)
+    assert [path.name for path in copy.glob(".making-*")] == [".making-new"]
+
+
+def test_a_folder_may_be_moved(root: Path, captions: list[SpokenCaption], tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    again = scenes.read(moved, SMALL).captions
+    assert all(Path(caption.speech_path).is_relative_to(moved.resolve()) for caption in again)
+    assert [caption.utterance_id for caption in again] == [caption.utterance_id for caption in captions]
+
+
+@pytest.mark.parametrize("marker", ['{"version": 0}', "[]", "torn"])
+def test_a_marker_of_another_version_names_the_file_and_the_cure(tmp_path: Path, marker: str) -> None:
+    (tmp_path / scenes.MARKER).write_text(marker)
+    with pytest.raises(UserError, match=r"scenes\.json.*delete the folder"):
+        scenes.read(tmp_path, SMALL)
+
+
+def test_a_marker_of_another_recipe_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="delete the folder"):
+        scenes.read(root, replace(SMALL, train_scenes=13))
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*give a folder"):
+        scenes.read(tmp_path / "file", SMALL)
+
+
+def test_an_unknown_voice_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown voice 'xx-none'"):
+        scenes.read(tmp_path, replace(SMALL, speakers=("xx-none",)))
+
+
+def test_more_scenes_than_the_words_allow_is_an_error() -> None:
+    with pytest.raises(UserError, match="more words"):
+        plan_scenes(replace(SMALL, colours=("red", "blue"), shapes=("star", "cross"), train_scenes=500, family_edits=1))
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), SMALL, replace(SMALL, objects=3)])
+def test_a_family_differs_in_who_has_what_or_in_one_attribute(recipe: Recipe) -> None:
+    for base, *others in evaluation_families(recipe):
+        alike = [scene for scene in others if scene.words() == base.words()]
+        near = [scene for scene in others if scene.words() != base.words()]
+        assert (len(alike), len(near)) == (recipe.family_arrangements - 1, recipe.family_edits)
+        assert all(differences(base, scene) == 1 for scene in near)
+        assert all(differences(base, scene) >= 2 for scene in alike)
+
+
+def test_no_scene_is_there_twice() -> None:
+    planned = plan_scenes(Recipe())
+    assert max(Counter(row.scene for row in planned).values()) == 1
+    assert len({row.image_id for row in planned}) == len(planned)
+
+
+def test_the_default_sizes() -> None:
+    images = Counter(row.split for row in plan_scenes(Recipe()))
+    assert images == {"train": Recipe().train_scenes, "validation": 320, "test": 400}
+
+
+def test_sentences_name_every_attribute_in_varied_words() -> None:
+    rows = plan_scenes(Recipe())
+    for row in rows:
+        spoken = set(row.utterances[0].text.replace(",", "").replace("little", "small").replace("big", "large").split())
+        assert set(row.scene.words()) <= spoken
+    assert len({utterance.text for row in rows for utterance in row.utterances}) > 0.9 * len(rows)
+
+
+def test_every_caption_names_files_that_exist(captions: list[SpokenCaption]) -> None:
+    validate_captions(captions, "scenes")
+    assert {caption.split for caption in captions} == {"train", "validation", "test"}
+    assert all(caption.language == "en" and caption.text and caption.speaker for caption in captions)
+    assert "scene-test-0012-a" in {caption.utterance_id for caption in captions}
+    assert all(Image.open(caption.image_path).size == (72, 72) for caption in captions)
+
+
+def test_speech_is_audible_short_and_in_several_voices(captions: list[SpokenCaption]) -> None:
+    for caption in captions:
+        info = soundfile.info(caption.speech_path)
+        waveform, _ = soundfile.read(caption.speech_path)
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+        assert 1.2 < info.duration < 4.0
+        assert 0.1 < np.abs(waveform).max() < 1.0
+        assert np.sqrt(np.mean(waveform**2)) > 0.02
+    assert len({caption.speaker for caption in captions}) >= 4
+
+
+def test_different_sentences_and_scenes_differ(captions: list[SpokenCaption]) -> None:
+    speech = {Path(caption.speech_path).read_bytes() for caption in captions}
+    images = {Path(caption.image_path).read_bytes() for caption in captions}
+    assert len(speech) == len(captions)
+    assert len(images) == len({caption.image_id for caption in captions})
+
+
+def test_the_marker_records_what_was_made(root: Path, captions: list[SpokenCaption]) -> None:
+    marker = json.loads((root / scenes.MARKER).read_text())
+    spoken = Counter(caption.split for caption in captions)
+    assert {split: count["captions"] for split, count in marker["counts"].items()} == spoken
+    assert marker["recipe"]["seed"] == SMALL.seed
+
+
+@pytest.mark.slow
+def test_the_whole_corpus_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        scenes.read(tmp_path / name)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")

@@ -1,0 +1,80 @@
+import io
+
+import pytest
+from PIL import Image
+from written_runs import begin_run, epoch_row, experiment, finish_run
+
+from sia.config import Stage
+from sia.report.figures import recall_by_epoch, recall_by_size, segments
+from sia.report.restarts import Begun, Restart, cycle_ends, restarts
+from sia.report.summary import summarise
+from sia.tracking.metrics_log import append_row
+
+
+@pytest.mark.parametrize(
+    ("stage", "ends"),
+    [
+        (Stage(epochs=127), [1, 3, 7, 15, 31, 63]),
+        (Stage(epochs=128), [1, 3, 7, 15, 31, 63, 127]),
+        (Stage(epochs=1), []),
+        (Stage(epochs=10, first_cycle_epochs=3, multiplier=1), [3, 6, 9]),
+        (Stage(epochs=10, first_cycle_epochs=20), []),
+        (Stage(epochs=120, schedule="calr"), []),
+    ],
+)
+def test_cycles_end_where_the_rate_restarts(stage, ends):
+    assert cycle_ends(stage) == ends
+
+
+def test_the_papers_dg2a2048_restarts_once_from_epoch_59():
+    chain = [Begun(Stage(epochs=120, schedule="calr")), Begun(Stage(epochs=30, schedule="calr"), 120, 59)]
+    assert restarts(chain, epochs_trained=150) == [Restart(120, stage=2, from_epoch=59)]
+
+
+def test_cycles_of_a_later_stage_count_on():
+    chain = [Begun(Stage(epochs=3)), Begun(Stage(epochs=7), 3, 2)]
+    assert [(one.after_epoch, one.from_epoch) for one in restarts(chain, 10)] == [
+        (1, None),
+        (3, 2),
+        (4, None),
+        (6, None),
+    ]
+
+
+def test_a_restart_after_the_last_epoch_has_not_happened():
+    assert restarts([Begun(Stage(epochs=127))], epochs_trained=7) == [Restart(1, stage=1), Restart(3, stage=1)]
+
+
+def test_curves_break_between_stages(tmp_path):
+    run = summarise(finish_run(tmp_path, "size", experiment(), peak=0.5))
+    found = [(epochs, [round(value, 6) for value in values]) for epochs, values in segments(run, KEY)]
+    assert found == [([1, 2, 3], [30.0, 45.0, 40.0]), ([4, 5], [50.0, 47.5])]
+
+
+KEY = "validation/speech_to_image/R_at_10"
+
+
+def test_figures_are_pngs_of_all_runs(tmp_path):
+    configs = [
+        experiment(**{"training.seed": seed, "model.gru_layers": layers}) for seed in (0, 1) for layers in (1, 2)
+    ]
+    runs = [finish_run(tmp_path, "size", config) for config in configs]
+    runs.append(begin_run(tmp_path, "size", experiment(**{"training.seed": 2})))
+    append_row(runs[-1].metrics, epoch_row(1, 1, 1, 0.1))
+    summaries = [summarise(run) for run in runs]
+    for png in (recall_by_epoch(summaries), recall_by_size(summaries)):
+        image = Image.open(io.BytesIO(png))
+        image.load()
+        assert image.format == "PNG" and min(image.size) > 400
+        assert len(image.convert("RGB").getcolors(maxcolors=1 << 20)) > 20
+
+
+def test_nothing_to_draw_is_no_figure(tmp_path):
+    waiting = [summarise(begin_run(tmp_path, "size", experiment()))]
+    assert recall_by_epoch(waiting) is None and recall_by_size(waiting) is None
+
+
+def test_many_configurations_fit(tmp_path):
+    configs = [experiment(**{"loss.margin": margin / 10}) for margin in range(9)]
+    summaries = [summarise(finish_run(tmp_path, "size", config)) for config in configs]
+    assert recall_by_epoch(summaries)

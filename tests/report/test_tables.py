@@ -1,0 +1,118 @@
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+from written_runs import experiment, finish_run, measures
+
+from sia.report import tables
+from sia.report.console import sweep_table
+from sia.report.groups import grouped
+from sia.report.summary import RunSummary, summarise
+
+PAPER_SIZE = {"model.image_blocks": [6, 12, 64, 48], "data.corpus": "places205"}
+
+
+def summary(layers=3, latent=1024, seed=0, recall=0.5, **dotted) -> RunSummary:
+    shape = {"model.gru_layers": layers, "model.latent_size": latent, "training.seed": seed}
+    config = experiment(**{**PAPER_SIZE, **shape, **dotted})
+    pool = {"num_test_captions": 999, "num_test_images": 990}
+    tested = {"test": measures(recall), "best_epoch": 4, "best_stage": 2, "seconds": 7509.4, **pool}
+    return RunSummary(config.run_name, "finished", config, corpus="places205", corpus_identity="0123", **tested)
+
+
+def unfinished(run: RunSummary, state="unfinished") -> RunSummary:
+    return replace(run, state=state, test={}, best_epoch=None, num_test_captions=None, num_test_images=None)
+
+
+def test_table_1_is_the_papers():
+    pairs = [(2, 1024), (2, 2048), (3, 1024), (4, 1024), (4, 2048)]
+    _, rows = tables.table1([summary(*pair) for pair in pairs])
+    assert rows == [
+        ["DG4A2048", "63,898,816", "36,155,776", "4", "2048"],
+        ["DG4A1024", "16,228,544", "33,402,240", "4", "1024"],
+        ["DG3A1024", "11,503,808", "33,402,240", "3", "1024"],
+        ["DG2A2048", "26,125,504", "36,155,776", "2", "2048"],
+        ["DG2A1024", "6,779,072", "33,402,240", "2", "1024"],
+    ]
+
+
+def test_table_1_names_a_pair_once():
+    assert len(tables.table1([summary(seed=0), summary(seed=1), summary(**{"loss.margin": 0.1})])[1]) == 1
+
+
+def test_the_papers_own_recalls_are_unknown_not_invented():
+    _, rows = tables.table2([])
+    assert [row[0] for row in rows] == [f"Mortazavi 2020, {pair}" for pair in tables.PAPER_PAIRS]
+    assert {cell for row in rows for cell in (row[4], row[5], row[7])} == {"unknown"}
+    assert not any(character.isdigit() for row in tables.table2_records([])[1] for character in "".join(row[4:8]))
+
+
+def test_one_seed_has_no_spread():
+    row = tables.table2([summary(recall=0.5)])[1][-1]
+    pool = "999 captions, 990 images"
+    assert row == ["ours, DG3A1024", "places205", "No", "DenseNet", "50.0", "45.0", pool, "1"]
+
+
+def test_seeds_share_a_row_with_mean_and_sample_deviation():
+    row = tables.table2([summary(seed=seed, recall=recall) for seed, recall in enumerate((0.4, 0.5, 0.6))])[1][-1]
+    assert row[4:6] == ["50.0 ± 10.0", "45.0 ± 9.0"] and row[7] == "3"
+
+
+def test_unfinished_seeds_are_told_not_averaged():
+    runs = [summary(seed=0), unfinished(summary(seed=1)), unfinished(summary(seed=2), "failed")]
+    row = tables.table2(runs)[1][-1]
+    assert row[4] == "50.0" and row[7] == "1 of 3 (1 failed, 1 unfinished)"
+
+
+def test_a_configuration_without_a_finished_run_is_listed():
+    row = tables.table2([unfinished(summary())])[1][-1]
+    assert row[4:] == ["–", "–", "–", "0 of 1 (1 unfinished)"]
+
+
+def test_configurations_of_one_pair_are_told_apart_by_what_differs():
+    runs = [summary(), summary(**{"loss.margin": 0.1}), summary(layers=2)]
+    assert {group.label for group in grouped(runs)} == {"DG3A1024 (loss.margin=0.2)", "DG3A1024 (loss.margin=0.1)"} | {
+        "DG2A1024"
+    }
+
+
+def test_a_seed_that_has_not_begun_joins_its_configuration():
+    waiting = replace(unfinished(summary(seed=1)), corpus_identity="")
+    assert [group.label for group in grouped([summary(seed=0), waiting])] == ["DG3A1024"]
+
+
+def test_what_does_not_change_learning_does_not_split_seeds():
+    runs = [summary(seed=0), summary(seed=1, **{"runtime.num_workers": 0, "data.folder": "elsewhere"})]
+    assert len(grouped(runs)) == 1
+
+
+def test_another_image_encoder_is_not_called_the_papers():
+    assert tables.image_encoder(summary(**{"model.image_blocks": [2, 2]})) == "DenseNet(2, 2)"
+
+
+def test_runs_table_tells_stages_and_time(tmp_path):
+    run = summarise(finish_run(tmp_path, "size", experiment()))
+    _, [row] = tables.runs_table([run])
+    assert row[1:7] == ["finished", "0", "4", "2", "5 of 5", "3 (from 2)"]
+    assert row[9:] == ["50.0 / 45.0", "7.0 / 7.0", "0:05:00", "aaaaaaaa"]
+
+
+def test_csv_and_markdown_have_every_cell():
+    header, rows = tables.runs_records([summary(), unfinished(summary(seed=1))])
+    assert list(csv.reader(io.StringIO(tables.csv_text((header, rows))))) == [header, *rows]
+    assert {len(row) for row in rows} == {len(header)}
+    assert tables.markdown((["A", "B"], [["1", "x|y"]])) == "| A | B |\n| --- | --- |\n| 1 | x\\|y |\n"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (7509.4, "2:05:09")])
+def test_duration(seconds, text):
+    assert tables.duration(seconds) == text
+
+
+def test_sweep_table_lists_every_run():
+    table = sweep_table([summary(), unfinished(summary(seed=1))])
+    columns = {column.header: sorted(column.cells) for column in table.columns}
+    assert table.row_count == 2
+    assert columns["R@10 image→speech"] == ["45.0", "–"]
+    assert columns["Speech parameters"] == ["11,503,808", "11,503,808"]

@@ -1,0 +1,81 @@
+import pytest
+
+from sia.errors import UserError
+from sia.tracking.metrics_log import append_row, keep_rows, read_rows
+
+ROWS = [{"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.25}, {"epoch": 3, "train/loss": 0.125}]
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    for row in ROWS:
+        append_row(path, row)
+    return path
+
+
+def test_rows_come_back(log):
+    assert read_rows(log) == ROWS
+    assert log.read_bytes().count(b"\n") == 3
+
+
+def test_missing_file_has_no_rows(tmp_path):
+    assert read_rows(tmp_path / "metrics.jsonl") == []
+
+
+def test_torn_last_line_is_left_out_until_it_is_whole(log):
+    with open(log, "a") as stream:
+        stream.write('{"epoch": 4, "train')
+    assert read_rows(log) == ROWS
+    with open(log, "a") as stream:
+        stream.write('/loss": 1.0}\n')
+    assert read_rows(log)[-1] == {"epoch": 4, "train/loss": 1.0}
+
+
+def test_append_repairs_a_torn_line(log):
+    with open(log, "a") as stream:
+        stream.write('{"epoch": 4, "tra')
+    append_row(log, {"epoch": 4})
+    assert read_rows(log) == [*ROWS, {"epoch": 4}]
+
+
+def test_broken_line_names_file_and_line(log):
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(lines[0] + '{"epoch": 2, "tr\n' + lines[2])
+    with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 "):
+        read_rows(log)
+
+
+def test_a_line_that_is_no_object_is_broken(log):
+    log.write_text("3\n")
+    with pytest.raises(UserError, match="line 1"):
+        read_rows(log)
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_keep_rows(log, count):
+    keep_rows(log, count)
+    assert read_rows(log) == ROWS[:count]
+
+
+def test_keep_rows_drops_a_torn_line_too(log):
+    with open(log, "a") as stream:
+        stream.write('{"epoch"')
+    keep_rows(log, 3)
+    assert log.read_bytes().endswith(b"}\n")
+
+
+def test_keep_rows_refuses_to_invent_rows(log):
+    with pytest.raises(UserError, match="only 3 are left"):
+        keep_rows(log, 4)
+
+
+def test_keep_no_rows_of_a_missing_file(tmp_path):
+    keep_rows(tmp_path / "metrics.jsonl", 0)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_not_a_number_survives(tmp_path):
+    append_row(tmp_path / "m.jsonl", {"train/loss": float("nan"), "train/gradient": float("inf")})
+    row = read_rows(tmp_path / "m.jsonl")[0]
+    assert row["train/loss"] != row["train/loss"] and row["train/gradient"] == float("inf")

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from sia.tracking.mlflow_store import artifact_location, network_mount_warning, sqlite_path, tracking_uri
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw,relatime 0 0
+server:/home /home nfs4 rw,vers=4.2 0 0
+/dev/nvme0n1 /home/scratch xfs rw 0 0
+storage@o2ib:/work /work\\040space lustre rw 0 0
+me@host: /mnt/far fuse.sshfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "file_system"),
+    [
+        ("/var/mlflow.db", None),
+        ("/home/me/mlflow.db", "nfs4"),
+        ("/home/scratch/mlflow.db", None),
+        ("/homestead/mlflow.db", None),
+        ("/work space/mlflow.db", "lustre"),
+        ("/mnt/far/mlflow.db", "fuse.sshfs"),
+    ],
+)
+def test_the_mount_that_holds_the_database_decides(path, file_system):
+    warning = network_mount_warning(f"sqlite:///{path}", MOUNTS)
+    assert (warning is None) == (file_system is None)
+    if warning:
+        assert path in warning and file_system in warning and "MLFLOW_TRACKING_URI" in warning
+
+
+def test_a_server_is_no_sqlite_file():
+    assert network_mount_warning("http://host:5000", MOUNTS) is None
+    assert sqlite_path("postgresql://host/home/db") is None
+
+
+def test_the_database_lies_in_the_repository_root(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = Path(__file__).parents[2]
+    assert sqlite_path(tracking_uri()) == root / "mlflow.db"
+    assert artifact_location(tracking_uri(), "size") == (root / "mlartifacts" / "size").as_uri()
+
+
+def test_the_environment_names_another_store(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert tracking_uri() == "http://host:5000"
+    assert artifact_location(tracking_uri(), "size") is None

@@ -1,0 +1,71 @@
+"""Run folders as the training jobs write them, for the tests of what reads them."""
+
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import write_json
+from sia.config import Experiment, Stage, resolve
+from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import append_row
+
+BEGAN = 1_700_000_000.0
+DIRECTIONS = ("speech_to_image", "image_to_speech")
+
+
+def experiment(**dotted: Any) -> Experiment:
+    """A small pair with two stages: 3 epochs of calwr, then 2 from the best of them at half the rate."""
+    small = {"model.latent_size": 64, "model.gru_layers": 2, "model.image_blocks": [2, 2], "data.corpus": "scenes"}
+    stages = [Stage(epochs=3).model_dump(), Stage(epochs=2, lr_scale=0.5, schedule="calr").model_dump()]
+    return resolve({**small, "stages": stages}, dotted, source="test")
+
+
+def measures(value: float) -> dict[str, float]:
+    """A recall report: what `sia.recall.recall_report` returns."""
+    report = {}
+    for direction, share in zip(DIRECTIONS, (value, value * 0.9), strict=True):
+        report |= {f"{direction}/R_at_{k}": share * k / 10 for k in (1, 5, 10)} | {f"{direction}/median_rank": 7.0}
+    return report
+
+
+def epoch_row(epoch: int, stage: int, stage_epoch: int, value: float, time: float | None = None) -> dict[str, Any]:
+    place = {"stage": stage, "epoch": epoch, "stage_epoch": stage_epoch, "time": time or BEGAN + 60.0 * epoch}
+    train = {"train/loss": 2.0 / epoch, "train/learning_rate": 2e-4, "train/seconds": 50.0}
+    return {**place, **train, **{f"validation/{key}": number for key, number in measures(value).items()}}
+
+
+def plan_stage(run: RunFolder, number: int, stage: Stage, first_epoch: int, start_epoch: int | None) -> None:
+    best = None if start_epoch is None else "stages/1/checkpoints/best.pt"
+    plan = {"stage": stage.model_dump(), "first_epoch": first_epoch, "start_epoch": start_epoch, "start_lr": 1e-4}
+    write_json(run.stage(number).plan, {**plan, "start_checkpoint": best})
+
+
+def begin_run(runs: Path, study: str, config: Experiment) -> RunFolder:
+    """A run whose first stage has been planned, with no row yet."""
+    run = RunFolder(runs / study / config.run_name)
+    run.create(config)
+    write_json(run.corpus, {"name": config.data.corpus, "identity": "0123abcd"})
+    append_row(run.provenance, {"stage": 1, "job_id": "17", "git_commit": "a" * 40, "git_dirty": False})
+    plan_stage(run, 1, config.stages[0], 0, None)
+    return run
+
+
+def finish_run(runs: Path, study: str, config: Experiment, peak: float = 0.5) -> RunFolder:
+    """A finished run of `experiment()`'s two stages: epochs 1 to 3, best 2, then 4 and 5 from epoch 2, best 4."""
+    run = begin_run(runs, study, config)
+    for epoch, value in enumerate((peak * 0.6, peak * 0.9, peak * 0.8), start=1):
+        append_row(run.metrics, epoch_row(epoch, 1, epoch, value))
+    write_json(run.stage(1).done, {"best_epoch": 2, "best_value": peak * 0.85, "seconds": 180.0, "epochs": 3})
+    plan_stage(run, 2, config.stages[1], 3, 2)
+    for epoch, value in ((4, peak), (5, peak * 0.95)):
+        append_row(run.metrics, epoch_row(epoch, 2, epoch - 3, value))
+    write_json(run.stage(2).done, {"best_epoch": 4, "best_value": peak * 0.95, "seconds": 120.0, "epochs": 2})
+    test = {f"test/{key}": number for key, number in measures(peak).items()}
+    append_row(run.metrics, {"stage": 2, "epoch": 4, "time": BEGAN + 400.0, **test})
+    write_finished(run, measures(peak))
+    return run
+
+
+def write_finished(run: RunFolder, test: dict[str, float]) -> None:
+    best = {"best_epoch": 4, "best_stage": 2, "best_value": 0.475, "seconds": 300.0, "test": test}
+    pool = {"num_test_captions": 200, "num_test_images": 40, "world_size": 1, "device": "cpu"}
+    write_json(run.finished, {**best, **pool})
