@@ -48,6 +48,7 @@ class Data(Section):
     short_side: Positive = 256
     flip_probability: Fraction = 0.5
     normalisation: Literal["customary", "corpus"] = "customary"
+    standardise_frames: bool = Field(False, description="take the training corpus's mean and deviation out of MFCCs")
     bucket_size: Positive = Field(16, description="captions of similar length are batched within so many batches")
     shuffle_pairs: bool = Field(False, description="a control: train every caption with a wrong image")
 

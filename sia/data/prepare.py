@@ -18,18 +18,22 @@ from sia.data.manifest import Dropped, SpokenCaption, read_captions, write_capti
 from sia.data.prepared import PlacedCaption, shard_path
 from sia.data.shards import LAYOUT_VERSION, ShardReader, ShardWriter
 from sia.errors import UserError
+from sia.parameter_counts import MFCC_COEFFICIENTS
 
 CAPTIONS_A_SHARD = 1000
 
 
-def plan(name: str, root: Path, out: Path, num_shards: int | None, short_side: int) -> int:
+def plan(name: str, root: Path, out: Path, num_shards: int | None, short_side: int, limit: int | None = None) -> int:
     """Read the corpus and write down which captions go to which shard; the number of shards.
+
+    limit: take about so many captions, spread over the corpus, for a first try.
 
     All captions of an image go to the same shard, so that the image is stored once.
     """
     reading = read(name, root)
-    num_shards = num_shards or max(1, round(len(reading.captions) / CAPTIONS_A_SHARD))
-    parts = _share_by_image(reading.captions, num_shards)
+    captions = reading.captions[:: max(1, len(reading.captions) // limit)] if limit else reading.captions
+    num_shards = num_shards or max(1, round(len(captions) / CAPTIONS_A_SHARD))
+    parts = _share_by_image(captions, num_shards)
     content = hashlib.sha256()
     for number, part in enumerate(parts):
         content.update(json.dumps([asdict(caption) for caption in part]).encode())
@@ -54,7 +58,7 @@ def write_shard(out: Path, number: int) -> None:
     A caption that cannot be read, or whose frames are too few or too many, is dropped with its reason.
     """
     record = read_plan(out)
-    if _is_written(shard_path(out, number), record):
+    if is_written(out, number):
         return
     import torch
 
@@ -63,16 +67,18 @@ def write_shard(out: Path, number: int) -> None:
     # Clips are short: more threads only wait for each other, and the tasks share the machine already.
     torch.set_num_threads(1)
     writer = ShardWriter({"plan": record, "features": FEATURES})
-    statistics = PixelStatistics()
+    pixels, features = Statistics(3), Statistics(MFCC_COEFFICIENTS)
     for caption in read_captions(_plan_path(out, number)):
         try:
             frames = caption_frames(caption)
-            image = writer.images.get(caption.image_id) or encoded_image(caption, record["short_side"], statistics)
+            image = writer.images.get(caption.image_id) or encoded_image(caption, record["short_side"], pixels)
         except Unusable as error:
             writer.drop(caption.utterance_id, error.reason, error.detail)
         else:
             writer.add(caption, frames, image)
-    writer.attributes["pixels"] = statistics.sums()
+            if caption.split == "train":
+                features.add(frames)
+    writer.attributes |= {"pixel_sums": pixels.sums.tolist(), "frame_sums": features.sums.tolist()}
     writer.write(shard_path(out, number))
 
 
@@ -82,14 +88,16 @@ def finish(out: Path) -> dict[str, Any]:
     Raises UserError where a shard is missing or no caption is left.
     """
     record = read_plan(out)
-    captions, digests, sums = [], [], np.zeros(7)
+    captions, digests = [], []
+    pixel_sums, frame_sums = np.zeros((3, 3)), np.zeros((3, MFCC_COEFFICIENTS))
     dropped = _read_dropped((out / "plan" / "dropped.jsonl").read_text().splitlines())
     for number in range(record["num_shards"]):
         shard = ShardReader(shard_path(out, number))
         captions += list(_placed(shard, number))
         digests += shard.strings("digests")
         dropped += _read_dropped(shard.strings("dropped"))
-        sums += shard.attribute("pixels")
+        pixel_sums += shard.attribute("pixel_sums")
+        frame_sums += shard.attribute("frame_sums")
         features = shard.attribute("features")
         shard.close()
     if not captions:
@@ -97,28 +105,41 @@ def finish(out: Path) -> dict[str, Any]:
         raise UserError(f"{out}: every caption of corpus {record['name']!r} was dropped{reason}")
     write_json_lines(out / "captions.jsonl", [asdict(caption) for caption in captions])
     write_dropped(out / "dropped.jsonl", dropped)
-    description = _describe(record, features, captions, digests, dropped, sums)
+    description = _describe(record, features, captions, digests, dropped)
+    description["pixel_mean"], description["pixel_std"] = mean_and_deviation(pixel_sums)
+    description["frame_mean"], description["frame_std"] = mean_and_deviation(frame_sums)
     write_json(out / "corpus.json", description)
     return description
 
 
-class PixelStatistics:
-    """Sums over the pixels of training images, from which the corpus's mean and deviation follow."""
+def is_written(out: Path, number: int) -> bool:
+    """Whether the shard is there, whole, and of the plan as it is now."""
+    try:
+        shard = ShardReader(shard_path(out, number))
+    except UserError:
+        return False
+    written = shard.attribute("plan") == read_plan(out)
+    shard.close()
+    return bool(written)
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = np.zeros(3)
-        self.squares = np.zeros(3)
 
-    def add(self, pixels: np.ndarray) -> None:
-        """Pixels [H, W, 3] of uint8."""
-        flat = pixels.reshape(-1, 3) / 255
-        self.count += len(flat)
-        self.total += flat.sum(axis=0)
-        self.squares += (flat**2).sum(axis=0)
+class Statistics:
+    """Sums over the training split, from which the corpus's mean and deviation follow."""
 
-    def sums(self) -> list[float]:
-        return [self.count, *self.total, *self.squares]
+    def __init__(self, width: int) -> None:
+        self.sums = np.zeros((3, width))  # of ones, of values, of squares
+
+    def add(self, rows: np.ndarray) -> None:
+        """Rows [N, width]."""
+        rows = rows.astype(np.float64)
+        self.sums += [np.full(rows.shape[1], len(rows)), rows.sum(axis=0), (rows**2).sum(axis=0)]
+
+
+def mean_and_deviation(sums: np.ndarray) -> tuple[list[float], list[float]]:
+    """Statistics' sums [3, width] -> mean [width] and deviation [width]."""
+    count = np.maximum(sums[0], 1)
+    mean = sums[1] / count
+    return mean.tolist(), np.sqrt(np.maximum(sums[2] / count - mean**2, 1e-12)).tolist()
 
 
 class Unusable(UserError):
@@ -150,7 +171,7 @@ def caption_frames(caption: SpokenCaption) -> np.ndarray:
     return frames
 
 
-def encoded_image(caption: SpokenCaption, short_side: int, statistics: PixelStatistics) -> bytes:
+def encoded_image(caption: SpokenCaption, short_side: int, statistics: Statistics) -> bytes:
     """A caption's image, resized to `short_side` pixels and encoded; a JPEG stays one. Raises Unusable."""
     from sia.data.images import encode, pixels, read_image, resize_short_side
 
@@ -159,7 +180,7 @@ def encoded_image(caption: SpokenCaption, short_side: int, statistics: PixelStat
     except UserError as error:
         raise Unusable("unreadable image", str(error)) from None
     if caption.split == "train":
-        statistics.add(pixels(image))
+        statistics.add(pixels(image).reshape(-1, 3) / 255)
     return encode(image, lossless=not caption.image_path.lower().endswith((".jpg", ".jpeg")))
 
 
@@ -197,16 +218,6 @@ def _plan_path(out: Path, number: int) -> Path:
     return out / "plan" / f"{number:05d}.jsonl"
 
 
-def _is_written(path: Path, record: dict[str, Any]) -> bool:
-    try:
-        shard = ShardReader(path)
-    except UserError:
-        return False
-    written = shard.attribute("plan") == record
-    shard.close()
-    return written
-
-
 def _placed(shard: ShardReader, number: int) -> Iterator[PlacedCaption]:
     row_of_image = {image_id: row for row, image_id in enumerate(shard.strings("image_ids"))}
     lengths = np.diff(shard.frame_offsets)
@@ -236,11 +247,8 @@ def _describe(
     captions: list[PlacedCaption],
     digests: list[str],
     dropped: list[Dropped],
-    sums: np.ndarray,
 ) -> dict[str, Any]:
     frames = sum(caption.num_frames for caption in captions)
-    counted = sums[0] or 1
-    mean = sums[1:4] / counted
     # The digests are sorted: the identity does not depend on how captions were shared among shards.
     content = json.dumps([LAYOUT_VERSION, features, record["short_side"], sorted(digests)])
     return {
@@ -254,8 +262,6 @@ def _describe(
         "num_frames": frames,
         "hours": frames * features["hop_length"] / features["sample_rate"] / 3600,
         "dropped": _count(entry.reason for entry in dropped),
-        "pixel_mean": mean.tolist(),
-        "pixel_std": np.sqrt(np.maximum(sums[4:7] / counted - mean**2, 1e-12)).tolist(),
     }
 
 

@@ -28,6 +28,11 @@ class Ranks:
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    @classmethod
+    def alone(cls, local_rank: int = 0) -> "Ranks":
+        """One process, on its GPU where there is one."""
+        return cls(device=torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu"))
+
     @property
     def is_first(self) -> bool:
         return self.rank == 0
@@ -43,12 +48,13 @@ class Ranks:
     def barrier(self) -> None:
         self.any(False)
 
-    def mean(self, value: float) -> float:
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values."""
         if self.world_size == 1:
             return value
-        total = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(total)
-        return float(total) / self.world_size
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return float(shared)
 
     def gather(self, rows: Tensor) -> Tensor:
         """This rank's rows [n, ...] -> all ranks' rows [G, ...], in rank order, without gradient; n may differ."""
@@ -96,7 +102,7 @@ def joined_ranks(rank: int, world_size: int, local_rank: int, meeting_place: Pat
     that all ranks see: no port is fixed, so jobs that share a node do not collide, and no node's name need resolve
     but that of rank 0's host.
     """
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    device = Ranks.alone(local_rank).device
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size == 1:
@@ -113,6 +119,8 @@ def joined_ranks(rank: int, world_size: int, local_rank: int, meeting_place: Pat
         yield Ranks(rank, world_size, device)
     finally:
         dist.destroy_process_group()
+        if rank == 0:
+            meeting_place.unlink(missing_ok=True)
 
 
 def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.Store:

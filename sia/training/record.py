@@ -14,8 +14,7 @@ from sia.errors import UserError
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.checkpoint import TrainingState
-
-SELECTED_BY = ("validation/speech_to_image/R_at_10", "validation/image_to_speech/R_at_10")
+from sia.training.selection import SELECTED_BY, selection_value
 
 
 class StagePlan(NamedTuple):
@@ -33,11 +32,6 @@ def read_stage_plan(run: RunFolder, number: int) -> StagePlan:
     if plan is None:
         raise UserError(f"{run.path}: stage {number} is not planned; submit its grid, or add it with jobs/resume.py")
     return StagePlan(Stage(**plan["stage"]), plan["first_epoch"], plan["start_checkpoint"], plan["start_epoch"])
-
-
-def selection_value(row: dict[str, Any]) -> float:
-    """What the best epoch is chosen by: the mean of both directions' R@10 on validation."""
-    return sum(row[key] for key in SELECTED_BY) / len(SELECTED_BY)
 
 
 class Recorder:
@@ -103,25 +97,6 @@ class Recorder:
                 seconds=progress.seconds,
                 epochs=progress.epochs_done,
             )
-
-
-class BestOfRun(NamedTuple):
-    stage: int
-    epoch: int
-    value: float
-    checkpoint: Path
-
-
-def best_of_run(run: RunFolder) -> BestOfRun:
-    """The best epoch over the run's finished stages. Raises UserError where none is."""
-    found = []
-    number = 1
-    while (done := read_json(run.stage(number).done)) is not None:
-        found.append(BestOfRun(number, done["best_epoch"], done["best_value"], run.stage(number).best))
-        number += 1
-    if not found:
-        raise UserError(f"{run.path}: no stage has finished yet; `python jobs/status.py` tells how far it is")
-    return max(found, key=lambda best: best.value)
 
 
 def _link(source: Path, target: Path) -> None:

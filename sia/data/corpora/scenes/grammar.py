@@ -100,7 +100,7 @@ def sample_scenes(random: Random, recipe: Recipe, number: int, taken: set[Scene]
 
 
 def describe(scene: Scene, random: Random) -> str:
-    """A sentence that names every attribute, in a wording that `random` chooses."""
+    """A sentence that names every attribute but plainness, in a wording that `random` chooses."""
     upward = random.random() < 0.5
     things = scene.things[::-1] if upward else scene.things
     relations = [f" {random.choice(UPWARD if upward else DOWNWARD)} " for _ in things[1:]] + [""]

@@ -1,0 +1,44 @@
+"""Go on with a run from its last checkpoint, or add a warm restart from a chosen one."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
+    parser.add_argument("--from", dest="start", metavar="best|last|epoch=N", help="start a warm restart from there")
+    parser.add_argument("--epochs", type=int, help="length of the warm restart")
+    parser.add_argument("--lr-scale", type=float, default=0.5, help="its share of the run's initial rate")
+    parser.add_argument("--cluster", choices=("auto", "local", "slurm", "debug"), default="auto")
+    parser.add_argument("--profile", type=Path, help="resources of the job (slurm/NAME.yaml)")
+    arguments = parser.parse_args()
+    if (arguments.start is None) != (arguments.epochs is None):
+        parser.error("--from and --epochs go together: a warm restart needs a checkpoint and a length")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
+    from rich.console import Console
+
+    from sia.run_folder import find_run
+    from sia.sweep.chain import add_restart
+    from sia.sweep.command import submit_sweep
+    from sia.sweep.drive import Sweep
+    from sia.sweep.launch import choose_launch
+
+    run = find_run(arguments.run)
+    launch = choose_launch(arguments.cluster, arguments.profile, None)
+    if arguments.start is not None:
+        number = add_restart(run, arguments.start, arguments.epochs, arguments.lr_scale)
+        print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
+    sweep = Sweep(run.study, [run], launch, "none")
+    return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,40 @@
+"""Train one pair, through the same launcher, restarts and records as a sweep."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="an experiment (YAML); a run's config.yaml is one")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override; repeatable")
+    parser.add_argument("--study", default="single", help="the study that the run is filed under")
+    parser.add_argument("--cluster", choices=("auto", "local", "slurm", "debug"), default="auto")
+    parser.add_argument("--profile", type=Path, help="resources of the job (slurm/NAME.yaml)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    from rich.console import Console
+
+    from sia.config import load_experiment, parse_override
+    from sia.sweep.command import submit_sweep
+    from sia.sweep.corpora import provide_corpora
+    from sia.sweep.drive import Sweep
+    from sia.sweep.grid import GridPoint
+    from sia.sweep.launch import choose_launch
+
+    overrides = dict(parse_override(text) for text in arguments.set)
+    experiment = load_experiment(arguments.config, overrides)
+    provide_corpora([experiment])
+    launch = choose_launch(arguments.cluster, arguments.profile, None)
+    sweep = Sweep(arguments.study, [GridPoint(arguments.study, experiment).create()], launch, "none")
+    return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))
+
+
+if __name__ == "__main__":
+    command.run(main)

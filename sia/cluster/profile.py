@@ -1,0 +1,98 @@
+"""A cluster profile (slurm/*.yaml): the resources of one job. It loads no torch."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sia.config import Section, read_yaml, validate
+from sia.errors import UsageError, UserError
+
+Cluster = Literal["local", "slurm", "debug"]
+SECONDS_TO_SAVE = 120
+
+
+class Profile(Section):
+    """What sbatch is asked for; a key that is not given is left to the cluster's defaults."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodes: Annotated[int, Field(ge=1)] = 1
+    tasks_per_node: Annotated[int, Field(ge=1)] = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    cpus_per_task: Annotated[int, Field(ge=1)] = 1
+    mem_gb: Annotated[float, Field(gt=0)] | None = None
+    timeout_min: Annotated[int, Field(ge=1)] = 24 * 60
+    array_parallelism: Annotated[int, Field(ge=1)] = 64
+    setup: list[str] = Field([], description="shell lines before the job, for example module load")
+    environment: dict[str, str] = Field({}, description="variables of the job")
+    sbatch: dict[str, Any] = Field({}, description="any other flag of sbatch, without its dashes")
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+    def describe(self) -> str:
+        devices = (
+            f"{self.gpus_per_node} GPU" if self.gpus_per_node else f"{self.cpus_per_task * self.tasks_per_node} CPU"
+        )
+        return f"{self.nodes} x {self.tasks_per_node} ranks, {devices}/node"
+
+    def slurm_parameters(self, job_name: str) -> dict[str, Any]:
+        """The parameters of submitit's Slurm executor."""
+        named = ("partition", "account", "qos", "constraint")
+        parameters: dict[str, Any] = {key: getattr(self, key) for key in named if getattr(self, key) is not None}
+        if self.gpus_per_node:
+            parameters["gpus_per_node"] = self.gpus_per_node
+        if self.mem_gb is not None:
+            parameters["mem"] = f"{round(self.mem_gb * 1024)}MB"
+        return parameters | {
+            "job_name": job_name,
+            "time": self.timeout_min,
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks_per_node,
+            "cpus_per_task": self.cpus_per_task,
+            "array_parallelism": self.array_parallelism,
+            "signal_delay_s": min(SECONDS_TO_SAVE, self.timeout_min * 15),
+            "setup": self.setup or None,
+            # Without it a rank that failed leaves the others waiting until the time limit.
+            "srun_args": ["--kill-on-bad-exit=1"],
+            "additional_parameters": {"requeue": True, **self.sbatch},
+        }
+
+
+def load_profile(path: Path | None) -> Profile:
+    """Raises UsageError that names the file and the key."""
+    return Profile() if path is None else validate(Profile, read_yaml(path), str(path))
+
+
+def choose_cluster(wanted: str) -> Cluster:
+    """`auto` is Slurm only where `sinfo` answers. Raises UserError for a Slurm that does not."""
+    if wanted in ("local", "debug"):
+        return wanted  # type: ignore[return-value]
+    answers = slurm_answers()
+    if wanted == "slurm" and not answers:
+        raise UserError(
+            "--cluster slurm: sinfo does not answer; export SLURM_CONF (slurm/devcluster/up starts a cluster on one "
+            "machine), or use --cluster local"
+        )
+    return "slurm" if answers else "local"
+
+
+def slurm_answers() -> bool:
+    if shutil.which("sinfo") is None:
+        return False
+    try:
+        return subprocess.run(["sinfo", "-h"], capture_output=True, timeout=5).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def check_local(profile: Profile, source: str) -> None:
+    """Raises UsageError for a profile that one machine cannot carry out."""
+    if profile.nodes > 1:
+        raise UsageError(f"{source}: nodes is {profile.nodes}, but --cluster local has one; set it to 1 or use slurm")

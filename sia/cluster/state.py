@@ -1,0 +1,99 @@
+"""The state of a run, derived from its folder and the queue (README.md of this folder). It loads no torch."""
+
+import socket
+import subprocess
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import read_json
+from sia.lock import holder_of, is_alive
+from sia.run_folder import RunFolder
+
+
+class State(str, Enum):
+    NEW = "new"
+    WAITING = "waiting"
+    PENDING = "pending"
+    RUNNING = "running"
+    LOST = "lost"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run's state, the stage that it is in or comes next (from 1), and that stage's job."""
+
+    state: State
+    stage: int
+    job: dict[str, Any] | None = None
+    error: str = ""
+
+    @property
+    def job_id(self) -> str:
+        return str(self.job["job_id"]) if self.job else ""
+
+
+def look(run: RunFolder) -> RunStatus:
+    """Derive the run's state; the first row of the README's table that matches."""
+    number = current_stage(run)
+    stage = run.stage(number)
+    job = read_json(stage.job)
+    holder = holder_of(run.lock)
+    if run.finished.exists():
+        return RunStatus(State.FINISHED, number)
+    stopped = read_json(run.stopped)
+    if stopped is not None:
+        return RunStatus(State.STOPPED, number, job, f"by {stopped['by']}")
+    if holder is not None and is_alive(run.lock, holder):
+        return RunStatus(State.RUNNING, holder.get("stage", number), holder)
+    if job is not None and is_in_queue(job):
+        return RunStatus(State.PENDING, number, job)
+    failed = read_json(stage.failed)
+    if failed is not None:
+        return RunStatus(State.FAILED, number, job, failed["error"])
+    if job is None:
+        return RunStatus(State.WAITING if stage.plan.exists() or number > 1 else State.NEW, number)
+    return RunStatus(State.LOST, number, job)
+
+
+def current_stage(run: RunFolder) -> int:
+    """The first stage that is not done; the last one where all are done but the test split is not measured yet."""
+    count = len(run.planned_stages())
+    for number in range(1, count + 1):
+        if not run.stage(number).done.exists():
+            return number
+    return count
+
+
+def is_in_queue(job: dict[str, Any]) -> bool:
+    """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
+    if job["cluster"] == "slurm":
+        return _slurm_knows(job["job_id"])
+    if job["cluster"] == "local" and job["host"] == socket.gethostname():
+        return _is_our_process(int(job["job_id"]), job["folder"])
+    return False
+
+
+def _slurm_knows(job_id: str) -> bool:
+    command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%T"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (subprocess.TimeoutExpired, FileNotFoundError):
+        return True
+    if answer.returncode == 0:
+        return bool(answer.stdout.strip())
+    return "Invalid job id" not in answer.stderr
+
+
+def _is_our_process(pid: int, folder: str) -> bool:
+    # Process numbers are used again: the command line tells whether it is still this job.
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return folder in command and state != "Z"

@@ -1,0 +1,91 @@
+"""Submit a task to a cluster: `python -m sia.cluster.submit TASK_JSON CLUSTER PROFILE_JSON`.
+
+It is a process of its own, for three reasons: a job it starts survives the end of whoever asked and a Ctrl-C there;
+nothing of a Ray worker's environment leaks into the job; and job.json is written even if the driver dies meanwhile.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from sia.cluster.job import TrainStage
+from sia.cluster.profile import Cluster, Profile
+from sia.cluster.rehearsal import Rehearse
+from sia.errors import UserError
+from sia.run_folder import record
+
+if TYPE_CHECKING:
+    from submitit import LocalExecutor, SlurmExecutor
+
+Task = TrainStage | Rehearse
+TASKS: dict[str, type[Task]] = {"TrainStage": TrainStage, "Rehearse": Rehearse}
+
+# Set by Ray, by a Slurm job or srun that the driver may run in, or by torch's launchers: none of them is the job's.
+FOREIGN = ("RAY_", "TUNE_", "SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "OMP_NUM_THREADS", "MASTER_")
+OURS = ("SLURM_CONF",)
+
+
+def submit(task: Task, cluster: Cluster, profile: Profile) -> None:
+    """Hand the task to the cluster; its job record is there when this returns. Raises UserError with what it said."""
+    task_json = json.dumps({"kind": type(task).__name__, "fields": asdict(task)})
+    task.jobs.mkdir(parents=True, exist_ok=True)
+    log = task.jobs / "submit.log"
+    with open(log, "w") as stream:
+        status = subprocess.call(
+            [sys.executable, "-m", "sia.cluster.submit", task_json, cluster, profile.model_dump_json()],
+            env=clean_environment(dict(os.environ), profile),
+            cwd=os.environ.get("SIA_WORKING_FOLDER"),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    if status:
+        last_line = (log.read_text().strip().splitlines() or [f"exit status {status}"])[-1]
+        raise UserError(f"the {cluster} cluster did not take {task.name}: {last_line} (see {log})")
+
+
+def clean_environment(environment: dict[str, str], profile: Profile) -> dict[str, str]:
+    """The job's environment: the user's own, without what belongs to the submitting process."""
+    kept = {name: value for name, value in environment.items() if name in OURS or not name.startswith(FOREIGN)}
+    return {**kept, "OMP_NUM_THREADS": str(profile.cpus_per_task), **profile.environment}
+
+
+def main(task_json: str, cluster: Cluster, profile_json: str) -> None:
+    described = json.loads(task_json)
+    task = TASKS[described["kind"]](**described["fields"])
+    job_id = _executor(task, cluster, Profile.model_validate_json(profile_json)).submit(task).job_id
+    record(
+        task.job_record,
+        cluster=cluster,
+        job_id=str(job_id),
+        host=socket.gethostname(),
+        folder=str(task.jobs),
+        time=time.time(),
+    )
+
+
+def _executor(task: Task, cluster: Cluster, profile: Profile) -> "LocalExecutor | SlurmExecutor":
+    from submitit import LocalExecutor, SlurmExecutor
+
+    if cluster == "slurm":
+        slurm = SlurmExecutor(task.jobs, max_num_timeout=1000)
+        slurm.update_parameters(**profile.slurm_parameters(task.name))
+        return slurm
+    local = LocalExecutor(task.jobs, max_num_timeout=1000)
+    local.update_parameters(
+        tasks_per_node=profile.tasks_per_node,
+        gpus_per_node=profile.gpus_per_node,
+        timeout_min=profile.timeout_min,
+        setup=profile.setup or (),
+    )
+    return local
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])  # type: ignore[arg-type]

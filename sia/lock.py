@@ -1,0 +1,125 @@
+"""A lock with a heartbeat: one holder, who is known to be alive, on any file system that several hosts share."""
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 45.0
+
+
+class LockHeld(Exception):
+    """Somebody else holds the lock; `holder` says who."""
+
+    def __init__(self, path: Path, holder: dict[str, Any]) -> None:
+        super().__init__(f"{path} is held by process {holder.get('pid')} of {holder.get('host')}")
+        self.holder = holder
+
+
+class HeartbeatLock:
+    """Held from `acquire` to `release`, its file's time renewed by a thread meanwhile.
+
+    `who` is written into the lock. A holder of the same non-empty `job_id` is a former life of this job.
+    """
+
+    def __init__(self, path: Path, **who: Any) -> None:
+        self.path = path
+        self.who = {**who, "host": socket.gethostname(), "pid": os.getpid(), "token": uuid4().hex}
+        self._released = threading.Event()
+
+    def acquire(self) -> None:
+        """Raises LockHeld where another holder lives; a dead one's lock is taken over."""
+        for _ in range(10):
+            if self._create():
+                threading.Thread(target=self._beat, daemon=True).start()
+                return
+            found = holder_of(self.path)
+            if found is None:
+                continue
+            if is_alive(self.path, found) and not self._is_former_self(found):
+                raise LockHeld(self.path, found)
+            self._remove_dead(found)
+        raise LockHeld(self.path, holder_of(self.path) or {})
+
+    def release(self) -> None:
+        self._released.set()
+        held = holder_of(self.path)
+        if held is not None and held.get("token") == self.who["token"]:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> "HeartbeatLock":
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _create(self) -> bool:
+        """Link a complete file into place: unlike an exclusive open it is atomic on NFS, and never half-written."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_name(f".{self.path.name}.{self.who['token']}")
+        unfinished.write_text(json.dumps(self.who))
+        try:
+            os.link(unfinished, self.path)
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            unfinished.unlink()
+
+    def _is_former_self(self, found: dict[str, Any]) -> bool:
+        return bool(self.who.get("job_id")) and found.get("job_id") == self.who["job_id"]
+
+    def _remove_dead(self, found: dict[str, Any]) -> None:
+        """Move the dead holder's file away; of several who try, the rename lets one succeed."""
+        aside = self.path.with_name(f".{self.path.name}.{self.who['token']}.dead")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        moved = holder_of(aside)
+        if moved is not None and moved.get("token") != found.get("token"):
+            # A new holder came between the look and the rename: give it its lock back.
+            os.rename(aside, self.path)
+            return
+        aside.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except OSError:
+                # A file server that is away for a moment must not end the training.
+                continue
+
+
+def holder_of(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def is_alive(path: Path, holder: dict[str, Any]) -> bool:
+    """Whether the lock's holder lives: by its process where that is of this host, else by its heartbeat."""
+    if holder.get("host") == socket.gethostname() and not _process_exists(int(holder.get("pid", 0))):
+        return False
+    try:
+        return time.time() - path.stat().st_mtime < STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

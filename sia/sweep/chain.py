@@ -1,0 +1,143 @@
+"""A trial's chain of stages: plan the next one, submit it, follow it, and so on until the run is finished."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sia.cluster.job import Place, TrainStage
+from sia.cluster.state import RunStatus, State, look
+from sia.cluster.submit import submit
+from sia.config import Stage, validate
+from sia.errors import UserError
+from sia.run_folder import RunFolder, record
+from sia.sweep.launch import Launch
+from sia.tracking.metrics_log import Row, read_rows
+from sia.training.chosen_checkpoint import Chosen, choose_checkpoint
+
+POLL_SECONDS = 1.0
+GRACE_SECONDS = 20.0
+MAX_LOSSES = 3
+
+
+class StageFailed(UserError):
+    """A stage's job ended with an error; its failed.json says which."""
+
+
+def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) -> None:
+    """Bring the run to its end, whatever state it is found in; `report` hears each row of metrics once.
+
+    Raises StageFailed with the error of a stage that failed.
+    """
+    _forget_failure(run)
+    relay, losses = Relay(run, report), Losses()
+    while True:
+        status = look(run)
+        relay.new_rows()
+        if status.state == State.FINISHED:
+            relay.new_rows()
+            return
+        if status.state == State.STOPPED:
+            return
+        if status.state == State.FAILED:
+            raise StageFailed(f"{run.path}: stage {status.stage} failed: {status.error} (logs in {run.jobs})")
+        try:
+            if status.state in (State.NEW, State.WAITING) or losses.too_long(status, relay.count):
+                start_stage(run, status.stage, launch)
+                continue
+        except UserError as error:
+            record(run.stage(status.stage).failed, error=str(error), time=time.time())
+            continue
+        time.sleep(POLL_SECONDS)
+
+
+def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
+    """Plan the stage where that is not done yet, and submit it; on `debug`, train it here and now."""
+    plan_stage(run, number)
+    task = TrainStage(str(run.path), number, launch.profile.cpus_per_task)
+    if launch.cluster == "debug":
+        # Its job.json says that whatever died here before is not in any queue.
+        record(run.stage(number).job, cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
+        task.train(Place(job_id="debug"))
+    else:
+        submit(task, launch.cluster, launch.profile)
+
+
+def plan_stage(run: RunFolder, number: int) -> None:
+    """Write plan.json: the stage's settings, and the checkpoint of the stage before that it starts from."""
+    if run.stage(number).plan.exists():
+        return
+    planned = run.planned_stages()
+    settings, before = planned[number - 1], planned[: number - 1]
+    start = choose_checkpoint(run, settings.start_from or "best", stages=[number - 1]) if before else None
+    _write_plan(run, number, settings, before, start)
+
+
+def add_restart(run: RunFolder, wanted: str, epochs: int, lr_scale: float) -> int:
+    """Add a warm restart by hand, from any checkpoint that the run kept; the new stage's number.
+
+    Raises UserError where the run is not at its end, UsageError for a wrong number.
+    """
+    status = look(run)
+    if status.state != State.FINISHED:
+        raise UserError(f"{run.path}: it is {status.state.value}; bring it to its end first: python jobs/resume.py RUN")
+    planned = run.planned_stages()
+    values = {"epochs": epochs, "lr_scale": lr_scale, "schedule": "calr", "start_from": wanted}
+    settings: Stage = validate(Stage, values, "jobs/resume.py")
+    _write_plan(run, len(planned) + 1, settings, planned, choose_checkpoint(run, wanted))
+    # Not before the plan is there: a run is finished or has a stage to come, whenever somebody looks.
+    run.finished.unlink()
+    return len(planned) + 1
+
+
+def _write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage], start: Chosen | None) -> None:
+    record(
+        run.stage(number).plan,
+        stage=settings.model_dump(mode="json"),
+        first_epoch=sum(stage.epochs for stage in before),
+        start_checkpoint=str(start.path.relative_to(run.path)) if start else None,
+        start_epoch=start.epoch if start else None,
+        start_lr=run.experiment().optimizer.learning_rate * settings.lr_scale,
+    )
+
+
+def _forget_failure(run: RunFolder) -> None:
+    status = look(run)
+    if status.state == State.FAILED:
+        run.stage(status.stage).failed.unlink(missing_ok=True)
+        run.stage(status.stage).job.unlink(missing_ok=True)
+
+
+class Relay:
+    """Hands on each row of metrics.jsonl once."""
+
+    def __init__(self, run: RunFolder, report: Callable[[Row], None]) -> None:
+        self.run, self.report, self.count = run, report, 0
+
+    def new_rows(self) -> None:
+        for row in read_rows(self.run.metrics)[self.count :]:
+            self.count += 1
+            self.report(row)
+
+
+class Losses:
+    """How often, and since when, a stage's job is lost."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.without_progress = 0
+        self.rows: Any = None
+
+    def too_long(self, status: RunStatus, rows: int) -> bool:
+        """Whether the stage should be submitted again. Raises UserError after too many losses without a new row."""
+        if status.state != State.LOST:
+            self.since = None
+            return False
+        self.since = self.since or time.monotonic()
+        if time.monotonic() - self.since < GRACE_SECONDS:
+            return False
+        self.without_progress = self.without_progress + 1 if rows == self.rows else 1
+        self.since, self.rows = None, rows
+        if self.without_progress > MAX_LOSSES:
+            raise UserError(f"stage {status.stage} was lost {MAX_LOSSES} times without a new epoch; see its logs")
+        return True

@@ -1,0 +1,44 @@
+"""A sweep as a command carries it out: the drive, and what a person is told at its end."""
+
+import sys
+
+from rich.console import Console
+
+from sia.report.console import sweep_table
+from sia.report.summary import summarise
+from sia.report.write import write_report
+from sia.sweep.drive import Sweep, drive
+from sia.tracking.mlflow_store import network_mount_warning, tracking_uri
+
+
+def submit_sweep(sweep: Sweep, console: Console) -> int:
+    """Drive the sweep and print its table, its report and its failures; the exit status."""
+    warning = network_mount_warning(tracking_uri())
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    try:
+        errors = drive(sweep)
+    except KeyboardInterrupt:
+        return _say_interrupted(sweep)
+    return tell(sweep, console, errors)
+
+
+def tell(sweep: Sweep, console: Console, errors: dict[str, str]) -> int:
+    console.print(sweep_table([summarise(run) for run in sweep.runs]))
+    print(f"report: {write_report(sweep.study)}")
+    print(f"runs:   python jobs/status.py {sweep.study}")
+    uri = tracking_uri()
+    where = "mlflow ui --workers 1" if uri.startswith("sqlite") else f"open {uri}"
+    print(f"MLflow: {where} (experiment {sweep.study}; store {uri})")
+    for name, error in errors.items():
+        print(f"error: {name}: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _say_interrupted(sweep: Sweep) -> int:
+    print(
+        f"\nleft: the submitted jobs of study {sweep.study} go on; submit the same grid again to attach to them, "
+        f"or watch them with `python jobs/status.py {sweep.study}`",
+        file=sys.stderr,
+    )
+    return 130

@@ -1,0 +1,37 @@
+"""The corpora of a sweep: the embedded one is made where it is missing, any other must be there."""
+
+import sys
+from pathlib import Path
+
+from sia.cluster.prepare import prepare_corpus
+from sia.config import Experiment
+from sia.data.prepare import summary
+from sia.data.prepared import MissingCorpus, read_description
+
+EMBEDDED = "scenes"
+
+
+def embedded_raw() -> Path:
+    """Where the scenes and their captions are made, once for every size they are prepared in."""
+    return Path("corpora") / EMBEDDED / "raw"
+
+
+def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
+    """See to it that each experiment's corpus is there.
+
+    Raises UserError that names a missing one, the cure, and `works_now`, a command that does without it.
+    """
+    advice = f"\nwithout it, this works now: {works_now}" if works_now else ""
+    for experiment in experiments:
+        if experiment.data.corpus == EMBEDDED and not (experiment.data.path / "corpus.json").exists():
+            _make_embedded(experiment)
+        try:
+            read_description(experiment.data.path)
+        except MissingCorpus as error:
+            raise MissingCorpus(f"{error}{advice}") from None
+
+
+def _make_embedded(experiment: Experiment) -> None:
+    data = experiment.data
+    print(f"making the embedded corpus in {data.path} (about a minute)", file=sys.stderr, flush=True)
+    print(summary(prepare_corpus(EMBEDDED, embedded_raw(), data.path, short_side=data.short_side)), flush=True)

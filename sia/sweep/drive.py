@@ -1,0 +1,109 @@
+"""Drive a study from its grid to its table: the run folders, the scheduler, the mirror and what the terminal shows."""
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from sia.cluster.state import State, look
+from sia.errors import UserError
+from sia.lock import HeartbeatLock, LockHeld
+from sia.run_folder import RunFolder, runs_root
+from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.launch import Launch
+from sia.sweep.watch import SweepDisplay
+from sia.tracking.mirror_thread import MirrorThread
+from sia.tracking.mlflow_mirror import MlflowMirror
+
+Scheduler = Literal["tune", "asha", "none"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A study and how it is carried out."""
+
+    study: str
+    runs: list[RunFolder]  # created
+    launch: Launch
+    scheduler: Scheduler = "tune"
+    max_concurrent: int = 1
+
+
+def drive(sweep: Sweep) -> dict[str, str]:
+    """Carry the sweep out; the errors of the runs that failed, by run name.
+
+    Finished runs are left alone, running ones attached to, the rest submitted. Raises UserError where
+    another driver has the study. A KeyboardInterrupt passes through; the jobs go on.
+    """
+    lock = HeartbeatLock(runs_root() / sweep.study / "driver.lock")
+    try:
+        lock.acquire()
+    except LockHeld as error:
+        raise UserError(f"study {sweep.study} is already driven ({error}); wait for it or end that process") from None
+    try:
+        return _drive(sweep)
+    finally:
+        lock.release()
+
+
+def _drive(sweep: Sweep) -> dict[str, str]:
+    if sweep.scheduler != "asha":
+        for run in sweep.runs:
+            # What asha gave up is taken up again by whoever does not ask for asha.
+            run.stopped.unlink(missing_ok=True)
+    mirror = MlflowMirror(sweep.study)
+    thread = MirrorThread(mirror, lambda: sweep.runs)
+    thread.start()
+    try:
+        with SweepDisplay(sweep.runs):
+            return _schedule(sweep)
+    finally:
+        thread.stop()
+        if mirror.trouble:
+            print(f"MLflow: {mirror.trouble}; nothing is lost, the next submit mirrors it", file=sys.stderr)
+
+
+def _schedule(sweep: Sweep) -> dict[str, str]:
+    unfinished = [run for run in sweep.runs if look(run).state not in (State.FINISHED, State.STOPPED)]
+    if not unfinished:
+        return {}
+    if sweep.scheduler == "none" or sweep.launch.cluster == "debug":
+        return _in_threads(sweep, unfinished)
+    from sia.sweep.tune_driver import tune_runs
+
+    return tune_runs(unfinished, sweep.launch, sweep.max_concurrent, asha=sweep.scheduler == "asha")
+
+
+def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
+    """Without Tune: so many runs at once, in the grid's order."""
+    errors: dict[str, str] = {}
+
+    def follow(run: RunFolder) -> None:
+        try:
+            follow_run(run, sweep.launch, lambda row: None)
+        except StageFailed as error:
+            errors[run.name] = str(error)
+
+    if sweep.launch.cluster == "debug":
+        # In this thread, so that a debugger stops there and signals arrive.
+        for run in runs:
+            follow(run)
+    else:
+        _run_threads(follow, runs, sweep.max_concurrent)
+    return errors
+
+
+def _run_threads(follow: Callable[[RunFolder], None], runs: list[RunFolder], at_once: int) -> None:
+    slots = threading.Semaphore(at_once)
+
+    def in_slot(run: RunFolder) -> None:
+        with slots:
+            follow(run)
+
+    # Daemons: a Ctrl-C need not wait for jobs that go on by themselves.
+    threads = [threading.Thread(target=in_slot, args=(run,), daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

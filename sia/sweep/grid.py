@@ -1,0 +1,127 @@
+"""A grid file (sweeps/*.yaml) to resolved experiments, one a grid point and seed. It loads no torch."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from sia.config import Experiment, Section, merge, nest, read_yaml, resolve, validate
+from sia.errors import UsageError
+from sia.run_folder import RunFolder, run_of
+
+Overrides = dict[str, Any]
+
+
+class Where(Section):
+    """Overrides for the points that match: the paper gives each pair its own schedule."""
+
+    match: Overrides
+    set: Overrides
+
+
+class GridFile(Section):
+    """The study's fixed values, the values that vary, and the chain of stages.
+
+    `miniature` is the same study at the size of one machine: its keys replace those of the file, `experiment` key by
+    key.
+    """
+
+    study: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    experiment: Overrides = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    exclude: list[Overrides] = []
+    where: list[Where] = []
+    stages: list[Overrides] | None = None
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    profile: str | None = None
+    miniature: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One run of a study."""
+
+    study: str
+    experiment: Experiment
+
+    @property
+    def run(self) -> RunFolder:
+        return run_of(self.study, self.experiment)
+
+    def create(self) -> RunFolder:
+        """The run's folder, made where it is not there yet."""
+        self.run.create(self.experiment)
+        return self.run
+
+
+@dataclass(frozen=True)
+class Grid:
+    study: str
+    points: list[GridPoint]
+    profile: Path | None
+    has_miniature: bool
+
+
+def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] | None = None) -> Grid:
+    """The points of a grid file, `overrides` laid over each.
+
+    Raises UsageError that names the file and the key: an unknown key, a wrong value, a filter that matches nothing.
+    """
+    file = _read(path, miniature)
+    study = file.study or path.stem + ("-miniature" if miniature else "")
+    chosen = _points(file, str(path))
+    experiments: dict[str, GridPoint] = {}
+    for values in chosen:
+        for seed in file.seeds:
+            experiment = _resolve(file, values, seed, overrides or {}, str(path))
+            point = GridPoint(study, experiment)
+            if experiments.setdefault(experiment.signature, point) is not point:
+                raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); drop one")
+    profile = path.parent.parent / file.profile if file.profile else None
+    return Grid(study, list(experiments.values()), profile, file.miniature is not None)
+
+
+def _read(path: Path, miniature: bool) -> GridFile:
+    raw = read_yaml(path)
+    file: GridFile = validate(GridFile, raw, str(path))
+    if not miniature:
+        return file
+    if file.miniature is None:
+        raise UsageError(f"{path}: no `miniature:` section; add one, or leave --miniature out")
+    small = {**raw, "study": None, **file.miniature, "miniature": None}
+    small["experiment"] = merge(nest(file.experiment), nest(file.miniature.get("experiment", {})))
+    return validate(GridFile, small, f"{path}, miniature")
+
+
+def _points(file: GridFile, source: str) -> list[Overrides]:
+    every = [dict(zip(file.grid, values, strict=True)) for values in itertools.product(*file.grid.values())]
+    for filters in (*file.exclude, *(where.match for where in file.where)):
+        _check_filter(filters, file.grid, every, source)
+    kept = [values for values in every if not any(_matches(values, excluded) for excluded in file.exclude)]
+    if not kept:
+        raise UsageError(f"{source}: the grid has no point left; `exclude:` drops all {len(every)} of them")
+    return kept
+
+
+def _check_filter(filters: Overrides, grid: Mapping[str, Any], points: list[Overrides], source: str) -> None:
+    for key in filters:
+        if key not in grid:
+            raise UsageError(f"{source}: {key!r} is used to choose points, but `grid:` has only {', '.join(grid)}")
+    if not any(_matches(values, filters) for values in points):
+        raise UsageError(f"{source}: {filters} matches no point of the grid; correct it or remove it")
+
+
+def _matches(values: Overrides, filters: Overrides) -> bool:
+    return all(values[key] == wanted for key, wanted in filters.items())
+
+
+def _resolve(file: GridFile, values: Overrides, seed: int, overrides: Mapping[str, Any], source: str) -> Experiment:
+    layers: list[Mapping[str, Any]] = [file.experiment]
+    if file.stages is not None:
+        layers.append({"stages": file.stages})
+    layers.append(values)
+    layers += [where.set for where in file.where if _matches(values, where.match)]
+    return resolve(*layers, {"training.seed": seed}, overrides, source=source)

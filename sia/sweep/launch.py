@@ -1,0 +1,51 @@
+"""Where the jobs of a sweep run, from the flags of a command."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile
+
+SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A cluster, and the resources of each job on it."""
+
+    cluster: Cluster
+    profile: Profile
+
+
+def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None) -> Launch:
+    """`--cluster`, then `--profile`, else on Slurm the grid's own, else what this machine has.
+
+    Raises UserError for a Slurm that does not answer, UsageError for a profile that does not fit.
+    """
+    cluster = choose_cluster(wanted)
+    if profile is None and cluster == "slurm":
+        profile = of_grid
+    if profile is None:
+        return Launch(cluster, Profile() if cluster == "debug" else local_profile())
+    chosen = load_profile(profile)
+    if cluster == "local":
+        check_local(chosen, str(profile))
+    return Launch(cluster, chosen)
+
+
+def local_profile() -> Profile:
+    """A rank a GPU; without one, two ranks that share the cores."""
+    gpus, cores = len(list(Path("/dev").glob("nvidia[0-9]*"))), os.cpu_count() or 1
+    ranks = gpus or min(2, cores)
+    return Profile(
+        tasks_per_node=ranks,
+        gpus_per_node=gpus,
+        cpus_per_task=max(1, cores // ranks),
+        # submitit's local jobs have a time limit too; a machine of one's own has no queue to be fair to.
+        timeout_min=60 * 24 * 365,
+    )
+
+
+def default_concurrency(launch: Launch) -> int:
+    """A machine's ranks use all of it; a cluster has a queue."""
+    return SLURM_AT_ONCE if launch.cluster == "slurm" else 1

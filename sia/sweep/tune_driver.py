@@ -1,0 +1,137 @@
+"""Ray Tune schedules the grid: one trial a run. A trial holds no accelerator; its work is a cluster's job.
+
+Tune's own state is thrown away each time: the run folders say what is finished and what is running.
+"""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sia.cluster.cancel import cancel_job
+from sia.cluster.state import State, look
+from sia.run_folder import RunFolder, record
+from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.launch import Launch
+from sia.tracking.metrics_log import Row
+
+METRIC = "selection/R_at_10"
+FIRST_STAGE_EPOCH = "first_stage_epoch"
+TRIAL_CPUS = 0.001  # Tune refuses 0
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A Ctrl-C ends the driver, not the jobs: the sweep's command says so itself.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The sweep has its own display; the new output engine prints even when it is told not to.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def tune_runs(runs: list[RunFolder], launch: Launch, max_concurrent: int, asha: bool) -> dict[str, str]:
+    """Bring every run to its end; the errors of those that failed, by run name."""
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    import ray
+    from ray import tune
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ["SIA_WORKING_FOLDER"] = os.getcwd()
+    ray.init(
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=80 << 20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="sia-tune-", ignore_cleanup_errors=True) as scratch:
+            trainable = tune.with_resources(tune.with_parameters(_trial, launch=launch), {"cpu": TRIAL_CPUS})
+            results = tune.Tuner(
+                trainable,
+                param_space={"run": tune.grid_search([str(run.path) for run in runs])},
+                tune_config=tune.TuneConfig(
+                    metric=METRIC,
+                    mode="max",
+                    max_concurrent_trials=max_concurrent,
+                    scheduler=_asha(runs) if asha else None,
+                ),
+                run_config=tune.RunConfig(storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(0)),
+            ).fit()
+            return _errors(results, runs)
+    finally:
+        _cancel_stopped(runs)
+        ray.shutdown()
+
+
+def _trial(config: dict[str, Any], launch: Launch) -> None:
+    """One trial: the chain of one run, its rows relayed to Tune."""
+    from ray import tune
+
+    run = RunFolder(Path(config["run"]))
+    try:
+        follow_run(run, launch, lambda row: tune.report(tune_metrics(row)) if "stage_epoch" in row else None)
+    except StageFailed:
+        # The run folder says so; an error in Tune would only repeat it with a traceback.
+        return
+    finally:
+        # Tune ends a trial by SystemExit from within report, also when the driver ends: the marker tells which it is.
+        if run.stopped.exists():
+            _cancel(run)
+
+
+def tune_metrics(row: Row) -> dict[str, float]:
+    """A row's measures under names that Tune takes, and what schedulers compare by.
+
+    `first_stage_epoch` stands still after the first stage, so that a restart's epochs are compared with nobody's.
+    """
+    from sia.training.selection import selection_value
+
+    measures = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+    in_first = row["epoch"] if row["stage"] == 1 else 0
+    return {**measures, METRIC: selection_value(row), FIRST_STAGE_EPOCH: in_first}
+
+
+def _asha(runs: list[RunFolder]) -> Any:
+    """Successive halving over the epochs of the first stage; whom it stops gets a marker in the run folder."""
+    from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+    class MarkingASHA(ASHAScheduler):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if result[FIRST_STAGE_EPOCH] == 0:
+                return TrialScheduler.CONTINUE
+            decision = super().on_trial_result(tune_controller, trial, result)
+            if decision == TrialScheduler.STOP:
+                run = RunFolder(Path(trial.config["run"]))
+                record(run.stopped, by="asha", epoch=result["epoch"], value=result[METRIC])
+            return decision
+
+    longest = max(run.experiment().stages[0].epochs for run in runs)
+    # One more than the longest stage: nobody is stopped for having reached the end.
+    return MarkingASHA(time_attr=FIRST_STAGE_EPOCH, max_t=longest + 1, grace_period=max(1, longest // 9))
+
+
+def _errors(results: Any, runs: list[RunFolder]) -> dict[str, str]:
+    failed = {}
+    for run in runs:
+        status = look(run)
+        if status.state not in (State.FINISHED, State.STOPPED):
+            failed[run.name] = status.error or status.state.value
+    if results.errors and not failed:
+        failed["tune"] = str(results.errors[0])
+    return failed
+
+
+def _cancel_stopped(runs: list[RunFolder]) -> None:
+    for run in runs:
+        if run.stopped.exists():
+            _cancel(run)
+
+
+def _cancel(run: RunFolder) -> None:
+    job = look(run).job
+    if job is not None:
+        cancel_job(job)

@@ -1,0 +1,97 @@
+"""What a sweep shows while it runs, read from the run folders: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import threading
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+
+from sia.cluster.state import look
+from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import Row, read_rows
+from sia.training.selection import SELECTED_BY, selection_value
+
+EVERY_SECONDS = 1.0
+
+
+class SweepDisplay:
+    """Follows the runs in a thread, between `with` and its end."""
+
+    def __init__(self, runs: list[RunFolder]) -> None:
+        self.runs = runs
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live if sys.stdout.isatty() else self._lines, daemon=True)
+
+    def __enter__(self) -> "SweepDisplay":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=10)
+
+    def _live(self) -> None:
+        with Live(status_table(self.runs), refresh_per_second=2) as live:
+            while not self._over.wait(EVERY_SECONDS):
+                live.update(status_table(self.runs))
+            live.update(status_table(self.runs))
+
+    def _lines(self) -> None:
+        said: dict[str, tuple[str, int]] = {}
+        while not self._over.wait(EVERY_SECONDS):
+            self._say_news(said)
+        self._say_news(said)
+
+    def _say_news(self, said: dict[str, tuple[str, int]]) -> None:
+        for run in self.runs:
+            status, row = look(run), last_epoch(run)
+            news = (status.state.value, row["epoch"] if row else 0)
+            if said.get(run.name) != news:
+                said[run.name] = news
+                print(f"{run.name}: {status.state.value}, stage {status.stage}{_measures(row)}", flush=True)
+
+
+def status_table(runs: list[RunFolder]) -> Table:
+    """A row a run: state, stage, epoch, job, the last and the best validation R@10."""
+    table = Table(title=runs[0].study if runs else None)
+    for heading in ("run", "state", "stage", "epoch", "job", "R@10 s→i", "R@10 i→s", "best R@10", "error"):
+        table.add_column(heading, overflow="fold")
+    for run in runs:
+        table.add_row(*status_cells(run).values())
+    return table
+
+
+def status_cells(run: RunFolder) -> dict[str, str]:
+    """What status tells of a run, as text."""
+    status = look(run)
+    rows = [row for row in read_rows(run.metrics) if "stage_epoch" in row]
+    last: dict[str, Any] = rows[-1] if rows else {}
+    planned = run.planned_stages()
+    epochs = sum(stage.epochs for stage in planned)
+    return {
+        "run": run.name,
+        "state": status.state.value,
+        "stage": f"{status.stage}/{len(planned)}",
+        "epoch": f"{last.get('epoch', 0)}/{epochs}",
+        "job": status.job_id,
+        "speech_to_image": _share(last.get(SELECTED_BY[0])),
+        "image_to_speech": _share(last.get(SELECTED_BY[1])),
+        "best": _share(max((selection_value(row) for row in rows), default=None)),
+        "error": status.error,
+    }
+
+
+def last_epoch(run: RunFolder) -> Row | None:
+    rows = [row for row in read_rows(run.metrics) if "stage_epoch" in row]
+    return rows[-1] if rows else None
+
+
+def _measures(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f", epoch {row['epoch']}, validation R@10 s→i {row[SELECTED_BY[0]]:.3f}, i→s {row[SELECTED_BY[1]]:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
