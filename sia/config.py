@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -183,12 +183,10 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """{'model.gru_layers': 2} -> {'model': {'gru_layers': 2}}; keys may also be nested already."""
     nested: dict[str, Any] = {}
     for key, value in dotted.items():
-        *sections, last = str(key).split(".")
-        holder = nested
-        for section in sections:
-            holder = holder.setdefault(section, {})
-        merged = nest(value) if isinstance(value, Mapping) else value
-        holder[last] = merge(holder.get(last, {}), merged) if isinstance(merged, dict) else merged
+        branch = nest(value) if isinstance(value, Mapping) else value
+        for section in reversed(str(key).split(".")):
+            branch = {section: branch}
+        nested = merge(nested, branch)
     return nested
 
 
@@ -230,15 +228,20 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] != "extra_forbidden":
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list)) else ""
         return f"{dotted or 'value'}: {first['msg'].removeprefix('Value error, ')}{given}"
-    known = _known_keys(model)
+    number = next((str(part) for part in first["loc"] if isinstance(part, int)), "0")
+    known = _known_keys(model, number)
     near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.0) or known[:1]
     return f"unknown key {dotted!r}; the nearest valid one is {near[0]!r}"
 
 
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def _known_keys(model: type[BaseModel], number: str, prefix: str = "") -> list[str]:
+    """The dotted keys below `model`; `number` stands for the place in a list."""
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+        kind, below = field.annotation, f"{prefix}{name}."
+        if get_origin(kind) is list:
+            kind, below = get_args(kind)[0], f"{below}{number}."
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += _known_keys(kind, number, below)
     return keys

@@ -31,7 +31,7 @@ class Embedder:
         # Captions of similar length together, so that little is padding.
         order = sorted(range(len(indices)), key=lambda place: self.corpus.captions[indices[place]].num_frames)
         own = order[self.ranks.rank :: self.ranks.world_size]
-        dataset = SpeechDataset(self.corpus, [indices[place] for place in own])
+        dataset = SpeechDataset(self.corpus, [indices[place] for place in own], self.data.standardise_frames)
         loader = DataLoader(dataset, self.batch_size, collate_fn=pad)
         return self._embed((self._speech_batch(*batch) for batch in loader), own, len(indices))
 

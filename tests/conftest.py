@@ -5,10 +5,28 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+import tiny
+
+from sia.cluster.prepare import prepare_corpus
+from sia.data.corpora import READERS
 
 CURE = 'To run them: eval "$(slurm/devcluster/up | tail -n 1)", then the tests again.'
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the prepared corpus `tiny`; not to be changed."""
+    root = tmp_path_factory.mktemp("tiny")
+    tiny.make_raw(root / "raw")
+    READERS["tiny"] = "tiny"
+    try:
+        prepare_corpus("tiny", root / "raw", root / "prepared", short_side=tiny.SIDE, num_shards=2)
+    finally:
+        del READERS["tiny"]
+    return root / "prepared"
 
 
 @functools.cache

@@ -49,7 +49,7 @@ class PairDataset(Dataset[Any]):
         key = f"{self.seed}/{epoch}/{self.corpus.captions[index].utterance_id}"
         view = random_view(decoded(self.corpus, shown), self.data.crop_size, self.data.flip_probability, key)
         return (
-            torch.from_numpy(self.corpus.frames(index)),
+            speech_frames(self.corpus, index, self.data.standardise_frames),
             view,
             self.number_of_image[self.corpus.captions[shown].image_id],
         )
@@ -58,14 +58,14 @@ class PairDataset(Dataset[Any]):
 class SpeechDataset(Dataset[Tensor]):
     """The frames [T, 40] of chosen captions, for embedding."""
 
-    def __init__(self, corpus: PreparedCorpus, indices: Sequence[int]) -> None:
-        self.corpus, self.indices = corpus, indices
+    def __init__(self, corpus: PreparedCorpus, indices: Sequence[int], standardise: bool) -> None:
+        self.corpus, self.indices, self.standardise = corpus, indices, standardise
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Tensor:
-        return torch.from_numpy(self.corpus.frames(self.indices[position]))
+        return speech_frames(self.corpus, self.indices[position], self.standardise)
 
 
 class ImageDataset(Dataset[Tensor]):
@@ -79,6 +79,15 @@ class ImageDataset(Dataset[Tensor]):
 
     def __getitem__(self, position: int) -> Tensor:
         return centre_view(decoded(self.corpus, self.indices[position]), self.crop_size)
+
+
+def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tensor:
+    """A caption's frames [T, 40]; standardised, each coefficient has mean 0 and deviation 1 over the training split."""
+    frames = corpus.frames(index)
+    if standardise:
+        mean, std = corpus.description["frame_mean"], corpus.description["frame_std"]
+        frames = (frames - np.float32(mean)) / np.float32(std)
+    return torch.from_numpy(frames)
 
 
 def decoded(corpus: PreparedCorpus, index: int) -> np.ndarray:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 from torchvision.models import DenseNet
+
+from sia.models.unit import unit
 
 
 class ImageEncoder(nn.Module):
@@ -24,4 +25,4 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> unit embeddings [B, D]."""
         features = self.densenet(images)
-        return normalize(features.float(), dim=-1).to(features.dtype)
+        return unit(features)

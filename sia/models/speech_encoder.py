@@ -5,9 +5,9 @@ Letters: B captions, T frames, S steps after the convolution, D latent size.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from sia.models.unit import unit
 from sia.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL, MFCC_COEFFICIENTS
 
 CONV_STRIDE = 2
@@ -36,7 +36,7 @@ class SpeechEncoder(nn.Module):
         steps = self.conv(frames.transpose(1, 2)).transpose(1, 2)  # [B, S, 64]
         steps = steps[:, : int(num_steps.max())]
         states = self._packed(steps, num_steps) if steps.is_cuda else self._turned(steps, num_steps)  # [B, S, D]
-        return normalize(self.attention(states, valid_steps(num_steps, states)).float(), dim=-1).to(states.dtype)
+        return unit(self.attention(states, valid_steps(num_steps, states)))
 
     def _packed(self, steps: Tensor, num_steps: Tensor) -> Tensor:
         packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)

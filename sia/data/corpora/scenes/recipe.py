@@ -13,7 +13,7 @@ class Recipe:
     """
 
     seed: int = 0
-    train_scenes: int = 2000
+    train_scenes: int = 1200
     validation_families: int = 16
     test_families: int = 20
     family_arrangements: int = 16
@@ -23,7 +23,7 @@ class Recipe:
     objects: int = 2
     sizes: tuple[str, ...] = ("small", "large")
     textures: tuple[str, ...] = ("plain", "striped")
-    colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple")
+    colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "orange")
     shapes: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
     backgrounds: tuple[str, ...] = ("night", "sand", "snow", "grass")
     speakers: tuple[str, ...] = ("en", "en+f3", "en-us", "en-us+m3", "en-us+f4")

@@ -1,0 +1,33 @@
+# make sweep: set up and run the main job.  make test: set up and run the tests.  make stamps: fetch the real corpus.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+# The .deb of tuxpaint-stamps-default, or a folder it was unpacked into, where apt cannot fetch it.
+STAMPS ?=
+
+.PHONY: sweep test lint stamps
+
+sweep: $(INSTALLED)
+	$(BIN)/python jobs/prepare.py --corpus scenes --out corpora/scenes --image-short-side 72
+	$(BIN)/python jobs/submit.py --grid sweeps/size.yaml --miniature $(SWEEP_ARGS)
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+stamps: $(INSTALLED)
+	$(BIN)/python jobs/fetch_stamps.py --out corpora/stamps/raw $(if $(STAMPS),--deb $(STAMPS))
+	$(BIN)/python jobs/prepare.py --corpus stamps --root corpora/stamps/raw --out corpora/stamps --image-short-side 72
+	@echo "now: $(BIN)/python jobs/submit.py --grid sweeps/stamps.yaml"
+
+$(INSTALLED): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.10; run make with PYTHON=python3.11 or another"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $(INSTALLED)

@@ -1,0 +1,100 @@
+"""Files are whole or absent, whoever is killed while they are written."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from sia.atomic import read_json, write_atomically, write_json, write_json_lines, write_text
+
+
+def test_what_was_written_is_read_again_and_parents_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "value.json"
+    write_json(path, {"name": "ü", "numbers": [1, 2.5]})
+    assert read_json(path) == {"name": "ü", "numbers": [1, 2.5]}
+    assert path.read_text().endswith("\n")
+
+
+def test_a_missing_file_is_none(tmp_path):
+    assert read_json(tmp_path / "none.json") is None
+    assert read_json(tmp_path / "no folder" / "none.json") is None
+
+
+def test_json_lines_are_one_a_row_and_replace_the_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_json_lines(path, [{"epoch": 1}, {"epoch": 2}])
+    write_json_lines(path, [{"epoch": 3}])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"epoch": 3}]
+    write_json_lines(path, [])
+    assert path.read_text() == ""
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "state"
+    write_text(path, "old")
+
+    def fail(stream):
+        stream.write(b"half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path):
+    path = tmp_path / "state"
+    write_text(path, "old")
+    code = """
+import os, signal, sys
+from pathlib import Path
+from sia.atomic import write_atomically
+
+def die(stream):
+    stream.write(b"half of the n")
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_atomically(Path(sys.argv[1]), die)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert killed.returncode == -signal.SIGKILL
+    left = [other.read_text() for other in tmp_path.iterdir() if other != path]
+    assert left == ["half of the n"], "it was killed while it wrote"
+    assert path.read_text() == "old"
+
+
+def test_a_reader_never_sees_a_part(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, ["a"] * 5000)
+    over = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            write_json(path, ["ab"[number % 2]] * 5000)
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    reads = 0
+    while not over.is_set():
+        value = read_json(path)
+        assert len(value) == 5000 and len(set(value)) == 1
+        reads += 1
+    writer.join()
+    assert reads > 10
+
+
+def test_two_writers_of_one_file_both_finish_whole(tmp_path):
+    path = tmp_path / "value.json"
+    writers = [threading.Thread(target=write_json, args=(path, [name] * 3000)) for name in "abcdefgh"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(set(read_json(path))) == 1 and len(read_json(path)) == 3000
+    assert list(tmp_path.iterdir()) == [path]

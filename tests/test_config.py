@@ -1,0 +1,267 @@
+"""The typed experiment: what it refuses, what lies over what, and what its signature means."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from sia.config import (
+    NOT_IN_SIGNATURE,
+    Experiment,
+    Stage,
+    dump_experiment,
+    load_experiment,
+    nest,
+    parse_override,
+    read_yaml,
+    resolve,
+)
+from sia.errors import UsageError, UserError
+
+
+def refused(*layers: dict[str, Any]) -> str:
+    with pytest.raises(UsageError) as caught:
+        resolve(*layers, source="some.yaml")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("some.yaml: ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong", "near"),
+    [
+        ({"optimiser": {"learning_rate": 1e-4}}, "optimiser", "optimizer"),
+        ({"optimizer": {"learning_rat": 1e-4}}, "optimizer.learning_rat", "optimizer.learning_rate"),
+        ({"training.batchsize": 8}, "training.batchsize", "training.batch_size"),
+        ({"model": {"gru_layer": 3, "latent_size": -1}}, "model.gru_layer", "model.gru_layers"),
+        ({"stages": [{"epochs": 1}, {"epoch": 3}]}, "stages.1.epoch", "stages.1.epochs"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(values, wrong, near):
+    assert f"unknown key {wrong!r}; the nearest valid one is {near!r}" in refused(values)
+
+
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
+    file = tmp_path / "pair.yaml"
+    file.write_text("model: {latentsize: 64}\n")
+    with pytest.raises(UsageError, match=rf"{file}: unknown key 'model.latentsize'.*'model.latent_size'"):
+        load_experiment(file)
+
+
+def test_an_unknown_key_on_the_command_line_is_refused_alike(tmp_path):
+    file = tmp_path / "pair.yaml"
+    file.write_text("model: {latent_size: 64}\n")
+    with pytest.raises(UsageError, match=r"'loss.margn'.*'loss.margin'"):
+        load_experiment(file, dict([parse_override("loss.margn=0.1")]))
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "allowed"),
+    [
+        ({"model": {"latent_size": 7}}, "model.latent_size", "multiple of 2"),
+        ({"model": {"gru_layers": 0}}, "model.gru_layers", "greater than 0"),
+        ({"model": {"image_blocks": []}}, "model.image_blocks", "at least 1"),
+        ({"loss": {"normaliser": "median"}}, "loss.normaliser", "'mean' or 'sum'"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size", "integer"),
+        ({"training": {"precision": "fp16"}}, "training.precision", "'auto', 'float32' or 'bf16'"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate", "finite"),
+        ({"data": {"flip_probability": 1.5}}, "data.flip_probability", "less than or equal to 1"),
+        ({"data": {"crop_size": 300}}, "data", "crop_size 300 is larger than short_side 256"),
+        ({"stages": []}, "stages", "at least 1"),
+        ({"stages": [{"schedule": "cosine"}]}, "stages.0.schedule", "'calr' or 'calwr'"),
+        ({"model": 3}, "model", "3"),
+        ({"model": None}, "model", "dictionary"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(values, key, allowed):
+    message = refused(values)
+    assert f"some.yaml: {key}: " in message
+    assert allowed in message
+
+
+def test_of_a_section_given_twice_in_different_shapes_the_later_stands():
+    assert "model: " in refused({"model.gru_layers": 2, "model": 3})
+    assert nest({"model": 3, "model.gru_layers": 2}) == {"model": {"gru_layers": 2}}
+    assert "stages: " in refused({"stages": [{"epochs": 1}], "stages.0.epochs": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model:\n  gru_layers: 2\n  gru_layers: 3\n", "'gru_layers' is given twice"),
+        ("loss: {margin: 0.1}\nmodel: {}\nloss: {margin: 0.2}\n", "'loss' is given twice"),
+        ("- a\n- b\n", "expected 'key: value' lines, found list"),
+        ("just words\n", "found str"),
+        ("", "found NoneType"),
+        ("a: [1, 2\n", "not valid YAML"),
+        ("when: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_strict_mapping_is_a_usage_error(tmp_path, text, said):
+    file = tmp_path / "pair.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_yaml(file)
+    assert said in str(caught.value) and str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_a_usage_error(tmp_path):
+    file = tmp_path / "pair.yaml"
+    file.write_bytes(b"\xff\xfe\x00model")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        read_yaml(file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(UserError, match=str(path)) as caught:
+            read_yaml(path)
+        assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("text", ["training.batch_size", "=3", " =3", "training.seed=[1", "training.seed=a: b: c"])
+def test_an_override_that_is_no_key_and_value_is_a_usage_error(text):
+    with pytest.raises(UsageError, match="--set"):
+        parse_override(text)
+
+
+def test_an_override_value_is_read_as_yaml():
+    assert parse_override("model.image_blocks=[1, 2]") == ("model.image_blocks", [1, 2])
+    assert parse_override("data.flip_probability=0") == ("data.flip_probability", 0)
+    assert parse_override("data.folder=a=b") == ("data.folder", "a=b")
+
+
+def test_defaults_lie_below_the_file_and_the_file_below_overrides(tmp_path):
+    file = tmp_path / "pair.yaml"
+    file.write_text("training: {batch_size: 32, seed: 5}\nmodel.gru_layers: 2\n")
+    found = load_experiment(file, {"training.batch_size": 16})
+    assert (found.training.batch_size, found.training.seed, found.model.gru_layers) == (16, 5, 2)
+    assert found.model.latent_size == Experiment().model.latent_size
+
+
+def test_the_last_of_several_layers_wins_key_by_key():
+    found = resolve({"loss.margin": 0.1, "training.seed": 1}, {"loss": {"margin": 0.3}}, source="test")
+    assert (found.loss.margin, found.training.seed) == (0.3, 1)
+
+
+def test_lists_are_replaced_not_joined():
+    found = resolve({"stages": [{"epochs": 3}, {"epochs": 2}]}, {"stages": [{"epochs": 9}]}, source="test")
+    assert [stage.epochs for stage in found.stages] == [9]
+
+
+def test_nest_joins_dotted_and_nested_keys():
+    assert nest({"a.b": 1, "a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+    assert nest({"a": {"c": 2}, "a.b": 1}) == {"a": {"b": 1, "c": 2}}
+
+
+def test_numbers_that_yaml_takes_for_text_become_numbers(tmp_path):
+    file = tmp_path / "pair.yaml"
+    file.write_text("optimizer: {learning_rate: 2e-4}\n")
+    assert read_yaml(file)["optimizer"]["learning_rate"] == "2e-4"  # YAML 1.1 wants a dot
+    found = load_experiment(file)
+    assert found.optimizer.learning_rate == 2e-4
+    assert found.signature == resolve({"optimizer.learning_rate": 0.0002}, source="test").signature
+
+
+def test_the_signature_does_not_depend_on_the_order_of_keys():
+    forward = resolve({"loss": {"margin": 0.1}, "model": {"gru_layers": 2, "latent_size": 64}}, source="test")
+    backward = resolve({"model": {"latent_size": 64, "gru_layers": 2}, "loss": {"margin": 0.1}}, source="test")
+    assert forward.signature == backward.signature
+    assert len(forward.signature) == 10
+
+
+def test_the_signature_is_the_same_in_every_process():
+    code = "from sia.config import Experiment; print(Experiment().signature)"
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert printed.stdout.strip() == Experiment().signature
+
+
+def leaves(section: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> another valid value, of every field below `section`; lists of sections by their first."""
+    found: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = another(name, value, field.annotation)
+    return found
+
+
+def another(name: str, value: Any, annotation: Any) -> Any:
+    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    if choices:
+        return next(choice for choice in choices if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 2 if isinstance(value, int) else (value or 1.0) / 2
+    if isinstance(value, str):
+        return value + "x"
+    if value is None:
+        return {"gradient_clip": 5.0, "start_from": "last"}[name]
+    return [*value, value[-1]]
+
+
+LEAVES = leaves(Experiment())
+STAGE_LEAVES = {f"stages.{key}": value for key, value in leaves(Stage()).items()}
+
+
+def with_leaf(key: str, value: Any) -> Experiment:
+    if key in STAGE_LEAVES:
+        return resolve({"stages": [{key.removeprefix("stages."): value}]}, source="test")
+    return resolve({key: value}, source="test")
+
+
+def is_harmless(key: str) -> bool:
+    return any(key == harmless or key.startswith(f"{harmless}.") for harmless in NOT_IN_SIGNATURE)
+
+
+def test_the_walk_finds_every_section():
+    assert {key.partition(".")[0] for key in LEAVES} == set(Experiment.model_fields)
+    assert len(LEAVES) + len(STAGE_LEAVES) > 30
+
+
+@pytest.mark.parametrize("key", [key for key in {**LEAVES, **STAGE_LEAVES} if not is_harmless(key)])
+def test_the_signature_changes_with_every_learnt_field(key):
+    changed = with_leaf(key, {**LEAVES, **STAGE_LEAVES}[key])
+    assert changed != Experiment()
+    assert changed.signature != Experiment().signature
+
+
+@pytest.mark.parametrize("key", [key for key in LEAVES if is_harmless(key)])
+def test_the_signature_does_not_change_with_harmless_fields(key):
+    changed = with_leaf(key, LEAVES[key])
+    assert changed != Experiment()
+    assert changed.signature == Experiment().signature
+
+
+def test_all_learnt_fields_give_different_signatures():
+    learnt = [key for key in {**LEAVES, **STAGE_LEAVES} if not is_harmless(key)]
+    assert len({with_leaf(key, {**LEAVES, **STAGE_LEAVES}[key]).signature for key in learnt}) == len(learnt)
+
+
+def test_an_experiment_written_and_read_again_is_the_same(tmp_path):
+    written = resolve(
+        {"optimizer.learning_rate": 1 / 3, "data.folder": "/a b: c", "stages": [{"epochs": 2}, {"start_from": "last"}]},
+        source="test",
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_experiment(written))
+    assert load_experiment(file) == written
+    assert load_experiment(file).signature == written.signature
+    assert set(yaml.safe_load(file.read_text())) == set(Experiment.model_fields)
+
+
+def test_the_run_is_named_by_pair_and_signature():
+    found = resolve({"model.gru_layers": 4, "model.latent_size": 2048}, source="test")
+    assert found.run_name == f"DG4A2048-{found.signature}"
+    assert found.data.path == Path("corpora/places205")
+    assert resolve({"data.folder": "/elsewhere"}, source="test").data.path == Path("/elsewhere")

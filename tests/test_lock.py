@@ -1,0 +1,185 @@
+"""One holder at a time, known to be alive by its process or its heartbeat; real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import wait_until
+
+from sia import lock as lock_module
+from sia.lock import STALE_SECONDS, HeartbeatLock, LockHeld, holder_of, is_alive
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sia.lock import HeartbeatLock, LockHeld
+
+path, job_id, starts_at = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+time.sleep(max(0, starts_at - time.time()))
+try:
+    HeartbeatLock(path, job_id=job_id).acquire()
+except LockHeld:
+    print("refused", flush=True)
+else:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(path: Path, job_id: str = "", starts_at: float = 0.0) -> "subprocess.Popen[str]":
+    arguments = [sys.executable, "-c", HOLD, str(path), job_id, str(starts_at)]
+    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "writer.lock"
+
+
+@pytest.fixture
+def other(path):
+    """A process that holds the lock."""
+    process = holder(path, job_id="17")
+    assert said(process) == "held"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def of_another_host(path: Path, age: float, **who) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "theirs", **who}))
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+def test_of_several_processes_at_once_one_holds(path):
+    starts_at = time.time() + 2.0
+    processes = [holder(path, starts_at=starts_at) for _ in range(5)]
+    answers = sorted(said(process) for process in processes)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    assert answers == ["held"] + ["refused"] * 4
+
+
+def test_of_several_processes_that_find_a_dead_holder_one_takes_over(path):
+    for _ in range(3):
+        of_another_host(path, age=STALE_SECONDS + 1)
+        starts_at = time.time() + 2.0
+        processes = [holder(path, starts_at=starts_at) for _ in range(5)]
+        answers = sorted(said(process) for process in processes)
+        for process in processes:
+            process.kill()
+            process.communicate()
+        assert answers == ["held"] + ["refused"] * 4
+
+
+def test_a_living_holder_is_named_and_keeps_the_lock(path, other):
+    before = path.read_text()
+    with pytest.raises(LockHeld, match=f"process {other.pid}") as caught:
+        HeartbeatLock(path, job_id="18").acquire()
+    assert caught.value.holder["job_id"] == "17"
+    assert path.read_text() == before
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_a_holder_that_was_killed_is_replaced_at_once(path, other):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert holder_of(path)["pid"] == other.pid and time.time() - path.stat().st_mtime < STALE_SECONDS
+    with HeartbeatLock(path, job_id="18"):
+        assert holder_of(path)["pid"] == os.getpid()
+        assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert not path.exists()
+
+
+def test_another_hosts_holder_is_dead_once_its_heartbeat_is_old(path):
+    of_another_host(path, age=STALE_SECONDS - 10)
+    with pytest.raises(LockHeld):
+        HeartbeatLock(path).acquire()
+    of_another_host(path, age=STALE_SECONDS + 1)
+    assert not is_alive(path, holder_of(path))
+    with HeartbeatLock(path):
+        assert holder_of(path)["pid"] == os.getpid()
+
+
+def test_a_requeued_job_takes_over_from_its_former_life(path):
+    of_another_host(path, age=0, job_id="17")
+    with pytest.raises(LockHeld):
+        HeartbeatLock(path, job_id="18").acquire()
+    with HeartbeatLock(path, job_id="17"):
+        assert holder_of(path)["host"] != "elsewhere"
+
+
+def test_an_empty_job_id_is_nobodys_former_life(path):
+    of_another_host(path, age=0, job_id="")
+    with pytest.raises(LockHeld):
+        HeartbeatLock(path, job_id="").acquire()
+
+
+def test_release_does_not_remove_anothers_lock(path):
+    lock = HeartbeatLock(path)
+    lock.acquire()
+    of_another_host(path, age=0)
+    lock.release()
+    assert holder_of(path)["host"] == "elsewhere"
+
+
+def test_release_twice_and_without_a_file_is_harmless(path):
+    lock = HeartbeatLock(path)
+    lock.acquire()
+    path.unlink()
+    lock.release()
+    lock.release()
+    assert not path.exists()
+
+
+def test_the_lock_is_released_when_its_block_raises(path):
+    with pytest.raises(RuntimeError), HeartbeatLock(path):
+        raise RuntimeError
+    assert not path.exists()
+
+
+def test_the_heartbeat_renews_the_files_time_until_release(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
+    with HeartbeatLock(path):
+        os.utime(path, (0, 0))
+        wait_until(lambda: time.time() - path.stat().st_mtime < 5, 5, "a heartbeat")
+    path.write_text("somebody else's")
+    os.utime(path, (0, 0))
+    time.sleep(0.3)
+    assert path.stat().st_mtime == 0
+
+
+def test_a_heartbeat_does_not_end_for_a_folder_that_is_away(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
+    with HeartbeatLock(path):
+        away = path.parent.with_name("away")
+        path.parent.rename(away)
+        time.sleep(0.3)
+        os.utime(away / path.name, (0, 0))
+        away.rename(path.parent)
+        wait_until(lambda: time.time() - path.stat().st_mtime < 5, 5, "a heartbeat")
+
+
+def test_a_damaged_lock_has_no_holder(path):
+    path.parent.mkdir(parents=True)
+    path.write_text("{ha")
+    assert holder_of(path) is None
+    assert holder_of(path.with_name("none")) is None
+
+
+def test_who_holds_is_written_down(path):
+    with HeartbeatLock(path, job_id="17", stage=2):
+        found = holder_of(path)
+    assert (found["job_id"], found["stage"], found["pid"]) == ("17", 2, os.getpid())

@@ -1,0 +1,100 @@
+"""Where a run's files lie, and how a run is found again."""
+
+import pytest
+from written_runs import begin_run, experiment, finish_run, plan_stage
+
+from sia.config import Stage
+from sia.errors import UserError
+from sia.run_folder import RunFolder, find_run, run_of, runs_of, runs_root, studies
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SIA_RUNS", raising=False)
+    return tmp_path / "runs"
+
+
+def test_runs_lie_in_the_working_folder_or_where_the_environment_says(root, tmp_path, monkeypatch):
+    assert runs_root() == root
+    monkeypatch.setenv("SIA_RUNS", "elsewhere")
+    assert runs_root() == tmp_path / "elsewhere"
+    assert runs_root().is_absolute()
+
+
+def test_a_run_is_named_by_study_pair_and_signature(root):
+    config = experiment()
+    run = run_of("size", config)
+    assert run.path == root / "size" / f"DG2A64-{config.signature}"
+    assert (run.study, run.name) == ("size", config.run_name)
+
+
+def test_all_files_of_a_run_lie_in_its_folder():
+    run = RunFolder(run_of("size", experiment()).path)
+    stage = run.stage(2)
+    files = [run.config, run.corpus, run.metrics, run.lock, run.finished, run.stopped, run.provenance, run.jobs]
+    files += [run.mirror, stage.plan, stage.job, stage.done, stage.failed, stage.rendezvous, stage.best, stage.last]
+    files += [stage.weights_of_epoch(7), stage.weights_of_epoch(70)]
+    assert all(path.is_relative_to(run.path) for path in files)
+    assert len(set(files)) == len(files)
+    assert stage.number == 2
+
+
+def test_create_writes_the_experiment_once(root):
+    config = experiment()
+    run = run_of("size", config)
+    run.create(config)
+    assert run.experiment() == config
+    written = run.config.read_text()
+    run.config.write_text(written + "# mine\n")
+    run.create(config)
+    assert run.config.read_text() == written + "# mine\n"
+
+
+def test_nobody_else_may_write_where_submitits_pickles_lie(root):
+    run = run_of("size", experiment())
+    run.create(experiment())
+    assert run.jobs.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_without_a_run_says_so(root):
+    with pytest.raises(UserError, match=r"no run there.*jobs/status.py"):
+        RunFolder(root / "size" / "none").experiment()
+
+
+def test_stages_added_by_hand_follow_the_experiments_own(root):
+    run = begin_run(root, "size", experiment())
+    assert [stage.epochs for stage in run.planned_stages()] == [3, 2]
+    plan_stage(run, 3, Stage(epochs=9), 5, 4)
+    assert [stage.epochs for stage in run.planned_stages()] == [3, 2, 9]
+
+
+def test_studies_and_their_runs_are_listed_by_name(root):
+    assert studies() == [] and runs_of("size") == []
+    for study in ("size", "depth"):
+        for seed in (0, 1):
+            begin_run(root, study, experiment(**{"training.seed": seed}))
+    (root / "size" / "driver.lock").write_text("{}")
+    (root / "size" / "half").mkdir()
+    assert studies() == ["depth", "size"]
+    assert len(runs_of("size")) == 2
+    assert [run.path for run in runs_of("size")] == sorted(run.path for run in runs_of("size"))
+
+
+def test_a_run_is_found_by_path_by_study_and_by_name(root):
+    run = finish_run(root, "size", experiment())
+    for name in (str(run.path), f"runs/size/{run.name}", f"size/{run.name}", run.name):
+        assert find_run(name) == run
+
+
+def test_a_name_that_two_studies_use_must_be_told_apart(root):
+    for study in ("size", "depth"):
+        begin_run(root, study, experiment())
+    with pytest.raises(UserError, match="2 runs have that name"):
+        find_run(experiment().run_name)
+    assert find_run(f"depth/{experiment().run_name}").study == "depth"
+
+
+def test_an_unknown_run_is_named_with_the_cure(root):
+    with pytest.raises(UserError, match=r"^DG9A9-none: no such run under .*jobs/status.py"):
+        find_run("DG9A9-none")
