@@ -22,7 +22,7 @@ lint: $(INSTALLED)
 
 stamps: $(INSTALLED)
 	$(BIN)/python jobs/fetch_stamps.py --out corpora/stamps/raw $(if $(STAMPS),--deb $(STAMPS))
-	$(BIN)/python jobs/prepare.py --corpus stamps --root corpora/stamps/raw --out corpora/stamps --image-short-side 72
+	$(BIN)/python jobs/prepare.py --corpus stamps --root corpora/stamps/raw --out corpora/stamps --image-short-side 54
 	@echo "now: $(BIN)/python jobs/submit.py --grid sweeps/stamps.yaml"
 
 $(INSTALLED): setup.cfg pyproject.toml

@@ -18,10 +18,16 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    from sia.errors import UsageError
     from sia.run_folder import find_run
+
+    if arguments.sample is not None and arguments.sample < 1:
+        raise UsageError(f"--sample {arguments.sample}: give 1 or more")
+    run = find_run(arguments.run)
+    # It loads torch: not before the run is known to be there.
     from sia.training.evaluation import evaluate_run
 
-    result = evaluate_run(find_run(arguments.run), arguments.checkpoint, arguments.split, arguments.sample)
+    result = evaluate_run(run, arguments.checkpoint, arguments.split, arguments.sample)
     if arguments.json:
         print(json.dumps(result))
         return

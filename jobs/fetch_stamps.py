@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sia import command
 from sia.data.corpora.stamps import PACKAGED
 from sia.data.deb import unpack
 from sia.errors import UserError
 
 PACKAGE = "tuxpaint-stamps-default"
-PAGE = f"https://packages.debian.org/stable/all/{PACKAGE}/download"
 
 
 def download(folder: Path) -> Path:
@@ -19,8 +19,8 @@ def download(folder: Path) -> Path:
     if not shutil.which("apt-get"):
         raise UserError(_cure("this machine has no apt-get"))
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["apt-get", "download", PACKAGE]
-    done = subprocess.run(command, cwd=folder, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    fetching = ["apt-get", "download", PACKAGE]
+    done = subprocess.run(fetching, cwd=folder, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
     debs = sorted(folder.glob("*.deb"))
     if done.returncode != 0 or not debs:
         said = [line for line in done.stderr.splitlines() if line.startswith("E:")]
@@ -29,7 +29,7 @@ def download(folder: Path) -> Path:
 
 
 def _cure(fault: str) -> str:
-    return f"{fault}; fetch the .deb from {PAGE} and pass it: `make stamps STAMPS=path/to.deb`"
+    return f"{fault}; fetch Debian's package {PACKAGE} elsewhere and pass it: `make stamps STAMPS=path/to.deb`"
 
 
 def fetch(out: Path, deb: Path | None) -> None:
@@ -43,18 +43,13 @@ def fetch(out: Path, deb: Path | None) -> None:
     print(f"{out}: unpacked the stamps")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("corpora/stamps/raw"), help="the folder to unpack into")
     parser.add_argument("--deb", type=Path, help="the package, where it was fetched before or elsewhere")
     options = parser.parse_args()
-    try:
-        fetch(options.out, options.deb)
-    except UserError as error:
-        print(f"fetch_stamps: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    fetch(options.out, options.deb)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

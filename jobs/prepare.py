@@ -24,7 +24,11 @@ def main() -> None:
     from sia.cluster.prepare import prepare_corpus
     from sia.cluster.profile import choose_cluster, load_profile
     from sia.data.prepare import summary
+    from sia.errors import UsageError
 
+    for name in ("shards", "image_short_side", "limit"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: give 1 or more")
     description = prepare_corpus(
         arguments.corpus,
         arguments.root,

@@ -1,13 +1,12 @@
 """Write a study's report (tables and figures): python jobs/report.py STUDY [--out DIR]"""
 
 import argparse
-import sys
 from pathlib import Path
 
-from sia.errors import UserError
+from sia import command
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", help="a folder of runs/, such as a sweep's name")
     parser.add_argument("--out", type=Path, help="where to write it (default: reports/STUDY beside runs/)")
@@ -15,13 +14,8 @@ def main() -> int:
     # matplotlib takes a second to import: not before --help has been answered.
     from sia.report.write import write_report
 
-    try:
-        print(write_report(options.study, options.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    print(write_report(options.study, options.out))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -30,8 +30,8 @@ def main() -> int:
 
     overrides = dict(parse_override(text) for text in arguments.set)
     experiment = load_experiment(arguments.config, overrides)
-    provide_corpora([experiment])
     launch = choose_launch(arguments.cluster, arguments.profile, None)
+    provide_corpora([experiment])
     sweep = Sweep(arguments.study, [GridPoint(arguments.study, experiment).create()], launch, "none")
     return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))
 

@@ -8,25 +8,17 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-import tiny
-
-from sia.cluster.prepare import prepare_corpus
-from sia.data.corpora import READERS
+import tiny_corpus
 
 CURE = 'To run them: eval "$(slurm/devcluster/up | tail -n 1)", then the tests again.'
 
 
 @pytest.fixture(scope="session")
-def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the prepared corpus `tiny`; not to be changed."""
-    root = tmp_path_factory.mktemp("tiny")
-    tiny.make_raw(root / "raw")
-    READERS["tiny"] = "tiny"
-    try:
-        prepare_corpus("tiny", root / "raw", root / "prepared", short_side=tiny.SIDE, num_shards=2)
-    finally:
-        del READERS["tiny"]
-    return root / "prepared"
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small prepared corpus, not to be changed: 48 training captions, 16 of each other split."""
+    root = tmp_path_factory.mktemp("corpus")
+    tiny_corpus.write_corpus(root / "raw", kinds=4, captions={"train": 3, "validation": 1, "test": 1})
+    return tiny_corpus.prepare(root / "raw", root / "prepared").folder
 
 
 @functools.cache

@@ -4,10 +4,9 @@ import ast
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
-from tiny import REPOSITORY
+from desk import REPOSITORY
 
 MODULES = {
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
@@ -72,7 +71,9 @@ def inside(*packages: str) -> list[str]:
 
 
 def loads(name: str, packages: tuple[str, ...]) -> list[str]:
-    return [one for one in imports(name) if any(one == package or one.startswith(f"{package}.") for package in packages)]
+    return [
+        one for one in imports(name) if any(one == package or one.startswith(f"{package}.") for package in packages)
+    ]
 
 
 def test_every_part_of_sia_has_a_floor():
@@ -168,7 +169,13 @@ def test_what_a_login_node_needs_loads_no_torch(name):
         # Loading a.b.c loads a and a.b, too.
         packages = {module.rsplit(".", count)[0] for count in range(1, module.count(".") + 1)}
         needed = imports(module, at_load=True)
-        assert not {one.partition(".")[0] for one in needed} & {"torch", "torchaudio", "torchvision", "ray", "mlflow"}, module
+        assert not {one.partition(".")[0] for one in needed} & {
+            "torch",
+            "torchaudio",
+            "torchvision",
+            "ray",
+            "mlflow",
+        }, module
         waiting += (ours(needed) | packages) & MODULES.keys() - seen
 
 

@@ -243,6 +243,10 @@ def test_the_signature_does_not_change_with_harmless_fields(key):
     assert changed.signature == Experiment().signature
 
 
+def test_what_the_signature_leaves_out_is_only_this():
+    assert set(NOT_IN_SIGNATURE) == {"data.folder", "runtime"}
+
+
 def test_all_learnt_fields_give_different_signatures():
     learnt = [key for key in {**LEAVES, **STAGE_LEAVES} if not is_harmless(key)]
     assert len({with_leaf(key, {**LEAVES, **STAGE_LEAVES}[key]).signature for key in learnt}) == len(learnt)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import wait_until
+from desk import wait_until
 
 from sia import lock as lock_module
 from sia.lock import STALE_SECONDS, HeartbeatLock, LockHeld, holder_of, is_alive

@@ -37,7 +37,7 @@ def experiment(*stages: Stage, **dotted: Any) -> Experiment:
     small = {
         "model": {"latent_size": 16, "gru_layers": 1, "image_blocks": [1, 1], "growth_rate": 8, "initial_features": 8},
         "data": {"corpus": "tiny", "crop_size": SIDE - 2, "short_side": SIDE, "flip_probability": 0.0},
-        "optimizer": {"learning_rate": 1e-2},
+        "optimizer": {"learning_rate": 3e-3},
         "training": {"batch_size": 16, "precision": "float32", "train_recall_sample": 0},
         "stages": [stage.model_dump() for stage in stages or (Stage(epochs=5, schedule="calr"),)],
         "runtime": {"num_workers": 0, "log_every_seconds": 1000.0},
@@ -79,9 +79,10 @@ def prepare(root: Path, out: Path, num_shards: int = 2, short_side: int = SIDE) 
     return PreparedCorpus.open(out)
 
 
-def begin(root: Path, out: Path, num_shards: int = 2, short_side: int = SIDE) -> None:
+def begin(root: Path, out: Path, num_shards: int = 2, short_side: int = SIDE, limit: int | None = None) -> None:
+    """The first step alone: the plan of the shards."""
     with _registered():
-        plan("tiny", root, out, num_shards, short_side)
+        plan("tiny", root, out, num_shards, short_side, limit)
 
 
 def speak(path: Path, first: int, second: int, seed: int) -> None:
@@ -94,7 +95,7 @@ def speak(path: Path, first: int, second: int, seed: int) -> None:
 
 def record(path: Path, wave: np.ndarray, rate: int = RATE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave.astype(np.float32), rate)
+    soundfile.write(path, wave.astype(np.float32), rate, subtype="FLOAT")
 
 
 def draw(path: Path, first: int, second: int, seed: int) -> None:

@@ -72,40 +72,45 @@ class TrainStage:
     def train(self, place: Place) -> int | None:
         """Train to the stage's end, or to a signal, which is returned.
 
-        A run that another job is training is left to it.
+        A run that another job is training is left to it. An error is recorded in failed.json.
         """
-        run = self.run
+        from sia.training.distributed import JobNotNeeded, call_off
+
         try:
-            with self._lock(run, place):
-                return self._train_holding_the_lock(run, place)
-        except LockHeld as error:
-            print(f"leaving: {error}", file=sys.stderr)
+            with self._lock(place):
+                return self._train(place)
+        except (LockHeld, JobNotNeeded) as reason:
+            print(f"leaving: {reason}", file=sys.stderr)
+            if place.rank == 0 and place.world_size > 1:
+                call_off(self._meeting_place(place), str(reason))
             return None
-
-    def _lock(self, run: RunFolder, place: Place) -> AbstractContextManager[Any]:
-        if place.rank != 0:
-            return nullcontext()
-        return HeartbeatLock(run.lock, job_id=place.job_id, stage=self.number)
-
-    def _train_holding_the_lock(self, run: RunFolder, place: Place) -> int | None:
-        stage = run.stage(self.number)
-        if place.rank == 0:
-            stage.failed.unlink(missing_ok=True)
-        try:
-            return self._train(run, place)
         except Exception as error:
-            if not stage.failed.exists():
-                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-                line = " ".join(str(error).split())
-                record(stage.failed, error=f"{kind}{line}", rank=place.rank, job_id=place.job_id, time=time.time())
+            self._record_failure(place, error)
             if place.world_size == 1:
                 raise
             traceback.print_exc()
             sys.stderr.flush()
-            # The other ranks wait in a collective operation: leaving the group in order would wait for them.
+            # The other ranks wait in a collective operation: an orderly end might wait for them.
             os._exit(1)
 
-    def _train(self, run: RunFolder, place: Place) -> int | None:
+    def _lock(self, place: Place) -> AbstractContextManager[Any]:
+        if place.rank != 0:
+            return nullcontext()
+        return HeartbeatLock(self.run.lock, job_id=place.job_id, stage=self.number)
+
+    def _meeting_place(self, place: Place) -> Path:
+        return self.run.stage(self.number).rendezvous / f"{place.job_id}-{place.life}.json"
+
+    def _record_failure(self, place: Place, error: Exception) -> None:
+        failed = self.run.stage(self.number).failed
+        if failed.exists():
+            # The first rank's error is the cause; those of the others follow from it.
+            return
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        line = " ".join(str(error).split())
+        record(failed, error=f"{kind}{line}", rank=place.rank, job_id=place.job_id, time=time.time())
+
+    def _train(self, place: Place) -> int | None:
         import torch
 
         from sia.training.distributed import joined_ranks
@@ -114,10 +119,12 @@ class TrainStage:
         from sia.training.preemption import PreemptionFlag
         from sia.training.provenance import record_provenance
 
+        run = self.run
+        if place.rank == 0:
+            run.stage(self.number).failed.unlink(missing_ok=True)
         torch.set_num_threads(self.threads)
         flag = PreemptionFlag().install()
-        meeting_place = run.stage(self.number).rendezvous / f"{place.job_id}-{place.life}.json"
-        with joined_ranks(place.rank, place.world_size, place.local_rank, meeting_place) as ranks:
+        with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:
             if ranks.is_first:
                 record_provenance(run, self.number, place.job_id, ranks)
             done = run.stage(self.number).done

@@ -87,4 +87,4 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _channels_first(view: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
+    return torch.from_numpy(view.transpose(2, 0, 1).copy())

@@ -92,8 +92,9 @@ def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tens
 
 def decoded(corpus: PreparedCorpus, index: int) -> np.ndarray:
     """The pixels [H, W, 3] of a caption's image. Raises UserError that names the caption where they are damaged."""
+    stored = io.BytesIO(corpus.image(index))
     try:
-        return pixels(read_image(io.BytesIO(corpus.image(index))))
+        return pixels(read_image(stored))
     except UserError:
         name = corpus.captions[index].utterance_id
         raise UserError(f"{corpus.folder}: the image of {name!r} is damaged; prepare its shard again") from None
@@ -120,6 +121,8 @@ def training_loader(
         num_workers=num_workers,
         pin_memory=pin,
         persistent_workers=num_workers > 0,
+        # Without one of its own, each iteration would move the random state that a checkpoint restores.
+        generator=torch.Generator().manual_seed(dataset.seed),
         # A fork would inherit the threads and locks of NCCL and HDF5.
         multiprocessing_context="spawn" if num_workers else None,
     )

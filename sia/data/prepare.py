@@ -68,10 +68,13 @@ def write_shard(out: Path, number: int) -> None:
     torch.set_num_threads(1)
     writer = ShardWriter({"plan": record, "features": FEATURES})
     pixels, features = Statistics(3), Statistics(MFCC_COEFFICIENTS)
-    for caption in read_captions(_plan_path(out, number)):
+    captions = read_captions(_plan_path(out, number))
+    trained = {caption.image_id for caption in captions if caption.split == "train"}
+    for caption in captions:
         try:
             frames = caption_frames(caption)
-            image = writer.images.get(caption.image_id) or encoded_image(caption, record["short_side"], pixels)
+            counted = pixels if caption.image_id in trained else None
+            image = writer.images.get(caption.image_id) or encoded_image(caption, record["short_side"], counted)
         except Unusable as error:
             writer.drop(caption.utterance_id, error.reason, error.detail)
         else:
@@ -171,15 +174,15 @@ def caption_frames(caption: SpokenCaption) -> np.ndarray:
     return frames
 
 
-def encoded_image(caption: SpokenCaption, short_side: int, statistics: Statistics) -> bytes:
-    """A caption's image, resized to `short_side` pixels and encoded; a JPEG stays one. Raises Unusable."""
+def encoded_image(caption: SpokenCaption, short_side: int, statistics: Statistics | None) -> bytes:
+    """A caption's image, resized to `short_side` pixels, counted and encoded; a JPEG stays one. Raises Unusable."""
     from sia.data.images import encode, pixels, read_image, resize_short_side
 
     try:
         image = resize_short_side(read_image(caption.image_path), short_side)
     except UserError as error:
         raise Unusable("unreadable image", str(error)) from None
-    if caption.split == "train":
+    if statistics is not None:
         statistics.add(pixels(image).reshape(-1, 3) / 255)
     return encode(image, lossless=not caption.image_path.lower().endswith((".jpg", ".jpeg")))
 

@@ -46,7 +46,9 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
                 start_stage(run, status.stage, launch)
                 continue
         except UserError as error:
-            record(run.stage(status.stage).failed, error=str(error), time=time.time())
+            failed = run.stage(status.stage).failed
+            if not failed.exists():  # a job of `debug` has written it, with more detail
+                record(failed, error=str(error), time=time.time())
             continue
         time.sleep(POLL_SECONDS)
 
@@ -58,7 +60,7 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
         record(run.stage(number).job, cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
-        task.train(Place(job_id="debug"))
+        task.train(Place())
     else:
         submit(task, launch.cluster, launch.profile)
 

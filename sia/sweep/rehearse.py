@@ -37,7 +37,7 @@ def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Lau
     shutil.rmtree(folder, ignore_errors=True)
     task = Rehearse(str(folder), experiment_json(experiment, corpus, EMBEDDED), launch.profile.cpus_per_task)
     if launch.cluster == "debug":
-        task.rehearse(Place(job_id="debug"))
+        task.rehearse(Place())
     else:
         submit(task, launch.cluster, launch.profile)
         _wait(task)

@@ -28,6 +28,8 @@ ENVIRONMENT = {
     # The sweep has its own display; the new output engine prints even when it is told not to.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Workers have a niceness of 15, which a local job would inherit.
+    "RAY_worker_niceness": "0",
 }
 
 
@@ -37,9 +39,11 @@ def tune_runs(runs: list[RunFolder], launch: Launch, max_concurrent: int, asha: 
     import ray
     from ray import tune
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    for noisy in ("ray", "ray.tune"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ["SIA_WORKING_FOLDER"] = os.getcwd()
     ray.init(
+        address="local",  # not somebody's cluster that happens to run on this login node
         num_cpus=1,
         include_dashboard=False,
         object_store_memory=80 << 20,

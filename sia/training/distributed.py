@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from sia.atomic import read_json, write_json
 from sia.errors import UserError
@@ -56,6 +56,12 @@ class Ranks:
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return float(shared)
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank the first one's buffers, batch norm's statistics: those that a checkpoint holds."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def gather(self, rows: Tensor) -> Tensor:
         """This rank's rows [n, ...] -> all ranks' rows [G, ...], in rank order, without gradient; n may differ."""
         if self.world_size == 1:
@@ -68,6 +74,15 @@ class Ranks:
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+class JobNotNeeded(Exception):
+    """Rank 0 has called the job off."""
+
+
+def call_off(meeting_place: Path, reason: str) -> None:
+    """Tell the ranks that wait for rank 0 to leave: there is nothing to do."""
+    write_json(meeting_place, {"leave": reason})
 
 
 def gather_with_gradient(rows: Tensor, world_size: int) -> Tensor:
@@ -115,12 +130,11 @@ def joined_ranks(rank: int, world_size: int, local_rank: int, meeting_place: Pat
     store = _meet(rank, world_size, meeting_place, "127.0.0.1" if one_host else socket.gethostname())
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
-    try:
-        yield Ranks(rank, world_size, device)
-    finally:
-        dist.destroy_process_group()
-        if rank == 0:
-            meeting_place.unlink(missing_ok=True)
+    yield Ranks(rank, world_size, device)
+    # Not after an error: the other ranks may wait in a collective operation, and this process ends anyway.
+    dist.destroy_process_group()
+    if rank == 0:
+        meeting_place.unlink(missing_ok=True)
 
 
 def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.Store:
@@ -129,6 +143,8 @@ def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.St
         write_json(meeting_place, {"host": host, "port": store.port})
         return store
     address = _wait_for(lambda: read_json(meeting_place), TIMEOUT.total_seconds(), meeting_place)
+    if "leave" in address:
+        raise JobNotNeeded(address["leave"])
     return dist.TCPStore(address["host"], address["port"], world_size, timeout=TIMEOUT)
 
 

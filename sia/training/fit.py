@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sia.config import Experiment, Stage
 from sia.data.images import normalise
 from sia.data.loader import Batch, PairDataset, training_loader
+from sia.data.manifest import SPLITS
 from sia.data.prepared import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
@@ -72,6 +73,8 @@ class Trainer:
     def measure(self) -> dict[str, float]:
         """Recall of the validation split, and of a fixed sample of the training split."""
         training = self.experiment.training
+        # Each rank's last step moved its own statistics; unshared, ranks would embed with different models.
+        self.ranks.share_buffers(self.state.model)
         queries = {"validation": self.corpus.split("validation")}
         if training.train_recall_sample:
             train = self.corpus.split("train")
@@ -93,6 +96,9 @@ def train_stage(run: RunFolder, number: int, ranks: Ranks, flag: PreemptionFlag)
     """
     experiment = run.experiment()
     corpus = PreparedCorpus.open(experiment.data.path)
+    for split in SPLITS:
+        # A split that is missing is found now, not after the days of training that need it.
+        corpus.split(split)
     plan = read_stage_plan(run, number)
     trainer = build_trainer(experiment, plan.stage, corpus, ranks, number)
     recorder = Recorder(run, number, plan.first_epoch, ranks.is_first)
@@ -151,7 +157,7 @@ def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Sc
 
 
 def check_corpus(experiment: Experiment, corpus: PreparedCorpus) -> None:
-    """Raises UserError where the prepared images are smaller than the crops that the experiment takes."""
+    """Raises UserError where images of another size were prepared."""
     side = corpus.description["short_side"]
     if side != experiment.data.short_side:
         raise UserError(

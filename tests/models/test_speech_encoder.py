@@ -85,6 +85,16 @@ def test_states_equal_those_of_a_packed_sequence() -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+def test_the_path_of_a_gpu_gives_the_same_states() -> None:
+    """A GPU packs; no public call takes that path on a CPU. What lies beyond a caption's end is padding's own."""
+    speech, (batch, num_frames) = encoder(3), padded(captions(*LENGTHS), filler=5)
+    num_steps = (num_frames - 6) // 2 + 1
+    steps = speech.conv(batch.transpose(1, 2)).transpose(1, 2)
+    packed, turned = speech._packed(steps, num_steps), speech._turned(steps, num_steps)
+    for row, length in enumerate(num_steps):
+        torch.testing.assert_close(packed[row, :length], turned[row, :length], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_no_matter_what_stands_beside_it(dtype: torch.dtype, tolerance: float) -> None:
     speech, (short, long) = encoder(dtype=dtype), captions(30, 150, dtype=dtype)
@@ -129,7 +139,7 @@ def test_embeddings_have_unit_norm(dtype: torch.dtype) -> None:
 
 
 def test_too_few_frames_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 frames.*at least 6"):
+    with pytest.raises(ValueError, match=r"5 frames.*at least 6"):
         encoder()(*padded(captions(40, 5)))
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import yaml
-from tiny import REPOSITORY, Desk
+from desk import REPOSITORY, Desk
 
 from sia.errors import UsageError, UserError
 from sia.sweep.grid import GridPoint, load_grid
@@ -172,7 +172,10 @@ def test_a_grid_of_which_nothing_is_left_is_refused(refused):
     [
         ({"grid": {"model.gru_layers": []}}, "grid.model.gru_layers"),
         ({"grid": {"model.gru_layers": 3}}, "grid.model.gru_layers"),
-        ({"grid": {"model.gru_layer": [3]}}, "unknown key 'model.gru_layer'; the nearest valid one is 'model.gru_layers'"),
+        (
+            {"grid": {"model.gru_layer": [3]}},
+            "unknown key 'model.gru_layer'; the nearest valid one is 'model.gru_layers'",
+        ),
         ({"experiment": {"optimizer": {"lr": 1}}}, "unknown key 'optimizer.lr'"),
         ({"grids": AXES}, "unknown key 'grids'; the nearest valid one is 'grid'"),
         ({"where": [{"match": {}, "sets": {}}]}, "unknown key 'where.0.sets'; the nearest valid one is 'where.0.set'"),

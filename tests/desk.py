@@ -1,6 +1,5 @@
-"""A corpus and a pair so small that a stage trains in a second; also the reader of that corpus, `tiny`."""
+"""A working folder from which the real commands are run, and a pair so small that a stage trains in a second."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,46 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 import yaml
-from PIL import Image
+from tiny_corpus import SIDE
 
 from sia.atomic import read_json
 from sia.config import Experiment, resolve
-from sia.data.manifest import Reading, SpokenCaption
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import Row, read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SIDE = 16
-IMAGES = {"train": 48, "validation": 12, "test": 12}
-
-
-def make_raw(root: Path) -> None:
-    """A tone and a flat colour an image; both tell which image it is."""
-    root.mkdir(parents=True)
-    chance = np.random.default_rng(0)
-    seconds = np.arange(int(0.3 * 16_000)) / 16_000
-    for split, count in IMAGES.items():
-        for number in range(count):
-            tone = np.sin(2 * np.pi * (200 + 50 * number) * seconds) + 0.01 * chance.standard_normal(len(seconds))
-            soundfile.write(root / f"{split}-{number}.wav", (0.5 * tone).astype(np.float32), 16_000)
-            colour = (number * 5 % 256, number * 37 % 256, number * 91 % 256)
-            Image.new("RGB", (SIDE, SIDE), colour).save(root / f"{split}-{number}.png")
-
-
-def read(root: Path) -> Reading:
-    """sia.data.corpora's interface of a corpus."""
-    names = [(f"{split}-{number}", split) for split, count in IMAGES.items() for number in range(count)]
-    return Reading([SpokenCaption(n, n, str(root / f"{n}.wav"), str(root / f"{n}.png"), s) for n, s in names], [])
 
 
 def values(corpus: Path, **dotted: Any) -> dict[str, Any]:
     """The experiment's keys, dotted: one stage of 2 epochs, then 1 from its best at half the rate."""
     return {
         "model": {"latent_size": 8, "gru_layers": 1, "image_blocks": [1, 1], "growth_rate": 4, "initial_features": 4},
-        "data": {"corpus": "tiny", "folder": str(corpus), "crop_size": SIDE, "short_side": SIDE, "bucket_size": 2},
+        "data": {"corpus": "tiny", "folder": str(corpus), "crop_size": 16, "short_side": SIDE, "bucket_size": 2},
         "optimizer": {"learning_rate": 2e-3},
         "training": {"batch_size": 4, "train_recall_sample": 4},
         "stages": [{"epochs": 2, "schedule": "calr"}, {"epochs": 1, "schedule": "calr", "lr_scale": 0.5}],
@@ -145,7 +120,7 @@ def in_mid_stage(run: RunFolder, number: int = 1, epochs: int = 1) -> bool:
 
 def job_of(run: RunFolder, number: int = 1) -> str:
     record = read_json(run.stage(number).job)
-    return json.loads(json.dumps(record))["job_id"] if record else ""
+    return record["job_id"] if record else ""
 
 
 def mlflow_history(uri: str, study: str) -> dict[str, dict[str, list[int]]]:

@@ -1,0 +1,129 @@
+"""Cluster profiles: what they may say, what sbatch is then asked for, and which cluster is taken."""
+
+import shutil
+
+import pytest
+from desk import REPOSITORY
+
+from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile
+from sia.errors import UsageError, UserError
+from sia.sweep.launch import choose_launch, default_concurrency
+
+
+@pytest.fixture
+def without_slurm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("sinfo") is None
+
+
+def write(tmp_path, text):
+    path = tmp_path / "gpu.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path):
+    path = write(tmp_path, "gpus: 4\ntasks_pernode: 2\n")
+    with pytest.raises(UsageError, match=rf"{path}: unknown key 'gpus'; the nearest valid one is 'gpus_per_node'"):
+        load_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nodes: 0", "nodes: "),
+        ("timeout_min: soon", "timeout_min: "),
+        ("environment: {A: [1]}", "environment.A: "),
+        ("nodes: 1\nnodes: 2", "'nodes' is given twice"),
+        ("- nodes", "expected 'key: value' lines"),
+    ],
+)
+def test_a_wrong_profile_names_file_and_key(tmp_path, text, said):
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load_profile(path)
+    assert str(path) in str(caught.value) and said in str(caught.value)
+
+
+def test_a_profile_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_profile(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "slurm").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_repositorys_profiles_load(path):
+    profile = load_profile(path)
+    assert profile.world_size == profile.nodes * profile.tasks_per_node
+
+
+def test_sbatch_is_asked_for_what_the_profile_says(tmp_path):
+    text = """
+partition: gpu
+nodes: 2
+tasks_per_node: 4
+gpus_per_node: 4
+cpus_per_task: 8
+mem_gb: 1.5
+timeout_min: 60
+setup: [module load cuda]
+sbatch: {exclusive: true, requeue: false}
+"""
+    asked = load_profile(write(tmp_path, text)).slurm_parameters("size/run/1")
+    assert asked["job_name"] == "size/run/1"
+    assert (asked["nodes"], asked["ntasks_per_node"], asked["cpus_per_task"]) == (2, 4, 8)
+    assert (asked["gpus_per_node"], asked["mem"], asked["time"], asked["partition"]) == (4, "1536MB", 60, "gpu")
+    assert asked["setup"] == ["module load cuda"]
+    assert asked["additional_parameters"] == {"requeue": False, "exclusive": True}
+    assert "--kill-on-bad-exit=1" in asked["srun_args"]
+
+
+def test_what_the_profile_leaves_out_is_left_to_the_cluster():
+    asked = Profile().slurm_parameters("name")
+    assert not {"partition", "account", "qos", "constraint", "mem", "gpus_per_node"} & asked.keys()
+    assert asked["additional_parameters"] == {"requeue": True}
+
+
+def test_the_time_to_save_fits_into_a_short_job():
+    assert Profile(timeout_min=1440).slurm_parameters("name")["signal_delay_s"] == 120
+    assert Profile(timeout_min=2).slurm_parameters("name")["signal_delay_s"] <= 60
+
+
+def test_one_machine_has_one_node():
+    with pytest.raises(UsageError, match="mine: nodes is 2"):
+        check_local(Profile(nodes=2), "mine")
+    check_local(Profile(tasks_per_node=2), "mine")
+
+
+def test_slurm_without_sinfo_is_refused_and_auto_takes_the_machine(without_slurm):
+    with pytest.raises(UserError, match=r"--cluster slurm: sinfo does not answer.*--cluster local"):
+        choose_cluster("slurm")
+    assert choose_cluster("auto") == "local"
+    assert choose_cluster("debug") == "debug"
+
+
+def test_a_sinfo_that_fails_is_no_slurm(tmp_path, monkeypatch):
+    fake = tmp_path / "sinfo"
+    fake.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert choose_cluster("auto") == "local"
+    with pytest.raises(UserError):
+        choose_cluster("slurm")
+
+
+@pytest.mark.slurm
+def test_auto_takes_a_slurm_that_answers():
+    assert choose_cluster("auto") == choose_cluster("slurm") == "slurm"
+    launch = choose_launch("auto", None, REPOSITORY / "slurm" / "devcluster.yaml")
+    assert (launch.cluster, launch.profile.partition) == ("slurm", "dev")
+    assert default_concurrency(launch) > 1
+
+
+def test_a_profile_given_by_hand_is_taken_on_one_machine_and_the_grids_is_not(tmp_path, without_slurm):
+    given = write(tmp_path, "tasks_per_node: 3\n")
+    assert choose_launch("local", given, None).profile.tasks_per_node == 3
+    assert choose_launch("local", None, REPOSITORY / "slurm" / "gpu.yaml").profile.gpus_per_node != 8
+    assert default_concurrency(choose_launch("local", given, None)) == 1
+    with pytest.raises(UsageError, match="nodes is 2"):
+        choose_launch("local", write(tmp_path, "nodes: 2\n"), None)
+    assert choose_launch("debug", None, None).profile.world_size == 1

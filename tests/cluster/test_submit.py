@@ -1,0 +1,63 @@
+"""Handing a task to a cluster: the job's environment, and a cluster that does not take it."""
+
+import os
+
+import pytest
+from desk import wait_until
+
+from sia.atomic import read_json
+from sia.cluster.job import TrainStage
+from sia.cluster.profile import Profile
+from sia.cluster.state import is_in_queue
+from sia.cluster.submit import clean_environment, submit
+from sia.errors import UserError
+
+OURS = {"PATH": "/usr/bin", "HOME": "/root", "SLURM_CONF": "/etc/slurm.conf", "MLFLOW_TRACKING_URI": "sqlite:///a"}
+FOREIGN = {
+    **{"RAY_ADDRESS": "1", "RAY_JOB_ID": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "OMP_NUM_THREADS": "1"},
+    **{"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_MEM_PER_NODE": "9", "SBATCH_ACCOUNT": "x", "SRUN_DEBUG": "3"},
+    **{"SUBMITIT_EXECUTOR": "slurm", "PMI_RANK": "0", "PMIX_RANK": "0", "MASTER_ADDR": "n1", "MASTER_PORT": "1"},
+}
+
+
+@pytest.fixture
+def task(tmp_path):
+    return TrainStage(str(tmp_path / "runs" / "size" / "DG1A8-0123456789"), 1, threads=1)
+
+
+def test_a_job_keeps_the_users_variables_and_none_of_the_submitting_process():
+    cleaned = clean_environment({**OURS, **FOREIGN}, Profile(cpus_per_task=3))
+    assert cleaned == {**OURS, "OMP_NUM_THREADS": "3"}
+
+
+def test_the_profiles_variables_win():
+    profile = Profile(environment={"OMP_NUM_THREADS": "9", "NCCL_DEBUG": "INFO", "PATH": "/opt/bin"})
+    cleaned = clean_environment({**OURS, **FOREIGN}, profile)
+    assert (cleaned["OMP_NUM_THREADS"], cleaned["NCCL_DEBUG"], cleaned["PATH"]) == ("9", "INFO", "/opt/bin")
+
+
+def test_a_cluster_that_does_not_take_the_job_is_told_in_one_line(task, tmp_path, monkeypatch):
+    refusing = tmp_path / "bin" / "sbatch"
+    refusing.parent.mkdir()
+    refusing.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    (tmp_path / "bin" / "srun").symlink_to(refusing)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(UserError) as caught:
+        submit(task, "slurm", Profile(partition="gpu"))
+    assert "\n" not in str(caught.value)
+    assert "did not take size/DG1A8-0123456789/1" in str(caught.value)
+    assert "invalid partition" in str(caught.value) and str(task.jobs / "submit.log") in str(caught.value)
+    assert not task.job_record.exists()
+
+
+def test_a_submitted_job_is_written_down_before_submit_returns_and_leads_its_own_session(task, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    submit(task, "local", Profile())
+    job = read_json(task.job_record)
+    assert job["cluster"] == "local" and job["folder"] == str(task.jobs)
+    assert is_in_queue(job) and os.getsid(int(job["job_id"])) != os.getsid(0)
+    # There is no such run: the job ends by itself, and says why where the driver looks.
+    wait_until(lambda: not is_in_queue(job), 60, "the job's end")
+    failure = read_json(task.run.stage(1).failed)
+    assert "no run there" in failure["error"] and failure["job_id"] == job["job_id"]

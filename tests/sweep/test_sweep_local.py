@@ -1,0 +1,141 @@
+"""The real command on this machine, with Ray Tune, submitit and MLflow: its driver killed, interrupted, run again."""
+
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+from desk import (
+    Desk,
+    assert_every_epoch_once,
+    in_mid_stage,
+    job_of,
+    mlflow_history,
+    mlflow_status,
+    test_rows,
+    values,
+    wait_until,
+)
+
+from sia.atomic import read_json
+from sia.cluster.state import State, look
+from sia.lock import holder_of
+from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import read_rows
+
+pytestmark = pytest.mark.slow
+EPOCHS = 12  # 10, then 2 more from the best of them
+SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "local", "--profile", "two.yaml", "--max-concurrent", "2")
+
+
+def grid(corpus, layers: list[int]) -> dict:
+    stages = [{"epochs": 10, "schedule": "calr"}, {"epochs": 2, "schedule": "calr", "lr_scale": 0.5}]
+    return {"experiment": values(corpus, stages=stages), "grid": {"model.gru_layers": layers}}
+
+
+def files_of(runs: list[RunFolder]) -> dict[str, int]:
+    """Every file of the runs and when it was written; the mirror's own note, written each time, is left out."""
+    files = [path for run in runs for path in run.path.rglob("*") if path.is_file() and path != run.mirror]
+    return {str(path): path.stat().st_mtime_ns for path in files}
+
+
+@dataclass
+class Swept:
+    """A study whose driver was killed in its first stage, and which was then submitted again."""
+
+    desk: Desk
+    runs: list[RunFolder]
+    jobs_at_the_kill: dict[str, str]
+    output: str
+
+
+@pytest.fixture(scope="module")
+def swept(corpus, tmp_path_factory) -> Swept:
+    desk = Desk(tmp_path_factory.mktemp("swept"))
+    desk.write("two.yaml", {"tasks_per_node": 2})
+    desk.write("tiny.yaml", grid(corpus, [1, 2]))
+    driver = desk.start(*SUBMIT)
+    wait_until(lambda: any(in_mid_stage(run) for run in desk.runs("tiny")), 120, f"an epoch\n{desk.log}")
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    runs = desk.runs("tiny")
+    held = [run for run in runs if run.lock.exists() and not run.stage(1).done.exists()]
+    assert held and not any(run.finished.exists() for run in runs), "the driver was killed in mid-stage"
+    jobs = {run.name: job_of(run) for run in runs if job_of(run)}
+    again = desk.run(*SUBMIT, timeout=240)
+    assert again.returncode == 0, again.stdout + again.stderr
+    return Swept(desk, runs, jobs, again.stdout)
+
+
+def test_every_run_ends_with_every_epoch_once(swept):
+    assert len(swept.runs) == 2
+    for run in swept.runs:
+        assert look(run).state == State.FINISHED
+        assert_every_epoch_once(run, EPOCHS)
+        assert len(test_rows(run)) == 1
+        assert read_json(run.finished)["world_size"] == 2
+        assert not run.lock.exists()
+
+
+def test_the_jobs_outlived_the_driver_and_were_attached_to(swept):
+    assert swept.jobs_at_the_kill
+    for run in swept.runs:
+        if run.name in swept.jobs_at_the_kill:
+            assert job_of(run) == swept.jobs_at_the_kill[run.name]
+        trained_by = {row["job_id"] for row in read_rows(run.provenance) if row["stage"] == 1}
+        assert trained_by == {job_of(run)}, "one job trained the stage"
+
+
+def test_mlflow_holds_each_run_and_epoch_once(swept):
+    histories = mlflow_history(swept.desk.uri, "tiny")
+    assert len(histories) == 2 * (1 + 2), "a run and its two stages, twice"
+    for run in swept.runs:
+        every = histories[run.name]
+        assert every["train/loss"] == list(range(1, EPOCHS + 1))
+        assert every["validation/speech_to_image/R_at_10"] == list(range(1, EPOCHS + 1))
+        assert every["test/speech_to_image/R_at_10"] == [read_json(run.finished)["best_epoch"]]
+        assert histories[f"{run.name}/1"]["train/loss"] == list(range(1, 11))
+        assert histories[f"{run.name}/2"]["train/loss"] == [11, 12]
+    assert mlflow_status(swept.desk.uri, "tiny") == {"FINISHED"}
+
+
+def test_the_command_tells_of_its_results(swept):
+    assert all(pair in swept.output for pair in ("DG1A8", "DG2A8"))
+    assert "report:" in swept.output and "python jobs/status.py tiny" in swept.output
+    assert (swept.desk.folder / "reports" / "tiny").is_dir()
+
+
+def test_submitting_it_again_redoes_nothing(swept):
+    before, histories = files_of(swept.runs), mlflow_history(swept.desk.uri, "tiny")
+    shown = swept.desk.run(*SUBMIT, "--dry-run")
+    assert shown.stdout.count("finished") == 2 and "submit" not in shown.stdout
+    assert swept.desk.run(*SUBMIT).returncode == 0
+    assert files_of(swept.runs) == before
+    assert mlflow_history(swept.desk.uri, "tiny") == histories
+
+
+def test_a_grid_that_grew_adds_its_new_point_alone_through_a_ctrl_c(swept, corpus):
+    desk, old = swept.desk, swept.runs
+    before = files_of(old)
+    desk.write("tiny.yaml", grid(corpus, [1, 2, 3]))
+    shown = desk.run(*SUBMIT, "--dry-run").stdout
+    assert shown.count("finished") == 2 and shown.count("submit") == 1
+
+    driver = desk.start(*SUBMIT)
+    wait_until(lambda: len(desk.runs("tiny")) == 3, 60, desk.log)
+    (new,) = [run for run in desk.runs("tiny") if run.path not in {one.path for one in old}]
+    wait_until(lambda: in_mid_stage(new), 120, f"an epoch\n{desk.log}")
+    job = job_of(new)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(60) == 130, desk.log
+    assert "go on" in desk.log and "submit the same grid again" in desk.log and "Traceback" not in desk.log
+    assert look(new).state in (State.RUNNING, State.PENDING), "the job outlives a Ctrl-C"
+    assert holder_of(new.lock)["job_id"] == job and not new.stage(1).done.exists()
+
+    again = desk.run(*SUBMIT, timeout=240)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert job_of(new) == job, "the later submit attached to it"
+    assert_every_epoch_once(new, EPOCHS)
+    assert files_of(old) == before, "the finished runs are as they were"
+    histories = mlflow_history(desk.uri, "tiny")
+    assert histories[new.name]["train/loss"] == list(range(1, EPOCHS + 1)) and len(histories) == 9

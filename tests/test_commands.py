@@ -1,0 +1,337 @@
+"""Bad input of each command: one line that names the cure, the right exit status, nothing half-written."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+import yaml
+from desk import REPOSITORY, Desk, values
+
+from sia.run_folder import RunFolder
+
+COMMANDS = sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py"))
+SIZE = REPOSITORY / "sweeps" / "size.yaml"
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path / "desk")
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory) -> Desk:
+    """A desk with one finished run, study `single`; tests that change it copy it."""
+    desk = Desk(tmp_path_factory.mktemp("trained"))
+    config = desk.write("pair.yaml", values(corpus, stages=[{"epochs": 1, "schedule": "calr"}]))
+    done = desk.run("train.py", "--config", config, "--cluster", "debug", timeout=120)
+    assert done.returncode == 0, done.stderr
+    return desk
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> tuple[Desk, RunFolder]:
+    shutil.copytree(trained.folder, tmp_path / "desk", dirs_exist_ok=True)
+    desk = Desk(tmp_path / "desk")
+    return desk, desk.runs("single")[0]
+
+
+def listing(desk: Desk) -> list[Path]:
+    return sorted(path for path in desk.folder.rglob("*"))
+
+
+def refused(desk: Desk, status: int, *arguments: object, lines: int = 1, **environment: str) -> str:
+    """The message of a command that is refused and leaves the working folder as it was."""
+    before = listing(desk)
+    done = desk.run(*arguments, **environment)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    said = done.stderr.strip().splitlines()
+    assert len(said) == lines, done.stderr
+    assert listing(desk) == before, "nothing half-written"
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_is_a_usage_error(desk, command):
+    done = desk.run(command, "--frobnicate")
+    assert done.returncode == 2 and "usage:" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("submit.py",),
+        ("train.py",),
+        ("prepare.py", "--corpus", "scenes"),
+        ("evaluate.py",),
+        ("report.py",),
+        ("resume.py",),
+        ("resume.py", "run", "--from", "best"),
+        ("resume.py", "run", "--epochs", "3"),
+        ("submit.py", "--grid", "a.yaml", "--scheduler", "fifo"),
+        ("submit.py", "--grid", "a.yaml", "--cluster", "kubernetes"),
+        ("evaluate.py", "run", "--split", "dev"),
+    ],
+    ids=" ".join,
+)
+def test_a_missing_or_wrong_flag_is_a_usage_error(desk, arguments):
+    done = desk.run(*arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert list(desk.folder.iterdir()) == []
+
+
+GRID = ("submit.py", "--grid", "grid.yaml", "--cluster", "debug")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--set", "optimizer.learning_rat=1"), "nearest valid one is 'optimizer.learning_rate'"),
+        (("--set", "training.batch_size=0"), "training.batch_size"),
+        (("--set", "training.batch_size"), "expected key=value"),
+        (("--max-concurrent", "0"), "--max-concurrent 0: give 1 or more"),
+        (("--miniature",), "no `miniature:` section"),
+        (("--dry-run", "--set", "loss.margin=wide"), "loss.margin"),
+    ],
+)
+def test_submit_with_a_wrong_value(desk, corpus, flags, said):
+    desk.write("grid.yaml", {"experiment": values(corpus)})
+    assert said in refused(desk, 2, *GRID, *flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("grids: {}\n", "unknown key 'grids'; the nearest valid one is 'grid'"),
+        ("grid: {model.gru_layers: [1]}\ngrid: {}\n", "'grid' is given twice"),
+        ("- 1\n", "expected 'key: value' lines"),
+        ("grid: [\n", "not valid YAML"),
+    ],
+)
+def test_submit_with_a_wrong_grid(desk, text, said):
+    desk.write("grid.yaml", text)
+    message = refused(desk, 2, *GRID)
+    assert "grid.yaml" in message and said in message
+
+
+def test_submit_without_its_grid_file(desk):
+    assert "none.yaml: No such file" in refused(desk, 1, "submit.py", "--grid", "none.yaml", "--cluster", "local")
+
+
+def test_train_without_its_config_or_with_a_wrong_one(desk):
+    assert "none.yaml" in refused(desk, 1, "train.py", "--config", "none.yaml")
+    desk.write("pair.yaml", "modle: {}\n")
+    assert "pair.yaml: unknown key 'modle'" in refused(desk, 2, "train.py", "--config", "pair.yaml")
+
+
+def test_a_missing_corpus_names_the_folder_and_the_command_that_works_now(desk):
+    message = refused(desk, 1, "submit.py", "--grid", SIZE, "--cluster", "local", lines=2)
+    assert "corpora/places205: no prepared corpus there" in message
+    assert "python jobs/prepare.py --corpus" in message
+    assert f"this works now: python jobs/submit.py --grid {SIZE} --miniature" in message
+
+
+def test_train_without_its_corpus(desk, tmp_path):
+    desk.write("pair.yaml", values(tmp_path / "nowhere"))
+    message = refused(desk, 1, "train.py", "--config", "pair.yaml", "--cluster", "debug")
+    assert str(tmp_path / "nowhere") in message and "python jobs/prepare.py" in message
+
+
+@pytest.mark.parametrize("command", ["submit.py", "train.py"])
+def test_a_profile_that_cannot_be_read_comes_before_any_work(desk, corpus, command):
+    """`scenes` would be made if it were come to."""
+    given = {"submit.py": ("--grid", "grid.yaml"), "train.py": ("--config", "pair.yaml")}[command]
+    desk.write("pair.yaml", {"data": {"corpus": "scenes"}})
+    desk.write("grid.yaml", {"experiment": {"data": {"corpus": "scenes"}}})
+    desk.write("wrong.yaml", "gpus: 3\n")
+    desk.write("two.yaml", "nodes: 2\n")
+    flags = (*given, "--cluster", "local", "--profile")
+    assert "none.yaml: No such file" in refused(desk, 1, command, *flags, "none.yaml")
+    assert "Is a directory" in refused(desk, 1, command, *flags, desk.folder)
+    assert "'gpus_per_node'" in refused(desk, 2, command, *flags, "wrong.yaml")
+    assert "nodes is 2" in refused(desk, 2, command, *flags, "two.yaml")
+
+
+@pytest.mark.parametrize("command", ["submit.py", "train.py"])
+def test_slurm_that_does_not_answer(desk, corpus, command):
+    given = {"submit.py": ("--grid", "grid.yaml"), "train.py": ("--config", "pair.yaml")}[command]
+    desk.write("pair.yaml", values(corpus))
+    desk.write("grid.yaml", {"experiment": values(corpus)})
+    message = refused(desk, 1, command, *given, "--cluster", "slurm", PATH=str(Path(sys.executable).parent))
+    assert "sinfo does not answer" in message and "--cluster local" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (("--corpus", "flickr8"), 2, "unknown corpus; use one of scenes, stamps"),
+        (("--corpus", "stamps", "--root", "nowhere"), 1, "nowhere"),
+        (("--corpus", "stamps"), 1, "out/raw"),
+        (("--corpus", "stamps", "--shards", "0"), 2, "--shards"),
+        (("--corpus", "stamps", "--shards", "-2"), 2, "--shards"),
+        (("--corpus", "stamps", "--limit", "-1"), 2, "--limit"),
+        (("--corpus", "stamps", "--image-short-side", "0"), 2, "--image-short-side"),
+        (("--corpus", "stamps", "--profile", "none.yaml"), 1, "none.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_prepare_with_a_wrong_value(desk, flags, status, said):
+    done = desk.run("prepare.py", "--out", "out", *flags)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate.py", "DG9A9-none"),
+        ("resume.py", "DG9A9-none", "--cluster", "debug"),
+        ("resume.py", "DG9A9-none", "--cluster", "debug", "--from", "best", "--epochs", "1"),
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_run(desk, arguments):
+    message = refused(desk, 1, *arguments)
+    assert "DG9A9-none: no such run" in message and "jobs/status.py" in message
+
+
+def test_an_unknown_study(desk):
+    for command in ("status.py", "report.py"):
+        assert "none" in refused(desk, 1, command, "no-such-study")
+    assert "none" in refused(desk, 1, "status.py")
+
+
+@pytest.mark.slow
+def test_an_unknown_study_beside_others_lists_those(trained):
+    assert "no study 'sizes' there; it has single" in refused(trained, 1, "status.py", "sizes")
+    assert "single" in refused(trained, 1, "report.py", "sizes")
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (("--checkpoint", "newest"), 2, "use best, last or epoch=N"),
+        (("--checkpoint", "epoch=7"), 1, "no checkpoint epoch=7; it kept best of stage 1, last of stage 1"),
+        (("--sample", "0"), 2, "--sample"),
+        (("--sample", "-3"), 2, "--sample"),
+    ],
+)
+@pytest.mark.slow
+def test_evaluate_with_a_wrong_value(trained, flags, status, said):
+    name = trained.runs("single")[0].name
+    assert said in refused(trained, status, "evaluate.py", name, *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (("--from", "newest", "--epochs", "1"), 2, "use best, last or epoch=N"),
+        (("--from", "epoch=7", "--epochs", "1"), 1, "no checkpoint epoch=7"),
+        (("--from", "best", "--epochs", "0"), 2, "epochs"),
+        (("--from", "best", "--epochs", "1", "--lr-scale", "0"), 2, "lr_scale"),
+    ],
+)
+@pytest.mark.slow
+def test_resume_with_a_wrong_value(trained, flags, status, said):
+    name = trained.runs("single")[0].name
+    assert said in refused(trained, status, "resume.py", name, "--cluster", "debug", *flags)
+    assert trained.runs("single")[0].finished.exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_architecture(copied):
+    desk, run = copied
+    content = torch.load(run.stage(1).best, weights_only=True)
+    content["architecture"]["gru_layers"] = 4
+    torch.save(content, run.stage(1).best)
+    message = refused(desk, 1, "evaluate.py", run.name)
+    assert "best.pt: a checkpoint of model.gru_layers 4 (this run has 1)" in message
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+@pytest.mark.slow
+def test_a_damaged_or_missing_checkpoint(copied, damage):
+    desk, run = copied
+    run.stage(1).last.unlink()
+    run.stage(1).best.unlink()
+    if damage is not None:
+        run.stage(1).best.write_bytes(damage)
+    message = refused(desk, 1, "evaluate.py", run.name)
+    assert "not a checkpoint of this program" in message if damage is not None else "no checkpoint best" in message
+
+
+@pytest.mark.slow
+def test_a_shard_of_another_version(copied, corpus):
+    desk, run = copied
+    shutil.copytree(corpus, desk.folder / "corpus")
+    config = yaml.safe_load(run.config.read_text())
+    config["data"]["folder"] = str(desk.folder / "corpus")
+    run.config.write_text(yaml.safe_dump(config))
+    for shard in (desk.folder / "corpus" / "shards").glob("*.h5"):
+        with h5py.File(shard, "a") as file:
+            file.attrs["layout_version"] = 99
+    message = refused(desk, 1, "evaluate.py", run.name)
+    assert "shard of layout version 99, this program reads" in message and "jobs/prepare.py" in message
+
+
+@pytest.mark.slow
+def test_a_corpus_folder_that_is_gone(copied):
+    desk, run = copied
+    config = yaml.safe_load(run.config.read_text())
+    config["data"]["folder"] = "gone"
+    run.config.write_text(yaml.safe_dump(config))
+    assert "gone: no prepared corpus there" in refused(desk, 1, "evaluate.py", run.name)
+
+
+@pytest.mark.slow
+def test_a_damaged_config_or_metrics_file_is_named(copied):
+    desk, run = copied
+    kept = run.metrics.read_text()
+    run.metrics.write_text("{half\n" + kept)
+    assert "metrics.jsonl: line 1 is no JSON object" in refused(desk, 1, "evaluate.py", run.name)
+    assert "metrics.jsonl: line 1 is no JSON object" in refused(desk, 1, "status.py")
+    run.metrics.write_text(kept)
+    run.config.write_text("model: [\n")
+    assert "config.yaml: not valid YAML" in refused(desk, 2, "status.py")
+
+
+@pytest.mark.slow
+def test_a_study_that_another_process_drives(copied):
+    desk, run = copied
+    code = "import sys, time; from pathlib import Path; from sia.lock import HeartbeatLock\n"
+    code += "HeartbeatLock(Path(sys.argv[1])).acquire(); print(flush=True); sys.stdin.read()"
+    lock = run.path.parent / "driver.lock"
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    driver.stdout.readline()
+    try:
+        message = refused(desk, 1, "resume.py", run.name, "--cluster", "debug")
+    finally:
+        driver.communicate("")
+    assert f"study single is already driven ({lock}" in message
+
+
+@pytest.mark.slow
+def test_the_right_input_works(trained):
+    """So that the refusals above are not for another reason."""
+    name = trained.runs("single")[0].name
+    shown = trained.run("evaluate.py", name, "--json")
+    assert shown.returncode == 0 and json.loads(shown.stdout)["num_captions"] == 16
+    assert name in trained.run("status.py").stdout
+    assert trained.run("resume.py", name, "--cluster", "debug").returncode == 0
+
+
+def test_fetching_the_stamps_from_something_that_is_no_package(desk):
+    desk.write("no.deb", "not a package")
+    for given in ("no.deb", "none.deb"):
+        done = desk.run("fetch_stamps.py", "--out", "raw", "--deb", given)
+        assert done.returncode == 1 and "Traceback" not in done.stderr and given in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert [path.name for path in desk.folder.iterdir()] == ["no.deb"]

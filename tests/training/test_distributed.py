@@ -1,0 +1,197 @@
+"""Two real ranks against one process that sees the whole batch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stages
+import tiny_corpus
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from sia.config import Experiment, Stage
+from sia.data.loader import training_loader
+from sia.data.prepared import PreparedCorpus
+from sia.evaluate import Embedder, recalls
+from sia.models import DualEncoder
+from sia.run_folder import RunFolder
+from sia.training.distributed import Ranks, joined_ranks
+from sia.training.fit import batch_loss, build_trainer, train_stage
+from sia.training.preemption import PreemptionFlag
+
+pytestmark = pytest.mark.slow
+RANKS = 2
+NUM_FRAMES = torch.tensor([30, 8, 21, 50, 6, 17, 44, 12])
+# The ranks hold captions 0, 2, 4, 6 and 1, 3, 5, 7: captions 0 and 3, 1 and 4 of the second case share an image
+# across ranks, 2 and 6 within one.
+CASES = {
+    "distinct images": ([0, 1, 2, 3, 4, 5, 6, 7], "mean"),
+    "images shared across ranks": ([0, 1, 2, 0, 1, 5, 2, 7], "mean"),
+    "summed": ([0, 1, 2, 0, 4, 5, 6, 7], "sum"),
+}
+SEEN = [11, 4, 63, 25, 70]
+
+
+def experiment(corpus: Path, **dotted: Any) -> Experiment:
+    return tiny_corpus.experiment(Stage(epochs=2), **{"data.folder": str(corpus), **dotted})
+
+
+def frozen_pair() -> DualEncoder:
+    """In float64, with fixed statistics of batch norm: those of a rank's share are another matter."""
+    torch.manual_seed(0)
+    pair = DualEncoder.from_config(tiny_corpus.experiment().model).double()
+    pair.image(torch.randn(20, 3, 32, 32, dtype=torch.float64))
+    return pair.eval()
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None
+        found[name.removeprefix("module.")] = weight.grad.clone()
+    return found
+
+
+def exact(ranks: Ranks, case: str) -> dict[str, Any]:
+    """Loss and gradients of this rank's share of the batch; alone, of the whole batch."""
+    image_ids, normaliser = CASES[case]
+    pair = frozen_pair()
+    network = DistributedDataParallel(pair) if ranks.world_size > 1 else pair
+    chance = torch.Generator().manual_seed(1)
+    frames = torch.randn(8, 50, 40, generator=chance, dtype=torch.float64)
+    images = torch.randn(8, 3, 32, 32, generator=chance, dtype=torch.float64)[image_ids]
+    own = slice(ranks.rank, None, ranks.world_size)
+    speech, image = network(frames[own], NUM_FRAMES[own], images[own])
+    settings = tiny_corpus.experiment(**{"loss.normaliser": normaliser})
+    loss = batch_loss(speech, image, torch.tensor(image_ids)[own], settings, ranks)
+    loss.backward()
+    return {"loss": loss.item(), "gradients": gradients(network)}
+
+
+def through_trainer(ranks: Ranks, corpus: Path) -> dict[str, Any]:
+    """The same by the trainer itself, on the sampler's first batch, in float32."""
+    settings = experiment(corpus)
+    trainer = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
+    trainer.network.eval()
+    loss = trainer.loss(next(iter(training_loader(trainer.dataset, trainer.state.sampler, 0, pin=False))))
+    loss.backward()
+    return {"loss": loss.item(), "gradients": gradients(trainer.network)}
+
+
+def embedded(ranks: Ranks, corpus: Path, model: DualEncoder) -> dict[str, Any]:
+    """An odd number of captions, and one caption alone, of which a rank has none."""
+    prepared = PreparedCorpus.open(corpus)
+    embedder = Embedder(model, prepared, experiment(corpus).data, ranks, batch_size=2)
+    return {"speech": embedder.speech(SEEN), "images": embedder.images(SEEN), "one": embedder.images(SEEN[:1])}
+
+
+def shared(ranks: Ranks) -> dict[str, Any]:
+    """What the ranks tell each other: rows, of which each has another number, flags and the largest value."""
+    rows = torch.arange(2 * (1 + 2 * ranks.rank)).reshape(-1, 2) + 100 * ranks.rank
+    return {
+        "rows": ranks.gather(rows),
+        "flags": [ranks.any(False), ranks.any(ranks.rank == 1), ranks.any(ranks.rank == 0), ranks.any(True)],
+        "largest": ranks.largest(float(ranks.rank)),
+    }
+
+
+def work(rank: int, folder: str, corpus: str, run: str) -> None:
+    """All that a rank does in these tests."""
+    torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with joined_ranks(rank, RANKS, rank, Path(folder) / "meeting") as ranks:
+        assert (ranks.rank, ranks.world_size, ranks.is_first) == (rank, RANKS, rank == 0)
+        results: dict[str, Any] = {case: exact(ranks, case) for case in CASES}
+        results["trainer"] = through_trainer(ranks, Path(corpus))
+        results["embedded"] = embedded(ranks, Path(corpus), frozen_pair().float())
+        results["shared"] = shared(ranks)
+        # The signal reaches one rank alone; both must leave at the same step.
+        flag = stages.RaisedAfter(4 if rank == 1 else 1000)
+        results["ended"] = [train_stage(RunFolder(Path(run)), 1, ranks, flag)]
+        results["ended"].append(train_stage(RunFolder(Path(run)), 1, ranks, PreemptionFlag()))
+    torch.save(results, Path(folder) / f"{rank}.pt")
+
+
+class TwoRanks:
+    """What both ranks found, and where they trained."""
+
+    def __init__(self, folder: Path, corpus: Path) -> None:
+        self.corpus = corpus
+        self.run = stages.begin(folder, experiment(corpus))
+        arguments = (str(folder), str(corpus), str(self.run.path))
+        torch.multiprocessing.spawn(work, arguments, nprocs=RANKS)
+        self.meeting_place = folder / "meeting"
+        self.results = [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
+    return TwoRanks(tmp_path_factory.mktemp("two_ranks"), corpus)
+
+
+def assert_as_alone(two_ranks: TwoRanks, what: str, alone: dict[str, Any], tolerance: float) -> None:
+    for found in (results[what] for results in two_ranks.results):
+        assert found["loss"] == pytest.approx(alone["loss"], rel=tolerance)
+        assert found["gradients"].keys() == alone["gradients"].keys()
+        for name, gradient in alone["gradients"].items():
+            largest = float(gradient.abs().max())
+            torch.testing.assert_close(
+                found["gradients"][name],
+                gradient,
+                rtol=0,
+                atol=tolerance * max(1, largest),
+                msg=lambda m, n=name: n + m,
+            )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradient_are_those_of_one_process(two_ranks: TwoRanks, case: str) -> None:
+    alone = exact(Ranks(), case)
+    assert alone["loss"] > 0.1 and all(gradient.any() for gradient in alone["gradients"].values())
+    assert_as_alone(two_ranks, case, alone, tolerance=1e-10)
+
+
+def test_the_trainer_does_the_same(two_ranks: TwoRanks) -> None:
+    assert_as_alone(two_ranks, "trainer", through_trainer(Ranks(), two_ranks.corpus), tolerance=1e-5)
+
+
+def test_ranks_embed_a_split_together(two_ranks: TwoRanks) -> None:
+    alone = embedded(Ranks(), two_ranks.corpus, frozen_pair().float())
+    for results in two_ranks.results:
+        for kind, rows in alone.items():
+            torch.testing.assert_close(results["embedded"][kind], rows, rtol=0, atol=1e-5)
+
+
+def test_what_ranks_tell_each_other(two_ranks: TwoRanks) -> None:
+    for results in two_ranks.results:
+        assert results["shared"]["rows"].tolist() == [[0, 1], [100, 101], [102, 103], [104, 105]]
+        assert results["shared"]["flags"] == [False, True, True, True]
+        assert results["shared"]["largest"] == 1.0
+
+
+def test_a_stage_on_two_ranks(two_ranks: TwoRanks) -> None:
+    """Interrupted by a signal to one of them, then trained to its end; measured as one process measures it."""
+    assert [results["ended"] for results in two_ranks.results] == [[False, True]] * RANKS
+    run, prepared = two_ranks.run, PreparedCorpus.open(two_ranks.corpus)
+    assert [row["epoch"] for row in stages.rows(run)] == [1, 2]
+    settings = run.experiment()
+    model = DualEncoder.from_config(settings.model)
+    model.load_state_dict(stages.saved(run.stage(1).last)["model"])
+    report = recalls(
+        Embedder(model, prepared, settings.data, Ranks(), 64), {"validation": prepared.split("validation")}
+    )
+    row = stages.rows(run)[-1]
+    assert report == pytest.approx({key: row[key] for key in report})
+
+
+def test_the_meeting_place_is_cleared_away(two_ranks: TwoRanks) -> None:
+    assert not two_ranks.meeting_place.exists()
+
+
+def test_one_rank_needs_no_group(tmp_path: Path) -> None:
+    with joined_ranks(0, 1, 0, tmp_path / "meeting") as ranks:
+        assert ranks.world_size == 1 and ranks.any(True) and not ranks.any(False)
+        assert ranks.largest(2.5) == 2.5
+        assert torch.equal(ranks.gather(torch.ones(2, 3)), torch.ones(2, 3))
+    assert not (tmp_path / "meeting").exists()
