@@ -34,9 +34,11 @@ class PairDataset(Dataset[Any]):
     def __init__(self, corpus: PreparedCorpus, experiment: Experiment) -> None:
         self.corpus, self.data, self.seed = corpus, experiment.data, experiment.training.seed
         self.captions = corpus.split("train")
-        self.image_of = shuffled_pairs(len(self.captions), self.seed) if self.data.shuffle_pairs else None
-        image_ids = sorted({corpus.captions[index].image_id for index in self.captions})
-        self.number_of_image = {image_id: number for number, image_id in enumerate(image_ids)}
+        shown = {corpus.captions[index].image_id: index for index in self.captions}
+        self.number_of_image = {image_id: number for number, image_id in enumerate(sorted(shown))}
+        self.shown = [shown[image_id] for image_id in sorted(shown)]  # a caption index for each image number
+        if self.data.shuffle_pairs:
+            self.shown = [self.shown[number] for number in shuffled_pairs(len(shown), self.seed)]
 
     @property
     def lengths(self) -> list[int]:
@@ -45,7 +47,7 @@ class PairDataset(Dataset[Any]):
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
         position, epoch = place
         index = self.captions[position]
-        shown = self.captions[self.image_of[position]] if self.image_of is not None else index
+        shown = self.shown[self.number_of_image[self.corpus.captions[index].image_id]]
         key = f"{self.seed}/{epoch}/{self.corpus.captions[index].utterance_id}"
         view = random_view(decoded(self.corpus, shown), self.data.crop_size, self.data.flip_probability, key)
         return (
@@ -129,7 +131,7 @@ def training_loader(
 
 
 def shuffled_pairs(count: int, seed: int) -> np.ndarray:
-    """A seeded permutation [count] without a fixed point: the wrong image of each caption, for a control run."""
+    """A seeded permutation [count] without a fixed point: a wrong image for each image, for a control run."""
     order = np.random.default_rng([seed, count]).permutation(count)
     wrong = np.empty(count, dtype=np.int64)
     wrong[order] = np.roll(order, 1)
