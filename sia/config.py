@@ -87,7 +87,7 @@ class Training(Section):
 
 
 class Stage(Section):
-    """One training run of the chain; each but the first starts from the best checkpoint so far (section 5.2)."""
+    """One link of the chain; each but the first starts from the best checkpoint of the one before (section 5.2)."""
 
     epochs: Positive = 127
     lr_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="share of optimizer.learning_rate it starts at")
@@ -95,7 +95,7 @@ class Stage(Section):
     first_cycle_epochs: Positive = Field(1, description="calwr: length of the first cycle")
     multiplier: Positive = Field(2, description="calwr: each cycle is so many times as long as the one before")
     keep_moments: bool = Field(False, description="go on with Adam's moments of the checkpoint it starts from")
-    start_from: str | None = Field(None, description="best (default), last or epoch=N of what the run has trained")
+    start_from: str | None = Field(None, description="best (default), last or epoch=N of the stage before")
 
 
 class Runtime(Section):

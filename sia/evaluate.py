@@ -11,9 +11,9 @@ from sia.config import Data
 from sia.data.images import CUSTOMARY_MEAN, CUSTOMARY_STD, normalise
 from sia.data.loader import ImageDataset, SpeechDataset, pad
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks
 from sia.models import DualEncoder
 from sia.recall import recall_report
-from sia.training.distributed import Ranks
 
 
 class Embedder:

@@ -24,8 +24,9 @@ FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_f
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
     {"errors", "atomic", "config", "lock", "run_folder", "flatten", "progress", "command", "parameter_counts"},
-    {"losses", "recall", "schedules", "models", "data", "tracking"},
-    {"training", "evaluate"},
+    {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
+    {"evaluate"},
+    {"training"},
     {"cluster"},
     {"report", "sweep"},
 ]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sia.data.images import pixels, read_image
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks
 from sia.evaluate import Embedder, fixed_sample, recalls
 from sia.models import DualEncoder
 from sia.recall import recall_report
-from sia.training.distributed import Ranks
 
 torch.set_num_threads(1)
 

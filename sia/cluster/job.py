@@ -17,6 +17,8 @@ from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
 
+SECONDS_FOR_THE_CAUSE = 3.0
+
 
 @dataclass(frozen=True)
 class Place:
@@ -74,7 +76,7 @@ class TrainStage:
 
         A run that another job is training is left to it. An error is recorded in failed.json.
         """
-        from sia.training.distributed import JobNotNeeded, call_off
+        from sia.distributed import JobNotNeeded, call_off
 
         try:
             with self._lock(place):
@@ -103,17 +105,17 @@ class TrainStage:
 
     def _record_failure(self, place: Place, error: Exception) -> None:
         failed = self.run.stage(self.number).failed
+        if is_lost_connection(error):
+            # The error of the rank that left first is the cause; this one follows from it.
+            time.sleep(SECONDS_FOR_THE_CAUSE)
         if failed.exists():
-            # The first rank's error is the cause; those of the others follow from it.
             return
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        line = " ".join(str(error).split())
-        record(failed, error=f"{kind}{line}", rank=place.rank, job_id=place.job_id, time=time.time())
+        record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
 
     def _train(self, place: Place) -> int | None:
         import torch
 
-        from sia.training.distributed import joined_ranks
+        from sia.distributed import joined_ranks
         from sia.training.finish import finish_run
         from sia.training.fit import train_stage
         from sia.training.preemption import PreemptionFlag
@@ -134,3 +136,17 @@ class TrainStage:
                 finish_run(run, ranks)
             ranks.barrier()
         return None if finished else flag.received
+
+
+def in_one_line(error: Exception) -> str:
+    """What failed.json says of an error: a user's fault as it is, any other with its kind."""
+    line = " ".join(str(error).split())
+    if is_lost_connection(error):
+        return f"another rank ended without a word (killed, perhaps for memory? see the logs of all ranks): {line}"
+    return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a collective operation failed because another rank had left."""
+    text = str(error).lower()
+    return "closed by peer" in text or "connection reset" in text

@@ -14,7 +14,7 @@ from sia.config import Experiment
 from sia.data.prepared import PreparedCorpus
 
 if TYPE_CHECKING:
-    from sia.training.distributed import Ranks
+    from sia.distributed import Ranks
     from sia.training.fit import Trainer
 
 STEPS = 2
@@ -66,7 +66,7 @@ class Rehearse:
     def rehearse(self, place: Place) -> None:
         import torch
 
-        from sia.training.distributed import joined_ranks
+        from sia.distributed import joined_ranks
 
         torch.set_num_threads(self.threads)
         meeting_place = Path(self.folder) / f"rendezvous-{place.job_id}-{place.life}.json"

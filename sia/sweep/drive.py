@@ -57,11 +57,15 @@ def _drive(sweep: Sweep) -> dict[str, str]:
     thread.start()
     try:
         with SweepDisplay(sweep.runs):
-            return _schedule(sweep)
-    finally:
-        thread.stop()
-        if mirror.trouble:
-            print(f"MLflow: {mirror.trouble}; nothing is lost, the next submit mirrors it", file=sys.stderr)
+            errors = _schedule(sweep)
+    except KeyboardInterrupt:
+        # Who presses Ctrl-C does not want to wait for a store that is slow.
+        thread.abandon()
+        raise
+    thread.stop()
+    if mirror.trouble:
+        print(f"MLflow: {mirror.trouble}; nothing is lost, the next submit mirrors it", file=sys.stderr)
+    return errors
 
 
 def _schedule(sweep: Sweep) -> dict[str, str]:

@@ -25,6 +25,10 @@ class MirrorThread:
     def start(self) -> None:
         self._thread.start()
 
+    def abandon(self) -> None:
+        """End the thread without waiting: a later mirror makes up for what this one leaves out."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """End the thread and sync once more, so that the last rows are in."""
         self._stopping.set()

@@ -3,12 +3,12 @@
 from typing import Any
 
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks
 from sia.evaluate import Embedder, fixed_sample, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.distributed import Ranks
 from sia.training.fit import check_corpus
 
 

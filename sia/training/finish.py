@@ -7,13 +7,13 @@ import torch
 
 from sia.atomic import read_json, write_json_lines
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks
 from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.distributed import Ranks
 
 
 def finish_run(run: RunFolder, ranks: Ranks) -> None:

@@ -16,6 +16,7 @@ from sia.data.loader import Batch, PairDataset, training_loader
 from sia.data.manifest import SPLITS
 from sia.data.prepared import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
+from sia.distributed import Ranks, gather_with_gradient
 from sia.errors import UserError
 from sia.evaluate import Embedder, fixed_sample, pixel_statistics, recalls
 from sia.losses import hinge
@@ -24,7 +25,6 @@ from sia.progress import tracked
 from sia.run_folder import RunFolder, StageFolder
 from sia.schedules import Schedule, calr, calwr
 from sia.training.checkpoint import Progress, TrainingState
-from sia.training.distributed import Ranks, gather_with_gradient
 from sia.training.preemption import PreemptionFlag
 from sia.training.record import Recorder, read_stage_plan
 

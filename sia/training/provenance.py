@@ -8,8 +8,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sia.distributed import Ranks
 from sia.run_folder import RunFolder
-from sia.training.distributed import Ranks
 
 PACKAGES = ("sia", "torch", "torchaudio", "torchvision", "submitit", "ray", "mlflow", "h5py", "numpy")
 

@@ -8,11 +8,11 @@ import tiny_corpus
 
 from sia.atomic import read_json
 from sia.config import Stage
+from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
 from sia.tracking.metrics_log import read_rows
-from sia.training.distributed import Ranks
 from sia.training.evaluation import evaluate_run
 from sia.training.finish import finish_run
 

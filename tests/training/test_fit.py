@@ -12,12 +12,12 @@ from stages import EPOCHS, STEPS, experiment, first_batch
 
 from sia.config import Stage
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
-from sia.training.distributed import Ranks
 from sia.training.fit import build_trainer
 
 

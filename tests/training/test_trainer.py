@@ -13,9 +13,9 @@ from stages import experiment, first_batch
 from sia.config import Stage
 from sia.data.loader import training_loader
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.losses import hinge
-from sia.training.distributed import Ranks
 from sia.training.fit import Trainer, batch_loss, build_trainer
 
 

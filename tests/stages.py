@@ -8,10 +8,10 @@ import torch
 
 from sia.config import Experiment, Stage
 from sia.data.loader import Batch, training_loader
+from sia.distributed import Ranks
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
 from sia.tracking.metrics_log import read_rows
-from sia.training.distributed import Ranks
 from sia.training.fit import Trainer, train_stage
 from sia.training.preemption import PreemptionFlag
 

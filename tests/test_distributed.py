@@ -13,10 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from sia.config import Experiment, Stage
 from sia.data.loader import training_loader
 from sia.data.prepared import PreparedCorpus
+from sia.distributed import Ranks, joined_ranks
 from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
-from sia.training.distributed import Ranks, joined_ranks
 from sia.training.fit import batch_loss, build_trainer, train_stage
 from sia.training.preemption import PreemptionFlag
 
