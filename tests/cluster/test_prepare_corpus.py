@@ -1,0 +1,68 @@
+"""A corpus prepared by processes on this machine and by a job array on Slurm is the same corpus."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny_corpus
+from desk import Desk, wait_until
+
+from sia.cluster.prepare import write_shards
+from sia.cluster.profile import Profile
+from sia.data.prepare import finish
+from sia.data.prepared import shard_path
+
+SHARDS = 3
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("raw")
+    tiny_corpus.write_corpus(root, kinds=3)
+    return root
+
+
+@pytest.mark.slow
+def test_processes_write_every_shard(raw: Path, tmp_path: Path) -> None:
+    tiny_corpus.begin(raw, tmp_path / "out", SHARDS)
+    assert sorted(write_shards(tmp_path / "out", SHARDS, "local", Profile())) == list(range(SHARDS))
+    assert finish(tmp_path / "out")["num_captions"]["train"] == 18
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_job_array_writes_the_same_corpus(raw: Path, tmp_path: Path) -> None:
+    here = tiny_corpus.prepare(raw, tmp_path / "here", SHARDS)
+    tiny_corpus.begin(raw, tmp_path / "there", SHARDS)
+    profile = Profile(partition="dev", timeout_min=10)
+    assert sorted(write_shards(tmp_path / "there", SHARDS, "slurm", profile)) == list(range(SHARDS))
+    assert finish(tmp_path / "there")["identity"] == here.identity
+
+
+@pytest.mark.slow
+def test_the_command_resumes_after_a_kill(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    arguments = ("prepare.py", "--corpus", "scenes", "--out", "scenes", "--image-short-side", 72, "--limit", 60)
+    started = desk.start(*arguments)
+    blocks = tmp_path / "scenes" / "raw"
+    wait_until(lambda: list(blocks.glob("block-*")), 60, "a block of scenes is made")
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    assert not (tmp_path / "scenes" / "corpus.json").exists()
+    made = {path: path.stat().st_mtime_ns for path in blocks.glob("block-*")}
+    done = desk.run(*arguments, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "captions of" in done.stdout
+    assert shard_path(tmp_path / "scenes", 0).exists()
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_a_missing_root_is_one_line(tmp_path: Path) -> None:
+    done: subprocess.CompletedProcess[str] = Desk(tmp_path).run(
+        "prepare.py", "--corpus", "stamps", "--root", tmp_path / "nowhere", "--out", tmp_path / "out"
+    )
+    assert done.returncode == 1
+    assert str(tmp_path / "nowhere") in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,68 @@
+"""The main command on the embedded corpus, as `make sweep` runs it, with one epoch a stage."""
+
+from pathlib import Path
+
+import pytest
+import small_scenes
+from desk import REPOSITORY, Desk, assert_every_epoch_once, mlflow_history, test_rows
+
+from sia.atomic import read_json
+from sia.parameter_counts import speech_parameters
+
+pytestmark = pytest.mark.slow
+STAGES = "stages=[{epochs: 1, schedule: calr}, {epochs: 1, schedule: calr, lr_scale: 0.5}]"
+PAIRS = ["DG4A64", "DG4A32", "DG3A32", "DG2A64", "DG2A32"]
+RECALLS = [
+    f"{split}/{direction}/R_at_{cutoff}"
+    for split in ("validation", "test")
+    for direction in ("speech_to_image", "image_to_speech")
+    for cutoff in (1, 5, 10)
+]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
+    """The folder that the sweep was run in, and what it printed."""
+    desk = Desk(tmp_path_factory.mktemp("miniature"))
+    corpus = small_scenes.prepare(desk.folder / "scenes")
+    grid = REPOSITORY / "sweeps" / "size.yaml"
+    overrides = ("--set", f"data.folder={corpus}", "--set", STAGES)
+    done = desk.run("submit.py", "--grid", grid, "--miniature", "--cluster", "local", *overrides, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return desk, done.stdout
+
+
+def test_every_pair_is_in_the_table(swept: tuple[Desk, str]) -> None:
+    desk, printed = swept
+    runs = desk.runs("size-miniature")
+    assert sorted(run.experiment().model.pair_name for run in runs) == sorted(PAIRS)
+    for run in runs:
+        assert f"{speech_parameters(run.experiment().model):,}" in printed
+        assert run.name in printed
+
+
+def test_every_run_went_through_both_stages_and_was_tested_once(swept: tuple[Desk, str]) -> None:
+    for run in swept[0].runs("size-miniature"):
+        assert_every_epoch_once(run, 2)
+        assert (read_json(run.stage(2).plan) or {})["start_epoch"] == 1
+        assert len(test_rows(run)) == 1
+        finished = read_json(run.finished) or {}
+        assert finished["world_size"] == 2
+        assert finished["num_test_images"] == 40
+
+
+def test_mlflow_holds_every_run_with_its_recalls(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    history = mlflow_history(desk.uri, "size-miniature")
+    for run in desk.runs("size-miniature"):
+        assert set(RECALLS) <= history[run.name].keys()
+        assert history[run.name]["validation/speech_to_image/R_at_10"] == [1, 2]
+        assert history[f"{run.name}/2"]["train/loss"] == [2]
+
+
+def test_the_end_says_where_the_report_is(swept: tuple[Desk, str]) -> None:
+    _, printed = swept
+    (line,) = [line for line in printed.splitlines() if line.startswith("report:")]
+    report = Path(line.removeprefix("report:").strip()).read_text()
+    assert all(pair in report for pair in PAIRS)
+    assert "mlflow ui" in printed
