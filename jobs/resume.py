@@ -12,12 +12,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--from", dest="start", metavar="best|last|epoch=N", help="start a warm restart from there")
     parser.add_argument("--epochs", type=int, help="length of the warm restart")
-    parser.add_argument("--lr-scale", type=float, default=0.5, help="its share of the run's initial rate")
+    parser.add_argument("--lr-scale", type=float, help="its share of the run's initial rate (default: 0.5)")
     parser.add_argument("--cluster", choices=("auto", "local", "slurm", "debug"), default="auto")
     parser.add_argument("--profile", type=Path, help="resources of the job (slurm/NAME.yaml)")
     arguments = parser.parse_args()
     if (arguments.start is None) != (arguments.epochs is None):
         parser.error("--from and --epochs go together: a warm restart needs a checkpoint and a length")
+    if arguments.lr_scale is not None and arguments.start is None:
+        parser.error("--lr-scale belongs to a warm restart: give --from and --epochs too")
     return arguments
 
 
@@ -29,12 +31,12 @@ def main() -> int:
     from sia.sweep.chain import add_restart
     from sia.sweep.command import submit_sweep
     from sia.sweep.drive import Sweep
-    from sia.sweep.launch import choose_launch
+    from sia.sweep.launch import former_launch
 
     run = find_run(arguments.run)
-    launch = choose_launch(arguments.cluster, arguments.profile, None)
+    launch = former_launch(run, arguments.cluster, arguments.profile)
     if arguments.start is not None:
-        number = add_restart(run, arguments.start, arguments.epochs, arguments.lr_scale)
+        number = add_restart(run, arguments.start, arguments.epochs, arguments.lr_scale or 0.5)
         print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
     sweep = Sweep(run.study, [run], launch, "none")
     return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))

@@ -53,13 +53,15 @@ def main() -> int:
         console.print(rehearsal_table(results))
         return 0
     from sia.sweep.command import submit_sweep
-    from sia.sweep.corpora import provide_corpora
+    from sia.sweep.corpora import check_fit, provide_corpora
     from sia.sweep.drive import Sweep
 
     concurrency = arguments.max_concurrent or default_concurrency(launch)
     works_now = f"python jobs/submit.py --grid {arguments.grid} --miniature" if grid.has_miniature else ""
     provide_corpora([point.experiment for point in grid.points], works_now)
-    sweep = Sweep(grid.study, [point.create() for point in grid.points], launch, arguments.scheduler, concurrency)
+    check_fit([point.experiment for point in grid.points], launch)
+    runs = [point.run for point in grid.points]
+    sweep = Sweep(grid.study, runs, launch, arguments.scheduler, concurrency, create=grid.create)
     return submit_sweep(sweep, console)
 
 

@@ -22,8 +22,9 @@ def main() -> int:
     from rich.console import Console
 
     from sia.config import load_experiment, parse_override
+    from sia.run_folder import check_study_name
     from sia.sweep.command import submit_sweep
-    from sia.sweep.corpora import provide_corpora
+    from sia.sweep.corpora import check_fit, provide_corpora
     from sia.sweep.drive import Sweep
     from sia.sweep.grid import GridPoint
     from sia.sweep.launch import choose_launch
@@ -32,7 +33,9 @@ def main() -> int:
     experiment = load_experiment(arguments.config, overrides)
     launch = choose_launch(arguments.cluster, arguments.profile, None)
     provide_corpora([experiment])
-    sweep = Sweep(arguments.study, [GridPoint(arguments.study, experiment).create()], launch, "none")
+    check_fit([experiment], launch)
+    point = GridPoint(check_study_name(arguments.study), experiment)
+    sweep = Sweep(point.study, [point.run], launch, "none", create=point.create)
     return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))
 
 

@@ -7,16 +7,23 @@ from sia.errors import UserError
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with its status; a UserError becomes one line on stderr (2: usage, 1: the rest)."""
+    """Call `main` and exit with its status; a UserError becomes one line on stderr (2: usage, 1: the rest).
+
+    So does a file that cannot be read or written.
+    """
     try:
         sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe such as `| head` has gone; there is nobody to tell.
+            sys.stderr.close()
+            sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; give a folder that can be written", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe such as `| head` has gone; there is nobody to tell.
-        sys.stderr.close()
-        sys.exit(0)

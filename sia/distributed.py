@@ -31,7 +31,7 @@ class Ranks:
     @classmethod
     def alone(cls, local_rank: int = 0) -> "Ranks":
         """One process, on its GPU where there is one."""
-        return cls(device=torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu"))
+        return cls(device=device_of(local_rank, torch.cuda.device_count()))
 
     @property
     def is_first(self) -> bool:
@@ -85,6 +85,20 @@ def call_off(meeting_place: Path, reason: str) -> None:
     write_json(meeting_place, {"leave": reason})
 
 
+def device_of(local_rank: int, num_gpus: int) -> torch.device:
+    """The device of a rank, given the GPUs that it sees: all of its node's, or (bound by Slurm) its own alone.
+
+    Raises UserError where there are more ranks on a node than GPUs.
+    """
+    if num_gpus == 0:
+        return torch.device("cpu")
+    if num_gpus == 1:
+        return torch.device("cuda", 0)
+    if local_rank >= num_gpus:
+        raise UserError(f"rank {local_rank} of a node that has {num_gpus} GPUs; set tasks_per_node to gpus_per_node")
+    return torch.device("cuda", local_rank)
+
+
 def gather_with_gradient(rows: Tensor, world_size: int) -> Tensor:
     """This rank's embeddings [B, D] -> those of all ranks [G, D], in rank order.
 
@@ -130,11 +144,12 @@ def joined_ranks(rank: int, world_size: int, local_rank: int, meeting_place: Pat
     store = _meet(rank, world_size, meeting_place, "127.0.0.1" if one_host else socket.gethostname())
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    if rank == 0:
+        # All have met; a later job of the same number must not find it.
+        meeting_place.unlink(missing_ok=True)
     yield Ranks(rank, world_size, device)
     # Not after an error: the other ranks may wait in a collective operation, and this process ends anyway.
     dist.destroy_process_group()
-    if rank == 0:
-        meeting_place.unlink(missing_ok=True)
 
 
 def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.Store:

@@ -1,10 +1,12 @@
 """A lock with a heartbeat: one holder, who is known to be alive, on any file system that several hosts share."""
 
+import contextlib
 import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,10 +27,11 @@ class HeartbeatLock:
     """Held from `acquire` to `release`, its file's time renewed by a thread meanwhile.
 
     `who` is written into the lock. A holder of the same non-empty `job_id` is a former life of this job.
+    `on_lost` is called, in the thread, where another has taken the lock over after a stall of this process.
     """
 
-    def __init__(self, path: Path, **who: Any) -> None:
-        self.path = path
+    def __init__(self, path: Path, on_lost: Callable[[], None] | None = None, **who: Any) -> None:
+        self.path, self.on_lost = path, on_lost
         self.who = {**who, "host": socket.gethostname(), "pid": os.getpid(), "token": uuid4().hex}
         self._released = threading.Event()
 
@@ -84,13 +87,18 @@ class HeartbeatLock:
             return
         moved = holder_of(aside)
         if moved is not None and moved.get("token") != found.get("token"):
-            # A new holder came between the look and the rename: give it its lock back.
-            os.rename(aside, self.path)
-            return
+            # A new holder came between the look and the rename: give it its lock back, unless a third one came.
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
         aside.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
+            held = holder_of(self.path)
+            if held is not None and held.get("token") != self.who["token"]:
+                if self.on_lost is not None and not self._released.is_set():
+                    self.on_lost()
+                return
             try:
                 os.utime(self.path)
             except OSError:

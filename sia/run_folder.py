@@ -5,13 +5,14 @@ Who writes which file, and when, is the state machine of sia/cluster/README.md. 
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json, write_json, write_text
 from sia.config import Experiment, Stage, dump_experiment, load_experiment
-from sia.errors import UserError
+from sia.errors import UsageError, UserError
 
 
 def runs_root() -> Path:
@@ -136,11 +137,16 @@ class RunFolder:
 
     def create(self, experiment: Experiment) -> None:
         """Write the resolved experiment, once; an existing one is left as it is."""
-        self.jobs.mkdir(parents=True, exist_ok=True)
-        # submitit executes the pickles that lie there.
-        self.jobs.chmod(0o700)
+        private_folder(self.jobs)
         if not self.config.is_file():
             write_text(self.config, dump_experiment(experiment))
+
+
+def check_study_name(study: str) -> str:
+    """Raises UsageError for a name that is no plain folder name."""
+    if not re.fullmatch(r"\w[\w.-]*", study):
+        raise UsageError(f"study {study!r}: use letters, digits, '.', '-' and '_', beginning with a letter or digit")
+    return study
 
 
 def run_of(study: str, experiment: Experiment) -> RunFolder:
@@ -170,6 +176,12 @@ def find_run(name: str) -> RunFolder:
             f"{name}: {problem} under {runs_root()}; give the path of a run that `python jobs/status.py` lists"
         )
     return found[0]
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter: submitit executes the pickles that lie in those of its jobs."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
 
 
 def record(path: Path, **values: Any) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia.atomic import read_json
 from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
@@ -98,7 +99,7 @@ class TrainStage:
     def _lock(self, place: Place) -> AbstractContextManager[Any]:
         if place.rank != 0:
             return nullcontext()
-        return HeartbeatLock(self.run.lock, job_id=place.job_id, stage=self.number)
+        return HeartbeatLock(self.run.lock, on_lost=end_at_once, job_id=place.job_id, stage=self.number)
 
     def _meeting_place(self, place: Place) -> Path:
         return self.run.stage(self.number).rendezvous / f"{place.job_id}-{place.life}.json"
@@ -108,7 +109,7 @@ class TrainStage:
         if is_lost_connection(error):
             # The error of the rank that left first is the cause; this one follows from it.
             time.sleep(SECONDS_FOR_THE_CAUSE)
-        if failed.exists():
+        if (read_json(failed) or {}).get("job_id") == place.job_id != "":
             return
         record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
 
@@ -122,20 +123,24 @@ class TrainStage:
         from sia.training.provenance import record_provenance
 
         run = self.run
-        if place.rank == 0:
-            run.stage(self.number).failed.unlink(missing_ok=True)
         torch.set_num_threads(self.threads)
         flag = PreemptionFlag().install()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:
             if ranks.is_first:
                 record_provenance(run, self.number, place.job_id, ranks)
             done = run.stage(self.number).done
-            finished = done.exists() or train_stage(run, self.number, ranks, flag)
-            ranks.barrier()
+            # One rank's word counts for all: they may not see the same files at the same time.
+            finished = ranks.any(done.exists()) or train_stage(run, self.number, ranks, flag)
             if finished and self.number == len(run.planned_stages()):
                 finish_run(run, ranks)
-            ranks.barrier()
-        return None if finished else flag.received
+            received = int(ranks.largest(flag.received or 0))
+        return None if finished else received
+
+
+def end_at_once() -> None:
+    """Another job has taken the run over while this one was stalled: nothing more may be written."""
+    print("the lock was lost to another job; ending without saving", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def in_one_line(error: Exception) -> str:

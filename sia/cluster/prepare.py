@@ -14,6 +14,7 @@ from sia.cluster.state import is_in_queue
 from sia.data.prepare import finish, is_written, plan, write_shard
 from sia.errors import UserError
 from sia.progress import tracked
+from sia.run_folder import private_folder
 
 POLL_SECONDS = 1.0
 
@@ -74,6 +75,7 @@ def _on_this_machine(out: Path, missing: list[int]) -> Iterator[int]:
 def _on_slurm(out: Path, missing: list[int], profile: Profile) -> Iterator[int]:
     from submitit import SlurmExecutor
 
+    private_folder(out / "jobs")
     executor = SlurmExecutor(out / "jobs", max_num_timeout=1000)
     one_task = profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0})
     executor.update_parameters(**one_task.slurm_parameters(f"prepare {out.name}"))

@@ -1,5 +1,6 @@
 """A cluster profile (slurm/*.yaml): the resources of one job. It loads no torch."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,7 +61,8 @@ class Profile(Section):
             "signal_delay_s": min(SECONDS_TO_SAVE, self.timeout_min * 15),
             "setup": self.setup or None,
             # Without it a rank that failed leaves the others waiting until the time limit.
-            "srun_args": ["--kill-on-bad-exit=1"],
+            # From 22.05 to 23.02 srun does not take over sbatch's number of CPUs a task.
+            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"],
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
 
@@ -92,7 +94,18 @@ def slurm_answers() -> bool:
         return False
 
 
+def visible_gpus() -> list[int]:
+    """The GPUs of this machine that the user may take: $CUDA_VISIBLE_DEVICES, or all of them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
+    return [int(number) for number in chosen.split(",") if number.strip().isdigit()]
+
+
 def check_local(profile: Profile, source: str) -> None:
     """Raises UsageError for a profile that one machine cannot carry out."""
     if profile.nodes > 1:
         raise UsageError(f"{source}: nodes is {profile.nodes}, but --cluster local has one; set it to 1 or use slurm")
+    gpus = len(visible_gpus())
+    if profile.gpus_per_node > gpus:
+        raise UsageError(f"{source}: gpus_per_node is {profile.gpus_per_node}, but this machine has {gpus}; lower it")

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 from sia.atomic import read_json
 from sia.lock import holder_of, is_alive
 from sia.run_folder import RunFolder
+
+QUEUE_SECONDS = 10.0
+QUEUE_SECONDS_OF_THE_ABSENT = 1.0
 
 
 class State(str, Enum):
@@ -72,21 +76,39 @@ def current_stage(run: RunFolder) -> int:
 def is_in_queue(job: dict[str, Any]) -> bool:
     """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
     if job["cluster"] == "slurm":
-        return _slurm_knows(job["job_id"])
+        return QUEUE.knows(job["job_id"])
     if job["cluster"] == "local" and job["host"] == socket.gethostname():
         return _is_our_process(int(job["job_id"]), job["folder"])
     return False
 
 
-def _slurm_knows(job_id: str) -> bool:
-    command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%T"]
+@dataclass
+class Queue:
+    """The user's jobs as squeue lists them, asked for once in a while for all runs of this process together."""
+
+    asked: float = float("-inf")
+    jobs: frozenset[str] | None = None  # None: the queue did not answer
+
+    def knows(self, job_id: str) -> bool:
+        """Whether the job is queued or running; yes if nobody can tell."""
+        age = time.monotonic() - self.asked
+        absent = self.jobs is not None and job_id not in self.jobs
+        # A job that seems to be gone may have come after the question.
+        if age > QUEUE_SECONDS or (absent and age > QUEUE_SECONDS_OF_THE_ABSENT):
+            self.jobs, self.asked = _squeue(), time.monotonic()
+        return self.jobs is None or job_id in self.jobs
+
+
+QUEUE = Queue()
+
+
+def _squeue() -> frozenset[str] | None:
+    command = ["squeue", "--me", "--array", "--noheader", "--format", "%i"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (subprocess.TimeoutExpired, FileNotFoundError):
-        return True
-    if answer.returncode == 0:
-        return bool(answer.stdout.strip())
-    return "Invalid job id" not in answer.stderr
+        return None
+    return frozenset(answer.stdout.split()) if answer.returncode == 0 else None
 
 
 def _is_our_process(pid: int, folder: str) -> bool:

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from sia.cluster.job import TrainStage
-from sia.cluster.profile import Cluster, Profile
+from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.rehearsal import Rehearse
 from sia.errors import UserError
-from sia.run_folder import record
+from sia.run_folder import private_folder, record
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor
@@ -33,7 +33,7 @@ OURS = ("SLURM_CONF",)
 def submit(task: Task, cluster: Cluster, profile: Profile) -> None:
     """Hand the task to the cluster; its job record is there when this returns. Raises UserError with what it said."""
     task_json = json.dumps({"kind": type(task).__name__, "fields": asdict(task)})
-    task.jobs.mkdir(parents=True, exist_ok=True)
+    private_folder(task.jobs)
     log = task.jobs / "submit.log"
     with open(log, "w") as stream:
         status = subprocess.call(
@@ -59,7 +59,8 @@ def clean_environment(environment: dict[str, str], profile: Profile) -> dict[str
 def main(task_json: str, cluster: Cluster, profile_json: str) -> None:
     described = json.loads(task_json)
     task = TASKS[described["kind"]](**described["fields"])
-    job_id = _executor(task, cluster, Profile.model_validate_json(profile_json)).submit(task).job_id
+    profile = Profile.model_validate_json(profile_json)
+    job_id = _executor(task, cluster, profile).submit(task).job_id
     record(
         task.job_record,
         cluster=cluster,
@@ -67,6 +68,7 @@ def main(task_json: str, cluster: Cluster, profile_json: str) -> None:
         host=socket.gethostname(),
         folder=str(task.jobs),
         time=time.time(),
+        profile=profile.model_dump(mode="json"),
     )
 
 
@@ -81,6 +83,7 @@ def _executor(task: Task, cluster: Cluster, profile: Profile) -> "LocalExecutor 
     local.update_parameters(
         tasks_per_node=profile.tasks_per_node,
         gpus_per_node=profile.gpus_per_node,
+        visible_gpus=visible_gpus()[: profile.gpus_per_node],
         timeout_min=profile.timeout_min,
         setup=profile.setup or (),
     )

@@ -86,7 +86,7 @@ def read_captions(path: Path) -> list[SpokenCaption]:
     """Raises UserError that names the file and line of a record that is no caption."""
     known = {field.name for field in fields(SpokenCaption)}
     captions = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
             captions.append(SpokenCaption(**{key: value for key, value in json.loads(line).items() if key in known}))
         except (ValueError, TypeError, AttributeError) as error:

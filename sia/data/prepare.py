@@ -93,7 +93,7 @@ def finish(out: Path) -> dict[str, Any]:
     record = read_plan(out)
     captions, digests = [], []
     pixel_sums, frame_sums = np.zeros((3, 3)), np.zeros((3, MFCC_COEFFICIENTS))
-    dropped = _read_dropped((out / "plan" / "dropped.jsonl").read_text().splitlines())
+    dropped = _read_dropped((out / "plan" / "dropped.jsonl").read_text(encoding="utf-8").split("\n")[:-1])
     for number in range(record["num_shards"]):
         shard = ShardReader(shard_path(out, number))
         captions += list(_placed(shard, number))

@@ -56,7 +56,7 @@ class PreparedCorpus:
     def open(cls, folder: Path) -> "PreparedCorpus":
         """Raises UserError that names the folder and the command that fills it."""
         description = read_description(folder)
-        lines = (folder / "captions.jsonl").read_text().splitlines()
+        lines = (folder / "captions.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
         return cls(folder, description, [PlacedCaption(**json.loads(line)) for line in lines])
 
     @property

@@ -39,8 +39,11 @@ class SpeechEncoder(nn.Module):
         return unit(self.attention(states, valid_steps(num_steps, states)))
 
     def _packed(self, steps: Tensor, num_steps: Tensor) -> Tensor:
-        packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
+        # Autocast would run the GRU in float16 whatever it is asked for, and float16 needs a scaled loss.
+        with torch.autocast(steps.device.type, enabled=False):
+            steps = steps.to(torch.promote_types(steps.dtype, torch.float32))
+            packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
 
     def _turned(self, steps: Tensor, num_steps: Tensor) -> Tensor:
         """The same states without packing, which on a CPU takes four times as long.

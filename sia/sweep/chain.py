@@ -1,5 +1,6 @@
 """A trial's chain of stages: plan the next one, submit it, follow it, and so on until the run is finished."""
 
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -56,11 +57,15 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
 def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     """Plan the stage where that is not done yet, and submit it; on `debug`, train it here and now."""
     plan_stage(run, number)
+    # What an earlier job of the stage left: why it failed, where its ranks met.
+    run.stage(number).failed.unlink(missing_ok=True)
+    shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
     task = TrainStage(str(run.path), number, launch.profile.cpus_per_task)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
         record(run.stage(number).job, cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
-        task.train(Place())
+        if task.train(Place()) is not None:
+            raise KeyboardInterrupt
     else:
         submit(task, launch.cluster, launch.profile)
 
@@ -86,9 +91,10 @@ def add_restart(run: RunFolder, wanted: str, epochs: int, lr_scale: float) -> in
     planned = run.planned_stages()
     values = {"epochs": epochs, "lr_scale": lr_scale, "schedule": "calr", "start_from": wanted}
     settings: Stage = validate(Stage, values, "jobs/resume.py")
-    _write_plan(run, len(planned) + 1, settings, planned, choose_checkpoint(run, wanted))
-    # Not before the plan is there: a run is finished or has a stage to come, whenever somebody looks.
+    chosen = choose_checkpoint(run, wanted)
+    # First, so that a death in between leaves a run whose last stage is measured again, not a stage nobody trains.
     run.finished.unlink()
+    _write_plan(run, len(planned) + 1, settings, planned, chosen)
     return len(planned) + 1
 
 

@@ -7,6 +7,8 @@ from sia.cluster.prepare import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
 from sia.data.prepared import MissingCorpus, read_description
+from sia.errors import UserError
+from sia.sweep.launch import Launch
 
 EMBEDDED = "scenes"
 
@@ -23,12 +25,31 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
     """
     advice = f"\nwithout it, this works now: {works_now}" if works_now else ""
     for experiment in experiments:
-        if experiment.data.corpus == EMBEDDED and not (experiment.data.path / "corpus.json").exists():
+        data = experiment.data
+        # A folder that was named is somebody's own: it is not made here.
+        if data.corpus == EMBEDDED and not data.folder and not (data.path / "corpus.json").exists():
             _make_embedded(experiment)
         try:
             read_description(experiment.data.path)
         except MissingCorpus as error:
             raise MissingCorpus(f"{error}{advice}") from None
+
+
+def check_fit(experiments: list[Experiment], launch: Launch) -> None:
+    """Raises UserError for what would fail in the job, perhaps days later: a batch or an image size that cannot be."""
+    for experiment in experiments:
+        data, batch, ranks = experiment.data, experiment.training.batch_size, launch.profile.world_size
+        description = read_description(data.path)
+        captions, side = description["num_captions"].get("train", 0), description["short_side"]
+        if batch % ranks:
+            raise UserError(f"training.batch_size {batch} is no multiple of the {ranks} ranks; choose one")
+        if batch > captions:
+            raise UserError(f"training.batch_size {batch} exceeds the {captions} training captions; lower it")
+        if side != data.short_side:
+            raise UserError(
+                f"{data.path}: images were prepared with a short side of {side}, data.short_side is {data.short_side}; "
+                f"set data.short_side={side} or prepare the corpus again"
+            )
 
 
 def _make_embedded(experiment: Experiment) -> None:

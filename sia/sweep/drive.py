@@ -24,10 +24,11 @@ class Sweep:
     """A study and how it is carried out."""
 
     study: str
-    runs: list[RunFolder]  # created
+    runs: list[RunFolder]
     launch: Launch
     scheduler: Scheduler = "tune"
     max_concurrent: int = 1
+    create: Callable[[], object] = lambda: None  # makes the run folders, once the study is this driver's
 
 
 def drive(sweep: Sweep) -> dict[str, str]:
@@ -40,8 +41,11 @@ def drive(sweep: Sweep) -> dict[str, str]:
     try:
         lock.acquire()
     except LockHeld as error:
-        raise UserError(f"study {sweep.study} is already driven ({error}); wait for it or end that process") from None
+        raise UserError(
+            f"study {sweep.study} is already driven ({error}); wait for it, end that process, or use another study"
+        ) from None
     try:
+        sweep.create()
         return _drive(sweep)
     finally:
         lock.release()
@@ -88,6 +92,8 @@ def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
             follow_run(run, sweep.launch, lambda row: None)
         except StageFailed as error:
             errors[run.name] = str(error)
+        except Exception as error:
+            errors[run.name] = f"{type(error).__name__}: {error}; submit again to go on"
 
     if sweep.launch.cluster == "debug":
         # In this thread, so that a debugger stops there and signals arrive.

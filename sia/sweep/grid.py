@@ -29,13 +29,13 @@ class GridFile(Section):
     key.
     """
 
-    study: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    study: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None = None
     experiment: Overrides = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     exclude: list[Overrides] = []
     where: list[Where] = []
     stages: list[Overrides] | None = None
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None
     profile: str | None = None
     miniature: dict[str, Any] | None = None
 
@@ -64,6 +64,11 @@ class Grid:
     profile: Path | None
     has_miniature: bool
 
+    def create(self) -> None:
+        """Make the run folders that are not there yet."""
+        for point in self.points:
+            point.create()
+
 
 def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] | None = None) -> Grid:
     """The points of a grid file, `overrides` laid over each.
@@ -75,11 +80,12 @@ def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] 
     chosen = _points(file, str(path))
     experiments: dict[str, GridPoint] = {}
     for values in chosen:
-        for seed in file.seeds:
+        for seed in file.seeds or (None,):
             experiment = _resolve(file, values, seed, overrides or {}, str(path))
             point = GridPoint(study, experiment)
             if experiments.setdefault(experiment.signature, point) is not point:
-                raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); drop one")
+                cause = "--set gives a key of `grid:` or `seeds:` one value; leave it out" if overrides else "drop one"
+                raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); {cause}")
     profile = path.parent.parent / file.profile if file.profile else None
     return Grid(study, list(experiments.values()), profile, file.miniature is not None)
 
@@ -118,10 +124,15 @@ def _matches(values: Overrides, filters: Overrides) -> bool:
     return all(values[key] == wanted for key, wanted in filters.items())
 
 
-def _resolve(file: GridFile, values: Overrides, seed: int, overrides: Mapping[str, Any], source: str) -> Experiment:
+def _resolve(
+    file: GridFile, values: Overrides, seed: int | None, overrides: Mapping[str, Any], source: str
+) -> Experiment:
     layers: list[Mapping[str, Any]] = [file.experiment]
     if file.stages is not None:
         layers.append({"stages": file.stages})
     layers.append(values)
     layers += [where.set for where in file.where if _matches(values, where.match)]
-    return resolve(*layers, {"training.seed": seed}, overrides, source=source)
+    if seed is not None:
+        layers.append({"training.seed": seed})
+    without = resolve(*layers, source=source)
+    return resolve(*layers, overrides, source="--set") if overrides else without

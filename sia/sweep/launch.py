@@ -3,8 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile
+from sia.atomic import read_json
+from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile, visible_gpus
+from sia.config import validate
+from sia.run_folder import RunFolder
 
 SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
 
@@ -26,7 +30,7 @@ def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None) -> La
     if profile is None and cluster == "slurm":
         profile = of_grid
     if profile is None:
-        return Launch(cluster, Profile() if cluster == "debug" else local_profile())
+        return Launch(cluster, local_profile() if cluster == "local" else Profile())
     chosen = load_profile(profile)
     if cluster == "local":
         check_local(chosen, str(profile))
@@ -35,7 +39,7 @@ def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None) -> La
 
 def local_profile() -> Profile:
     """A rank a GPU; without one, two ranks that share the cores."""
-    gpus, cores = len(list(Path("/dev").glob("nvidia[0-9]*"))), os.cpu_count() or 1
+    gpus, cores = len(visible_gpus()), os.cpu_count() or 1
     ranks = gpus or min(2, cores)
     return Profile(
         tasks_per_node=ranks,
@@ -44,6 +48,21 @@ def local_profile() -> Profile:
         # submitit's local jobs have a time limit too; a machine of one's own has no queue to be fair to.
         timeout_min=60 * 24 * 365,
     )
+
+
+def former_launch(run: RunFolder, wanted: str, profile: Path | None) -> Launch:
+    """How a run goes on: as its last job was submitted, unless a flag says otherwise."""
+    job = last_job(run)
+    launch = choose_launch(wanted, profile, None)
+    if profile is None and job is not None and job["cluster"] == launch.cluster and "profile" in job:
+        return Launch(launch.cluster, validate(Profile, job["profile"], str(run.path)))
+    return launch
+
+
+def last_job(run: RunFolder) -> dict[str, Any] | None:
+    """The job record of the latest stage that has one."""
+    jobs = [read_json(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
+    return next((job for job in jobs if job is not None), None)
 
 
 def default_concurrency(launch: Launch) -> int:

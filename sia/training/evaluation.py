@@ -9,7 +9,7 @@ from sia.models import DualEncoder
 from sia.run_folder import RunFolder
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.fit import check_corpus
+from sia.training.fit import check_corpus, uses_bf16
 
 
 def evaluate_run(run: RunFolder, checkpoint: str, split: str, sample: int | None = None) -> dict[str, Any]:
@@ -28,7 +28,9 @@ def evaluate_run(run: RunFolder, checkpoint: str, split: str, sample: int | None
     indices = corpus.split(split)
     if sample is not None:
         indices = fixed_sample(indices, sample, experiment.training.seed)
-    embedder = Embedder(model, corpus, experiment.data, ranks, experiment.runtime.evaluation_batch_size)
+    embedder = Embedder(
+        model, corpus, experiment.data, ranks, experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
+    )
     measures = recalls(embedder, {split: indices})
     return {
         "run": run.name,

@@ -14,6 +14,7 @@ from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
+from sia.training.fit import uses_bf16
 
 
 def finish_run(run: RunFolder, ranks: Ranks) -> None:
@@ -25,7 +26,9 @@ def finish_run(run: RunFolder, ranks: Ranks) -> None:
     corpus = PreparedCorpus.open(experiment.data.path)
     model = DualEncoder.from_config(experiment.model).to(ranks.device)
     load_weights(best.path, model, experiment.model)
-    embedder = Embedder(model, corpus, experiment.data, ranks, experiment.runtime.evaluation_batch_size)
+    embedder = Embedder(
+        model, corpus, experiment.data, ranks, experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
+    )
     test = corpus.split("test")
     measures = recalls(embedder, {"test": test})
     if not ranks.is_first:

@@ -25,7 +25,7 @@ from sia.progress import tracked
 from sia.run_folder import RunFolder, StageFolder
 from sia.schedules import Schedule, calr, calwr
 from sia.training.checkpoint import Progress, TrainingState
-from sia.training.preemption import PreemptionFlag
+from sia.training.preemption import PreemptionFlag, signals_blocked
 from sia.training.record import Recorder, read_stage_plan
 
 
@@ -105,7 +105,7 @@ def train_stage(run: RunFolder, number: int, ranks: Ranks, flag: PreemptionFlag)
     recorder.check_corpus(corpus)
     _restore(trainer, run.stage(number), run, plan.start_checkpoint)
     recorder.agree_with(trainer.state)
-    ranks.barrier()
+    _check_agreement(trainer, run)
     return _train_epochs(trainer, recorder, flag)
 
 
@@ -136,7 +136,7 @@ def build_trainer(
     state = TrainingState(model, optimizer, sampler, Progress(number), experiment.model)
     network = DistributedDataParallel(model) if ranks.world_size > 1 else model
     schedule = schedule_of(experiment, stage, len(sampler))
-    return Trainer(experiment, stage, corpus, ranks, state, network, schedule, _uses_bf16(experiment, ranks), dataset)
+    return Trainer(experiment, stage, corpus, ranks, state, network, schedule, uses_bf16(experiment, ranks), dataset)
 
 
 def batch_loss(speech: Tensor, image: Tensor, image_ids: Tensor, experiment: Experiment, ranks: Ranks) -> Tensor:
@@ -178,7 +178,9 @@ def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) ->
         label = f"stage {recorder.number}, epoch {epoch + 1} of {recorder.first_epoch + trainer.stage.epochs}"
         done = state.sampler.next_batch
         every = experiment.runtime.log_every_seconds if trainer.ranks.is_first else float("inf")
-        for batch in tracked(loader, label, len(state.sampler), every, done):
+        with signals_blocked():
+            batches = iter(loader)
+        for batch in tracked(batches, label, len(state.sampler), every, done):
             state.progress.loss_sum += trainer.step(batch)
             state.progress.step += 1
             state.sampler.next_batch += 1
@@ -215,6 +217,17 @@ def _restore(trainer: Trainer, stage: StageFolder, run: RunFolder, start_checkpo
         trainer.state.start_from(run.path / start_checkpoint, trainer.stage.keep_moments)
 
 
+def _check_agreement(trainer: Trainer, run: RunFolder) -> None:
+    """Raises UserError, on every rank, where the ranks restored different states: a file server may lag on one node."""
+    progress, sampler = trainer.state.progress, trainer.state.sampler
+    weights = sum(float(parameter.detach().double().abs().sum()) for parameter in trainer.state.model.parameters())
+    own = [progress.step, progress.epochs_done, sampler.epoch, sampler.next_batch, weights]
+    if len(trainer.ranks.gather(torch.tensor([own], dtype=torch.float64)).unique(dim=0)) > 1:
+        raise UserError(
+            f"{run.path}: the ranks found different checkpoints (a slow file server?); submit the run again"
+        )
+
+
 def _synchronised(model: DualEncoder, ranks: Ranks) -> DualEncoder:
     if ranks.device.type != "cuda":
         raise UserError("training.batch_norm sync needs GPUs: PyTorch has no such layer for the CPU; set it to local")
@@ -223,6 +236,8 @@ def _synchronised(model: DualEncoder, ranks: Ranks) -> DualEncoder:
     return converted
 
 
-def _uses_bf16(experiment: Experiment, ranks: Ranks) -> bool:
+def uses_bf16(experiment: Experiment, ranks: Ranks) -> bool:
+    """Whether to compute in bf16: where asked to, or on a GPU that has it, not one that emulates it."""
     wanted = experiment.training.precision
-    return wanted == "bf16" or (wanted == "auto" and ranks.device.type == "cuda" and torch.cuda.is_bf16_supported())
+    has_it = ranks.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return wanted == "bf16" or (wanted == "auto" and has_it)

@@ -1,9 +1,24 @@
 """A signal to a flag: the job is told to stop, and stops at the end of a step, with a checkpoint."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Processes started meanwhile never hear these signals; this one hears them afterwards.
+
+    Some clusters signal every process of a job: a loader's worker that died of it would make an error of a preemption.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class PreemptionFlag:

@@ -6,19 +6,19 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage
 
 from sia.atomic import write_json
 from sia.cluster.cancel import cancel_job
-from sia.cluster.state import State, current_stage, is_in_queue, look
+from sia.cluster.state import Queue, State, current_stage, is_in_queue, look
 from sia.config import Stage
 from sia.lock import STALE_SECONDS, HeartbeatLock
 from sia.run_folder import RunFolder
 
 CONTROLLER_IS_AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
-UNKNOWN_JOB = "slurm_load_jobs error: Invalid job id specified"
 
 
 @pytest.fixture
@@ -40,10 +40,12 @@ def local_job(run):
 def squeue(tmp_path, monkeypatch):
     """Puts an squeue into PATH that answers so."""
 
-    def answers(status: int, stdout: str = "", stderr: str = "") -> None:
+    monkeypatch.setattr("sia.cluster.state.QUEUE", Queue())
+
+    def answers(status: int, stdout: str = "", stderr: str = "", log: Path = Path("/dev/null")) -> None:
         fake = tmp_path / "bin" / "squeue"
         fake.parent.mkdir(exist_ok=True)
-        fake.write_text(f"#!/bin/sh\nprintf '{stdout}'\nprintf '{stderr}' >&2\nexit {status}\n")
+        fake.write_text(f"#!/bin/sh\necho x >> {log}\nprintf '{stdout}'\nprintf '{stderr}' >&2\nexit {status}\n")
         fake.chmod(0o755)
         monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
 
@@ -137,21 +139,30 @@ def test_pending_is_a_live_process_that_names_the_folder(run, local_job):
     assert (look(run).state, look(run).job_id) == (State.PENDING, local_job["job_id"])
 
 
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED"])
-def test_pending_is_a_job_that_squeue_lists(run, squeue, state):
-    squeue(0, stdout=f"{state}\\n")
+def test_pending_is_a_job_that_squeue_lists(run, squeue):
+    squeue(0, stdout="16\\n17\\n18_3\\n")
     submitted(run, SLURM_JOB)
     assert look(run).state == State.PENDING
+    assert is_in_queue({**SLURM_JOB, "job_id": "18_3"})
+
+
+def test_a_queue_is_asked_once_for_many_looks(run, squeue, tmp_path):
+    squeue(0, stdout="17\\n", log=tmp_path / "asked")
+    submitted(run, SLURM_JOB)
+    assert {look(run).state for _ in range(20)} == {State.PENDING}
+    assert len((tmp_path / "asked").read_text().split()) == 1
+
+
+def test_a_job_that_came_after_the_last_answer_is_asked_for_again(squeue, monkeypatch):
+    monkeypatch.setattr("sia.cluster.state.QUEUE_SECONDS_OF_THE_ABSENT", -1.0)
+    squeue(0, stdout="16\\n")
+    assert not is_in_queue(SLURM_JOB)
+    squeue(0, stdout="16\\n17\\n")
+    assert is_in_queue(SLURM_JOB)
 
 
 def test_a_job_that_squeue_has_no_line_for_is_lost(run, squeue):
     squeue(0)
-    submitted(run, SLURM_JOB)
-    assert look(run).state == State.LOST
-
-
-def test_a_job_that_squeue_has_forgotten_is_lost(run, squeue):
-    squeue(1, stderr=UNKNOWN_JOB)
     submitted(run, SLURM_JOB)
     assert look(run).state == State.LOST
 
@@ -164,6 +175,7 @@ def test_a_queue_that_cannot_be_asked_counts_as_a_yes(run, squeue):
 
 
 def test_a_host_without_squeue_counts_as_a_yes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("sia.cluster.state.QUEUE", Queue())
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert is_in_queue(SLURM_JOB)
 
