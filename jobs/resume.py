@@ -1,7 +1,6 @@
 """Go on with a run from its last checkpoint, or add a warm restart from a chosen one."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from sia import command
@@ -25,8 +24,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from rich.console import Console
-
     from sia.run_folder import find_run
     from sia.sweep.chain import add_restart
     from sia.sweep.command import submit_sweep
@@ -39,7 +36,7 @@ def main() -> int:
         number = add_restart(run, arguments.start, arguments.epochs, arguments.lr_scale or 0.5)
         print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
     sweep = Sweep(run.study, [run], launch, "none")
-    return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))
+    return submit_sweep(sweep, command.console())
 
 
 if __name__ == "__main__":

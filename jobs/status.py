@@ -1,7 +1,6 @@
 """List runs: their state, stage, epoch, job and best R@10."""
 
 import argparse
-import sys
 
 from sia import command
 
@@ -14,8 +13,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from rich.console import Console
-
     from sia.errors import UserError
     from sia.run_folder import runs_of, runs_root, studies
     from sia.sweep.watch import status_table
@@ -25,7 +22,7 @@ def main() -> None:
     if not tables:
         what = f"study {arguments.study!r}" if arguments.study else "run"
         raise UserError(f"{runs_root()}: no {what} there; it has {', '.join(studies()) or 'none'}")
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = command.console()
     for table in tables:
         console.print(table)
 

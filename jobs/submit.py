@@ -4,7 +4,6 @@ Submitting the same grid again leaves finished runs alone, attaches to running o
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from sia import command
@@ -26,8 +25,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from rich.console import Console
-
     from sia.config import parse_override
     from sia.errors import UsageError
     from sia.sweep.grid import load_grid
@@ -37,7 +34,7 @@ def main() -> int:
         raise UsageError(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
     grid = load_grid(arguments.grid, arguments.miniature, dict(parse_override(text) for text in arguments.set))
     launch = choose_launch(arguments.cluster, arguments.profile, grid.profile)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = command.console()
     if arguments.dry_run:
         from sia.sweep.plan_table import plan_table
 

@@ -1,7 +1,6 @@
 """Train one pair, through the same launcher, restarts and records as a sweep."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from sia import command
@@ -19,8 +18,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from rich.console import Console
-
     from sia.config import load_experiment, parse_override
     from sia.run_folder import check_study_name
     from sia.sweep.command import submit_sweep
@@ -36,7 +33,7 @@ def main() -> int:
     check_fit([experiment], launch)
     point = GridPoint(check_study_name(arguments.study), experiment)
     sweep = Sweep(point.study, [point.run], launch, "none", create=point.create)
-    return submit_sweep(sweep, Console(width=None if sys.stdout.isatty() else 160))
+    return submit_sweep(sweep, command.console())
 
 
 if __name__ == "__main__":

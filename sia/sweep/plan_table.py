@@ -1,5 +1,6 @@
 """What a sweep would do, before it does it: a row a grid point. It loads no torch and needs no corpus."""
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from sia.cluster.profile import Profile
@@ -17,14 +18,15 @@ ACTIONS = {
 
 
 def plan_table(study: str, points: list[GridPoint], profile: Profile) -> Table:
-    """Name, parameters of both branches, stages with epochs and rate, resources, signature, and what is done."""
-    table = Table(title=f"study {study}: {len(points)} runs")
+    """Name, parameters of both branches, stages with epochs and rate, signature, and what is done; resources on top."""
+    seeds = len({point.experiment.training.seed for point in points}) > 1
+    table = Table(title=f"study {study}: {count_of(points)}, each on {profile.describe()}", box=SIMPLE)
     table.add_column("pair", no_wrap=True)
-    table.add_column("speech parameters", justify="right")
-    table.add_column("image parameters", justify="right")
-    table.add_column("stages: epochs, schedule, rate")
-    table.add_column("seed", justify="right")
-    table.add_column("resources")
+    table.add_column("speech\nparameters", justify="right", no_wrap=True)
+    table.add_column("image\nparameters", justify="right", no_wrap=True)
+    table.add_column("stages:\nepochs, schedule, rate")
+    if seeds:
+        table.add_column("seed", justify="right", no_wrap=True)
     table.add_column("signature", no_wrap=True)
     table.add_column("action", no_wrap=True)
     for point in points:
@@ -34,12 +36,15 @@ def plan_table(study: str, points: list[GridPoint], profile: Profile) -> Table:
             f"{speech_parameters(model):,}",
             f"{image_parameters(model):,}",
             stages_text(point.experiment),
-            str(point.experiment.training.seed),
-            profile.describe(),
+            *([str(point.experiment.training.seed)] if seeds else []),
             point.experiment.signature,
             action(point),
         )
     return table
+
+
+def count_of(points: list[GridPoint]) -> str:
+    return "1 run" if len(points) == 1 else f"{len(points)} runs"
 
 
 def stages_text(experiment: Experiment) -> str:

@@ -4,6 +4,7 @@ import sys
 import threading
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.live import Live
 from rich.table import Table
 
@@ -13,6 +14,10 @@ from sia.tracking.metrics_log import Row, read_rows
 from sia.training.selection import SELECTED_BY, selection_value
 
 EVERY_SECONDS = 1.0
+HEADINGS = {
+    **{"run": "run", "state": "state", "stage": "stage", "epoch": "epoch", "job": "job"},
+    **{"s→i": "speech_to_image", "i→s": "image_to_speech", "best": "best"},
+}
 
 
 class SweepDisplay:
@@ -53,12 +58,18 @@ class SweepDisplay:
 
 
 def status_table(runs: list[RunFolder]) -> Table:
-    """A row a run: state, stage, epoch, job, the last and the best validation R@10."""
-    table = Table(title=runs[0].study if runs else None)
-    for heading in ("run", "state", "stage", "epoch", "job", "R@10 s→i", "R@10 i→s", "best R@10", "error"):
-        table.add_column(heading, overflow="fold")
-    for run in runs:
-        table.add_row(*status_cells(run).values())
+    """A row a run: state, stage, epoch, job, validation R@10 of the last epoch, the best mean of both directions."""
+    title = (
+        f"{runs[0].study}: validation R@10 of the last epoch, and the best mean of both directions" if runs else None
+    )
+    table = Table(title=title, box=SIMPLE)
+    rows = [status_cells(run) for run in runs]
+    for heading in HEADINGS:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[key] for key in HEADINGS.values()))
+    errors = [f"{row['run']}: {row['error']}" for row in rows if row["error"]]
+    table.caption = "\n".join(errors) or None
     return table
 
 
