@@ -13,11 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from sia.config import Experiment, Stage
 from sia.data.loader import training_loader
 from sia.data.prepared import PreparedCorpus
-from sia.distributed import Ranks, joined_ranks
+from sia.distributed import Ranks, device_of, joined_ranks
+from sia.errors import UserError
 from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
-from sia.training.fit import batch_loss, build_trainer, train_stage
+from sia.training.fit import batch_loss, build_trainer, check_agreement, train_stage
 from sia.training.preemption import PreemptionFlag
 
 pytestmark = pytest.mark.slow
@@ -96,6 +97,18 @@ def shared(ranks: Ranks) -> dict[str, Any]:
     }
 
 
+def disagreement(ranks: Ranks, corpus: Path, steps: int) -> str:
+    """What a rank hears that believes it has taken so many steps more than it has."""
+    settings = experiment(corpus)
+    trainer = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
+    trainer.state.progress.step += steps
+    try:
+        check_agreement(trainer, RunFolder(corpus))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def work(rank: int, folder: str, corpus: str, run: str) -> None:
     """All that a rank does in these tests."""
     torch.set_num_threads(1)
@@ -110,6 +123,7 @@ def work(rank: int, folder: str, corpus: str, run: str) -> None:
         flag = stages.RaisedAfter(4 if rank == 1 else 1000)
         results["ended"] = [train_stage(RunFolder(Path(run)), 1, ranks, flag)]
         results["ended"].append(train_stage(RunFolder(Path(run)), 1, ranks, PreemptionFlag()))
+        results["agreement"] = [disagreement(ranks, Path(corpus), by) for by in (0, ranks.rank)]
     torch.save(results, Path(folder) / f"{rank}.pt")
 
 
@@ -161,6 +175,23 @@ def test_ranks_embed_a_split_together(two_ranks: TwoRanks) -> None:
     for results in two_ranks.results:
         for kind, rows in alone.items():
             torch.testing.assert_close(results["embedded"][kind], rows, rtol=0, atol=1e-5)
+
+
+def test_ranks_that_restored_different_checkpoints_all_stop(two_ranks: TwoRanks) -> None:
+    for result in two_ranks.results:
+        same, other = result["agreement"]
+        assert same == ""
+        assert "different checkpoints" in other
+
+
+@pytest.mark.parametrize(("rank", "gpus", "device"), [(3, 0, "cpu"), (3, 1, "cuda:0"), (3, 4, "cuda:3")])
+def test_the_device_of_a_rank(rank: int, gpus: int, device: str) -> None:
+    assert str(device_of(rank, gpus)) == device
+
+
+def test_more_ranks_than_gpus_are_refused() -> None:
+    with pytest.raises(UserError, match="tasks_per_node"):
+        device_of(2, 2)
 
 
 def test_what_ranks_tell_each_other(two_ranks: TwoRanks) -> None:

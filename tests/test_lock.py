@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -159,6 +160,20 @@ def test_the_heartbeat_renews_the_files_time_until_release(path, monkeypatch):
     os.utime(path, (0, 0))
     time.sleep(0.3)
     assert path.stat().st_mtime == 0
+
+
+def test_who_lost_the_lock_in_a_stall_is_told_and_does_not_keep_the_new_one_alive(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
+    told = threading.Event()
+    stalled = HeartbeatLock(path, on_lost=told.set)
+    stalled.acquire()
+    path.write_text(json.dumps({"token": "another", "host": "elsewhere", "pid": 1}))
+    os.utime(path, (0, 0))
+    assert told.wait(5)
+    time.sleep(0.2)
+    assert path.stat().st_mtime == 0
+    stalled.release()
+    assert path.exists()
 
 
 def test_a_heartbeat_does_not_end_for_a_folder_that_is_away(path, monkeypatch):

@@ -105,7 +105,7 @@ def train_stage(run: RunFolder, number: int, ranks: Ranks, flag: PreemptionFlag)
     recorder.check_corpus(corpus)
     _restore(trainer, run.stage(number), run, plan.start_checkpoint)
     recorder.agree_with(trainer.state)
-    _check_agreement(trainer, run)
+    check_agreement(trainer, run)
     return _train_epochs(trainer, recorder, flag)
 
 
@@ -217,7 +217,7 @@ def _restore(trainer: Trainer, stage: StageFolder, run: RunFolder, start_checkpo
         trainer.state.start_from(run.path / start_checkpoint, trainer.stage.keep_moments)
 
 
-def _check_agreement(trainer: Trainer, run: RunFolder) -> None:
+def check_agreement(trainer: Trainer, run: RunFolder) -> None:
     """Raises UserError, on every rank, where the ranks restored different states: a file server may lag on one node."""
     progress, sampler = trainer.state.progress, trainer.state.sampler
     weights = sum(float(parameter.detach().double().abs().sum()) for parameter in trainer.state.model.parameters())

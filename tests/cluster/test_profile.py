@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 from desk import REPOSITORY
+from written_runs import begin_run, experiment
 
-from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile
+from sia.atomic import write_json
+from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile, visible_gpus
 from sia.errors import UsageError, UserError
-from sia.sweep.launch import choose_launch, default_concurrency
+from sia.sweep.launch import choose_launch, default_concurrency, former_launch, local_profile
 
 
 @pytest.fixture
@@ -99,6 +101,25 @@ def test_slurm_without_sinfo_is_refused_and_auto_takes_the_machine(without_slurm
         choose_cluster("slurm")
     assert choose_cluster("auto") == "local"
     assert choose_cluster("debug") == "debug"
+
+
+def test_gpus_of_a_local_job_are_those_the_user_may_take(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert visible_gpus() == [2, 3]
+    assert local_profile().gpus_per_node == local_profile().tasks_per_node == 2
+    with pytest.raises(UsageError, match="this machine has 2"):
+        check_local(Profile(gpus_per_node=4), "gpu.yaml")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_a_run_goes_on_with_the_resources_of_its_last_job(tmp_path, without_slurm):
+    run = begin_run(tmp_path / "runs", "size", experiment())
+    former = Profile(tasks_per_node=4, cpus_per_task=3)
+    job = {"cluster": "local", "job_id": "1", "profile": former.model_dump(mode="json")}
+    write_json(run.stage(1).job, job)
+    assert former_launch(run, "auto", None).profile == former
+    assert former_launch(run, "debug", None).profile == Profile()
 
 
 def test_a_sinfo_that_fails_is_no_slurm(tmp_path, monkeypatch):

@@ -108,6 +108,12 @@ def test_every_point_is_trained_with_every_seed(grid_of):
     assert len({point.run.path for point in grid.points}) == 6
 
 
+def test_a_seed_of_the_experiment_or_the_grid_is_honoured(grid_of):
+    assert grid_of({"experiment": {"training": {"seed": 5}}}).points[0].experiment.training.seed == 5
+    points = grid_of({"grid": {"training.seed": [3, 4]}}).points
+    assert [point.experiment.training.seed for point in points] == [3, 4]
+
+
 def test_overrides_lie_over_every_point(grid_of):
     content = {"experiment": {"loss.margin": 0.1}, "grid": AXES, "seeds": [0]}
     points = grid_of(content, overrides={"loss.margin": 0.9, "training.batch_size": 8}).points
@@ -222,8 +228,8 @@ def test_the_dry_run_of_the_papers_grid_shows_table_1(tmp_path):
     desk = Desk(tmp_path)
     shown = desk.run("submit.py", "--grid", REPOSITORY / "sweeps/size.yaml", "--dry-run", "--cluster", "local")
     assert shown.returncode == 0, shown.stderr
-    cells = [[cell.strip() for cell in line.split("│")] for line in shown.stdout.splitlines()]
-    rows = {row[1]: (row[2], row[3]) for row in cells if len(row) > 3}
+    cells = [line.split() for line in shown.stdout.splitlines()]
+    rows = {row[0]: (row[1], row[2]) for row in cells if row and row[0].startswith("DG")}
     assert rows == TABLE_1
     assert len(re.findall(r"\bsubmit\b", shown.stdout)) == 5
     assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
