@@ -229,9 +229,17 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list)) else ""
         return f"{dotted or 'value'}: {first['msg'].removeprefix('Value error, ')}{given}"
     number = next((str(part) for part in first["loc"] if isinstance(part, int)), "0")
-    known = _known_keys(model, number)
-    near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.0) or known[:1]
-    return f"unknown key {dotted!r}; the nearest valid one is {near[0]!r}"
+    near = _nearest(dotted, _known_keys(model, number))
+    return f"unknown key {dotted!r}; the nearest valid one is {near!r}"
+
+
+def _nearest(dotted: str, known: list[str]) -> str:
+    """A key that is clearly meant, wherever it stands; else the most similar one of the same section."""
+    known = [key for key in known if not dotted.startswith(f"{key}.")]
+    section = dotted.rpartition(".")[0]
+    siblings = [key for key in known if key.rpartition(".")[0] == section] or known
+    clearly = difflib.get_close_matches(dotted, known, n=1, cutoff=0.8)
+    return (clearly or difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.0) or known)[0]
 
 
 def _known_keys(model: type[BaseModel], number: str, prefix: str = "") -> list[str]:

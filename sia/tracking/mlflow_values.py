@@ -19,6 +19,8 @@ RUN_TAG = "sia.run"
 STAGE_TAG = "sia.stage"
 ROWS_TAG = "sia.rows"
 PARENT_TAG = "mlflow.parentRunId"
+# Not its statistics: forty numbers that nobody compares runs by.
+CORPUS_KEYS = ("name", "identity", "held_out", "short_side", "num_images", "num_captions")
 
 
 class Point(NamedTuple):
@@ -34,7 +36,8 @@ def trial_parameters(run: RunFolder) -> Texts:
     """What decides the run and never changes: configuration, chain of stages, sizes, corpus."""
     experiment = run.experiment()
     stages = [stage.model_dump(mode="json") for stage in run.planned_stages()]
-    values = {**experiment.model_dump(mode="json"), "stages": stages, "corpus": read_json(run.corpus) or {}}
+    corpus = {key: value for key, value in (read_json(run.corpus) or {}).items() if key in CORPUS_KEYS}
+    values = {**experiment.model_dump(mode="json"), "stages": stages, "corpus": corpus}
     return _texts({**flatten(values), **_identity(run)})
 
 
