@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sia.atomic import read_json
+from sia.config import Data
 from sia.data.manifest import SPLITS
 from sia.data.shards import ShardReader
 from sia.errors import UserError
@@ -123,3 +124,13 @@ def read_description(folder: Path) -> dict[str, Any]:
             "or say where it lies with `--set data.folder=DIR`"
         )
     return description
+
+
+def check_short_side(folder: Path, description: dict[str, Any], data: Data) -> None:
+    """Raises UserError where images of another size were prepared than the experiment crops from."""
+    side = description["short_side"]
+    if side != data.short_side:
+        raise UserError(
+            f"{folder}: images were prepared with a short side of {side}, data.short_side is {data.short_side}; "
+            f"set data.short_side={side} or prepare the corpus again"
+        )

@@ -31,10 +31,7 @@ class BucketBatchSampler:
 
         Raises UserError for a batch that the ranks cannot share equally, or that is larger than the corpus.
         """
-        if batch_size % world_size:
-            raise UserError(f"training.batch_size {batch_size} is no multiple of the {world_size} ranks; choose one")
-        if batch_size > len(lengths):
-            raise UserError(f"training.batch_size {batch_size} exceeds the {len(lengths)} training captions; lower it")
+        check_batch_size(batch_size, len(lengths), world_size)
         self.lengths = np.asarray(lengths)
         self.batch_size, self.seed, self.bucket_size = batch_size, seed, bucket_size
         self.rank, self.world_size = rank, world_size
@@ -81,3 +78,11 @@ class BucketBatchSampler:
             "bucket_size": self.bucket_size,
             "num_captions": len(self.lengths),
         }
+
+
+def check_batch_size(batch_size: int, num_captions: int, world_size: int) -> None:
+    """Raises UserError for a batch that the ranks cannot share equally, or that is larger than the corpus."""
+    if batch_size % world_size:
+        raise UserError(f"training.batch_size {batch_size} is no multiple of the {world_size} ranks; choose one")
+    if batch_size > num_captions:
+        raise UserError(f"training.batch_size {batch_size} exceeds the {num_captions} training captions; lower it")

@@ -6,8 +6,8 @@ from pathlib import Path
 from sia.cluster.prepare import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
-from sia.data.prepared import MissingCorpus, read_description
-from sia.errors import UserError
+from sia.data.prepared import MissingCorpus, check_short_side, read_description
+from sia.data.sampler import check_batch_size
 from sia.sweep.launch import Launch
 
 EMBEDDED = "scenes"
@@ -38,18 +38,11 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
 def check_fit(experiments: list[Experiment], launch: Launch) -> None:
     """Raises UserError for what would fail in the job, perhaps days later: a batch or an image size that cannot be."""
     for experiment in experiments:
-        data, batch, ranks = experiment.data, experiment.training.batch_size, launch.profile.world_size
+        data = experiment.data
         description = read_description(data.path)
-        captions, side = description["num_captions"].get("train", 0), description["short_side"]
-        if batch % ranks:
-            raise UserError(f"training.batch_size {batch} is no multiple of the {ranks} ranks; choose one")
-        if batch > captions:
-            raise UserError(f"training.batch_size {batch} exceeds the {captions} training captions; lower it")
-        if side != data.short_side:
-            raise UserError(
-                f"{data.path}: images were prepared with a short side of {side}, data.short_side is {data.short_side}; "
-                f"set data.short_side={side} or prepare the corpus again"
-            )
+        num_captions = description["num_captions"].get("train", 0)
+        check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
+        check_short_side(data.path, description, data)
 
 
 def _make_embedded(experiment: Experiment) -> None:

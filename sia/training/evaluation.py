@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared import PreparedCorpus, check_short_side
 from sia.distributed import Ranks
 from sia.evaluate import Embedder, fixed_sample, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.fit import check_corpus, uses_bf16
+from sia.training.fit import uses_bf16
 
 
 def evaluate_run(run: RunFolder, checkpoint: str, split: str, sample: int | None = None) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def evaluate_run(run: RunFolder, checkpoint: str, split: str, sample: int | None
     chosen = choose_checkpoint(run, checkpoint)
     experiment = run.experiment()
     corpus = PreparedCorpus.open(experiment.data.path)
-    check_corpus(experiment, corpus)
+    check_short_side(corpus.folder, corpus.description, experiment.data)
     ranks = Ranks.alone()
     model = DualEncoder.from_config(experiment.model).to(ranks.device)
     load_weights(chosen.path, model, experiment.model)

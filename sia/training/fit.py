@@ -14,7 +14,7 @@ from sia.config import Experiment, Stage
 from sia.data.images import normalise
 from sia.data.loader import Batch, PairDataset, training_loader
 from sia.data.manifest import SPLITS
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared import PreparedCorpus, check_short_side
 from sia.data.sampler import BucketBatchSampler
 from sia.distributed import Ranks, gather_with_gradient
 from sia.errors import UserError
@@ -114,7 +114,7 @@ def build_trainer(
 ) -> Trainer:
     """A freshly initialised pair and all that trains it; equal on all ranks."""
     training = experiment.training
-    check_corpus(experiment, corpus)
+    check_short_side(corpus.folder, corpus.description, experiment.data)
     # 1. Initialisation depends on the seed alone.
     torch.manual_seed(training.seed)
     model = DualEncoder.from_config(experiment.model).to(ranks.device)
@@ -154,16 +154,6 @@ def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Sc
     if stage.schedule == "calr":
         return calr(rate, stage.epochs * steps_an_epoch)
     return calwr(rate, stage.first_cycle_epochs * steps_an_epoch, stage.multiplier)
-
-
-def check_corpus(experiment: Experiment, corpus: PreparedCorpus) -> None:
-    """Raises UserError where images of another size were prepared."""
-    side = corpus.description["short_side"]
-    if side != experiment.data.short_side:
-        raise UserError(
-            f"{corpus.folder}: images were prepared with a short side of {side}, data.short_side is "
-            f"{experiment.data.short_side}; set data.short_side={side} or prepare the corpus again"
-        )
 
 
 def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) -> bool:
