@@ -8,7 +8,7 @@ from sia import command
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", required=True, help="scenes (made here) or stamps")
+    parser.add_argument("--corpus", required=True, help="places205, scenes (made here) or stamps")
     parser.add_argument("--root", type=Path, help="where the corpus lies; for scenes, where it is made (OUT/raw)")
     parser.add_argument("--out", type=Path, required=True, help="the prepared corpus's folder")
     parser.add_argument("--shards", type=int, help="number of shards and tasks (default: one for 1000 captions)")

@@ -113,14 +113,14 @@ class MissingCorpus(UserError):
     """There is no prepared corpus where the experiment looks for it."""
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
     """corpus.json of a prepared corpus. Raises UserError that names the folder and the cure."""
     description = read_json(folder / "corpus.json")
     if description is None:
         begun = (folder / "plan.json").exists()
         problem = "its preparation was not finished" if begun else "no prepared corpus there"
         raise MissingCorpus(
-            f"{folder}: {problem}; run `python jobs/prepare.py --corpus NAME --root DIR --out {folder}`, "
+            f"{folder}: {problem}; run `python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}`, "
             "or say where it lies with `--set data.folder=DIR`"
         )
     return description

@@ -30,7 +30,7 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
         if data.corpus == EMBEDDED and not data.folder and not (data.path / "corpus.json").exists():
             _make_embedded(experiment)
         try:
-            read_description(experiment.data.path)
+            read_description(data.path, data.corpus)
         except MissingCorpus as error:
             raise MissingCorpus(f"{error}{advice}") from None
 

@@ -9,6 +9,7 @@ from sia.errors import UsageError, UserError
 
 # Modules are named, not imported: reading one corpus does not need the libraries of another.
 READERS = {
+    "places205": "sia.data.corpora.places205",
     "scenes": "sia.data.corpora.scenes",
     "stamps": "sia.data.corpora.stamps",
 }
