@@ -33,7 +33,8 @@ def main() -> int:
     run = find_run(arguments.run)
     launch = former_launch(run, arguments.cluster, arguments.profile)
     if arguments.start is not None:
-        number = add_restart(run, arguments.start, arguments.epochs, arguments.lr_scale or 0.5)
+        lr_scale = 0.5 if arguments.lr_scale is None else arguments.lr_scale
+        number = add_restart(run, arguments.start, arguments.epochs, lr_scale)
         print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
     sweep = Sweep(run.study, [run], launch, "none")
     return submit_sweep(sweep, command.console())

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
@@ -14,6 +15,8 @@ def signals_blocked() -> Iterator[None]:
 
     Some clusters signal every process of a job: a loader's worker that died of it would make an error of a preemption.
     """
+    # Python unblocks SIGTERM when it starts this helper, so it must be running before.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
