@@ -32,6 +32,7 @@ class Model(Section):
     image_blocks: Annotated[list[Positive], Field(min_length=1)] = [6, 12, 64, 48]
     growth_rate: Positive = 32
     initial_features: Positive = 64
+    frame_features: Positive = Field(40, description="numbers a speech frame; 40 are the paper's MFCCs")
 
     @property
     def pair_name(self) -> str:
@@ -64,9 +65,15 @@ class Data(Section):
 
 
 class Loss(Section):
-    """The all-pairs hinge (paper, equation 3)."""
+    """What is minimised: a function of sia/losses.py; the paper's (equation 3) is `hinge`."""
 
-    margin: Annotated[float, Field(ge=0)] = 0.2
+    name: Literal["hinge", "hinge_hardest", "hinge_semihard", "hinge_sampled", "masked_margin_softmax", "info_nce"] = (
+        "hinge"
+    )
+    margin: Annotated[float, Field(ge=0)] = Field(0.2, description="of the hinges and of masked_margin_softmax")
+    scale: Annotated[float, Field(gt=0)] = Field(20.0, description="masked_margin_softmax: factor of the similarities")
+    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="info_nce: divisor of the similarities")
+    learn_temperature: bool = Field(True, description="info_nce: the temperature above is where it starts")
     normaliser: Literal["mean", "sum"] = Field("mean", description="mean over the B anchors, or the plain sum")
 
 
@@ -80,10 +87,16 @@ class Optimizer(Section):
 
 class Training(Section):
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="captions a step, over all ranks")
+    chunk_size: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="captions a rank embeds at once; a batch larger than memory is embedded in such chunks"
+    )
     batch_norm: Literal["local", "sync"] = "local"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     seed: int = 0
     train_recall_sample: Annotated[int, Field(ge=0)] = Field(1000, description="training captions whose R@10 is logged")
+    select_on: Literal["validation", "test"] = Field(
+        "validation", description="the split that chooses the best epoch; the paper's own protocol is test"
+    )
 
 
 class Stage(Section):
@@ -91,9 +104,14 @@ class Stage(Section):
 
     epochs: Positive = 127
     lr_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="share of optimizer.learning_rate it starts at")
-    schedule: Literal["calr", "calwr"] = "calwr"
+    schedule: Literal["calr", "calwr", "cylr", "constant"] = "calwr"
     first_cycle_epochs: Positive = Field(1, description="calwr: length of the first cycle")
     multiplier: Positive = Field(2, description="calwr: each cycle is so many times as long as the one before")
+    period_epochs: Positive = Field(4, description="cylr: epochs from the lowest rate to the highest and back")
+    lowest_rate: Annotated[float, Field(ge=0)] = Field(1e-6, description="cylr: the rate that it starts and ends at")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps over which the rate grows linearly at first"
+    )
     keep_moments: bool = Field(False, description="go on with Adam's moments of the checkpoint it starts from")
     start_from: str | None = Field(None, description="best (default), last or epoch=N of the stage before")
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from sia.atomic import write_json_lines
 from sia.errors import UserError
@@ -45,11 +45,16 @@ class Reading(NamedTuple):
 
     Where "images" are held out, an image lies in one split. Where "captions" are, the captions of an image that is
     trained on lie in several.
+    notes: sentences that the summary tells, such as which split stands in for a missing one.
+    features: what the frames are where somebody else computed them (its keys are those of sia.data.mfcc.FEATURES that
+    apply, `kind` and `coefficients` at least); None where speech_path is a recording, to be turned into MFCC frames.
     """
 
     captions: list[SpokenCaption]
     dropped: list[Dropped]
     held_out: HeldOut = "images"
+    notes: tuple[str, ...] = ()
+    features: dict[str, Any] | None = None
 
 
 def validate_captions(captions: Iterable[SpokenCaption], source: str, held_out: HeldOut = "images") -> None:
