@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     """The last lines: how many Slurm tests ran, which did not, why, and the cure. .ci/run reads the first."""
     yield
     passed, failed, errors, skipped = (
-        [report for report in terminalreporter.stats.get(outcome, []) if "slurm" in report.keywords]
+        [report for report in terminalreporter.stats.get(outcome, []) if "slurm" in getattr(report, "keywords", ())]
         for outcome in ("passed", "failed", "error", "skipped")
     )
     terminalreporter.write_line(

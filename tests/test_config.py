@@ -206,7 +206,7 @@ def another(name: str, value: Any, annotation: Any) -> Any:
     if isinstance(value, str):
         return value + "x"
     if value is None:
-        return {"gradient_clip": 5.0, "start_from": "last"}[name]
+        return {"gradient_clip": 5.0, "chunk_size": 16, "start_from": "last"}[name]
     return [*value, value[-1]]
 
 
