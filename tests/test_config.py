@@ -73,7 +73,7 @@ def test_an_unknown_key_on_the_command_line_is_refused_alike(tmp_path):
         ({"data": {"flip_probability": 1.5}}, "data.flip_probability", "less than or equal to 1"),
         ({"data": {"crop_size": 300}}, "data", "crop_size 300 is larger than short_side 256"),
         ({"stages": []}, "stages", "at least 1"),
-        ({"stages": [{"schedule": "cosine"}]}, "stages.0.schedule", "'calr' or 'calwr'"),
+        ({"stages": [{"schedule": "cosine"}]}, "stages.0.schedule", "'cylr' or 'constant'"),
         ({"model": 3}, "model", "3"),
         ({"model": None}, "model", "dictionary"),
     ],
