@@ -12,7 +12,7 @@ BOTTLENECK = 4  # torchvision's DenseNet: a layer's 1x1 convolution makes so man
 def speech_parameters(model: Model) -> int:
     """Conv1d, bidirectional GRU layers of hidden size D/2, attention (paper, section 4.1)."""
     latent, hidden = model.latent_size, model.latent_size // 2
-    conv = CONV_CHANNELS * (MFCC_COEFFICIENTS * CONV_KERNEL + 1)
+    conv = CONV_CHANNELS * (model.frame_features * CONV_KERNEL + 1)
     widths = [CONV_CHANNELS] + [latent] * (model.gru_layers - 1)
     gru = sum(2 * 3 * hidden * (width + hidden + 2) for width in widths)
     attention = ATTENTION_SIZE * (latent + 1) + latent * (ATTENTION_SIZE + 1)

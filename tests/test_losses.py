@@ -1,24 +1,61 @@
+"""Every loss against a loop over pairs that follows its equation, in value and in gradient; then by hand."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sia.losses import hinge
+from sia import losses
+from sia.losses import hinge, hinge_hardest, hinge_sampled, hinge_semihard, info_nce, masked_margin_softmax
 
 ALONE_2, ALONE_3 = torch.eye(2).bool(), torch.eye(3).bool()
+Loop = Callable[[np.ndarray, list[int]], float]
 
 
-def naive(similarities: np.ndarray, image_ids: list[int], margin: float) -> float:
-    """Equation 3, pair by pair."""
-    total, count = 0.0, len(image_ids)
+def loop_over_anchors(S: np.ndarray, image_ids: list[int], cost: Callable[[float, list[float]], float]) -> float:
+    """Mean over the anchors of the cost of (aligned similarity, similarities of its negatives), in both directions."""
+    count, total = len(image_ids), 0.0
     for i in range(count):
-        for j in range(count):
-            if image_ids[i] != image_ids[j]:
-                total += max(0.0, similarities[i, j] - similarities[i, i] + margin)
-                total += max(0.0, similarities[j, i] - similarities[i, i] + margin)
+        others = [j for j in range(count) if image_ids[j] != image_ids[i]]
+        total += cost(S[i, i], [S[i, j] for j in others]) + cost(S[i, i], [S[j, i] for j in others])
     return total / count
+
+
+def all_pairs(aligned: float, negatives: list[float], margin: float) -> float:
+    return sum(max(0.0, negative - aligned + margin) for negative in negatives)
+
+
+def hardest(aligned: float, negatives: list[float], margin: float) -> float:
+    return max([0.0, *(negative - aligned + margin for negative in negatives)])
+
+
+def semihard(aligned: float, negatives: list[float], margin: float) -> float:
+    below = [negative for negative in negatives if negative < aligned]
+    return max(0.0, max(below) - aligned + margin) if below else 0.0
+
+
+def softmax(aligned: float, negatives: list[float], margin: float, scale: float) -> float:
+    right = math.exp(scale * (aligned - margin))
+    return -math.log(right / (right + sum(math.exp(scale * negative) for negative in negatives)))
+
+
+LOSSES = {
+    "hinge": (partial(hinge, margin=0.3), partial(all_pairs, margin=0.3)),
+    "hinge_hardest": (partial(hinge_hardest, margin=0.3), partial(hardest, margin=0.3)),
+    "hinge_semihard": (partial(hinge_semihard, margin=0.3), partial(semihard, margin=0.3)),
+    "masked_margin_softmax": (partial(masked_margin_softmax, margin=0.1), partial(softmax, margin=0.1, scale=1.0)),
+    "masked_margin_softmax, scaled": (
+        partial(masked_margin_softmax, margin=0.1, scale=20.0),
+        partial(softmax, margin=0.1, scale=20.0),
+    ),
+    "info_nce": (partial(info_nce, temperature=0.07), partial(softmax, margin=0.0, scale=1 / 0.07)),
+}
 
 
 def same(image_ids: list[int]) -> Tensor:
@@ -26,62 +63,194 @@ def same(image_ids: list[int]) -> Tensor:
     return ids[:, None] == ids[None, :]
 
 
-def test_two_pairs_by_hand() -> None:
-    similarities = torch.tensor([[0.9, 0.8], [0.1, 0.7]])
-    # Caption 0 against image 1: 0.8 - 0.9 + 0.2 = 0.1. Image 1 against caption 0: 0.8 - 0.7 + 0.2 = 0.3.
-    # Caption 1 and image 0 meet at 0.1, which no margin reaches.
-    torch.testing.assert_close(hinge(similarities, ALONE_2, 0.2), torch.tensor((0.1 + 0.3) / 2))
+def slopes(loop: Loop, S: np.ndarray, image_ids: list[int], step: float = 1e-6) -> np.ndarray:
+    """The loop's gradient by central differences."""
+    gradient = np.zeros_like(S)
+    for place in np.ndindex(*S.shape):
+        moved = np.zeros_like(S)
+        moved[place] = step
+        gradient[place] = (loop(S + moved, image_ids) - loop(S - moved, image_ids)) / (2 * step)
+    return gradient
 
 
-def test_three_pairs_by_hand() -> None:
-    similarities = torch.tensor([[0.5, 0.4, 0.0], [0.6, 0.5, 0.1], [0.5, -0.2, 0.9]])
-    # Rows (captions): 0: 0.1 from column 1; 1: 0.3 from column 0; 2: none.
-    # Columns (images): 0: 0.3 from row 1, 0.2 from row 2; 1: 0.1 from row 0; 2: none.
-    torch.testing.assert_close(hinge(similarities, ALONE_3, 0.2), torch.tensor((0.1 + 0.3 + 0.3 + 0.2 + 0.1) / 3))
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 7), st.integers(0, 10_000), st.integers(1, 7))
+def test_equals_the_loop_over_its_equation(name: str, count: int, seed: int, num_images: int) -> None:
+    loss, cost = LOSSES[name]
+    chance = np.random.default_rng(seed)
+    S, image_ids = chance.uniform(-1, 1, (count, count)), chance.integers(0, num_images, count).tolist()
+    expected = loop_over_anchors(S, image_ids, cost)
+    assert loss(torch.from_numpy(S), same(image_ids)).item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None, max_examples=15)
+@given(st.integers(2, 5), st.integers(0, 10_000), st.integers(1, 5))
+def test_its_gradient_is_the_loops(name: str, count: int, seed: int, num_images: int) -> None:
+    loss, cost = LOSSES[name]
+    chance = np.random.default_rng(seed)
+    S, image_ids = chance.uniform(-1, 1, (count, count)), chance.integers(0, num_images, count).tolist()
+    similarities = torch.from_numpy(S).requires_grad_()
+    loss(similarities, same(image_ids)).backward()
+    expected = slopes(lambda S, ids: loop_over_anchors(S, ids, cost), S, image_ids)
+    # A kink of the hinge within the step of the differences: the slope is not defined there.
+    assume(np.allclose(expected, slopes(lambda S, ids: loop_over_anchors(S, ids, cost), S, image_ids, 1e-7), atol=1e-5))
+    np.testing.assert_allclose(similarities.grad, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "hinge_sampled"])
+def test_a_batch_of_one_image_costs_nothing(name: str) -> None:
+    loss = LOSSES[name][0] if name in LOSSES else hinge_sampled
+    similarities = torch.rand(4, 4, requires_grad=True)
+    value = loss(similarities, same([1, 1, 1, 1]))
+    value.backward()
+    assert value.item() == 0.0
+    assert not similarities.grad.any(), "and no gradient that is not a number"
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "hinge_sampled"])
+def test_swapping_captions_and_images_changes_nothing(name: str) -> None:
+    torch.manual_seed(3)
+    similarities, mask = torch.rand(6, 6), same([0, 1, 2, 1, 3, 4])
+    if name == "hinge_sampled":
+        # Its draws differ; over many of them it is the same.
+        values = [
+            torch.stack([hinge_sampled(S, mask) for _ in range(4000)]).mean() for S in (similarities, similarities.T)
+        ]
+        torch.testing.assert_close(*values, atol=0.02, rtol=0)
+    else:
+        torch.testing.assert_close(LOSSES[name][0](similarities, mask), LOSSES[name][0](similarities.T, mask))
 
 
 @pytest.mark.parametrize(
-    "similarities",
-    [
-        pytest.param([[0.5, 0.6], [-0.9, 1.0]], id="a caption prefers a wrong image"),
-        pytest.param([[0.5, -0.9], [0.6, 1.0]], id="an image prefers a wrong caption"),
-    ],
+    "name", ["hinge", "hinge_hardest", "hinge_semihard", "hinge_sampled", "masked_margin_softmax", "info_nce"]
 )
-def test_each_direction_counts_alone(similarities: list[list[float]]) -> None:
-    torch.testing.assert_close(hinge(torch.tensor(similarities), ALONE_2, 0.2), torch.tensor(0.3 / 2))
-
-
-def test_satisfied_margins_cost_nothing() -> None:
-    assert hinge(torch.tensor([[1.0, 0.75], [0.5, 1.0]]), ALONE_2, 0.25).item() == 0.0
-
-
-def test_captions_of_one_image_are_no_negatives() -> None:
-    similarities = torch.tensor([[0.5, 0.9, 0.0], [0.9, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    assert hinge(similarities, same([7, 7, 8]), 0.2).item() == 0.0
-    assert hinge(similarities, same([6, 7, 8]), 0.2).item() > 0.0
-
-
-def test_a_batch_of_one_image_costs_nothing() -> None:
-    assert hinge(torch.rand(4, 4), same([1, 1, 1, 1])).item() == 0.0
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.integers(1, 7), st.integers(0, 10_000), st.floats(0, 1), st.integers(1, 7))
-def test_equals_the_naive_loop(count: int, seed: int, margin: float, num_images: int) -> None:
-    chance = np.random.default_rng(seed)
-    similarities = chance.uniform(-1, 1, (count, count))
-    image_ids = chance.integers(0, num_images, count).tolist()
-    loss = hinge(torch.from_numpy(similarities), same(image_ids), margin)
-    assert loss.item() == pytest.approx(naive(similarities, image_ids, margin), rel=1e-12, abs=1e-12)
-
-
-def test_gradient_against_finite_differences() -> None:
-    torch.manual_seed(0)
-    similarities = torch.rand(5, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda s: hinge(s, same([0, 1, 2, 1, 3]), 0.2), similarities)
-
-
 @pytest.mark.parametrize(("similarities", "mask"), [((2, 3), (2, 3)), ((4,), (4,)), ((3, 3), (2, 2)), ((3, 3), (3,))])
-def test_wrong_shapes_are_refused(similarities: tuple[int, ...], mask: tuple[int, ...]) -> None:
+def test_wrong_shapes_are_refused(name: str, similarities: tuple[int, ...], mask: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        hinge(torch.zeros(similarities), torch.zeros(mask).bool())
+        getattr(losses, name)(torch.zeros(similarities), torch.zeros(mask).bool())
+
+
+class TestHinge:
+    def test_two_pairs_by_hand(self) -> None:
+        similarities = torch.tensor([[0.9, 0.8], [0.1, 0.7]])
+        # Caption 0 against image 1: 0.8 - 0.9 + 0.2 = 0.1. Image 1 against caption 0: 0.8 - 0.7 + 0.2 = 0.3.
+        # Caption 1 and image 0 meet at 0.1, which no margin reaches.
+        torch.testing.assert_close(hinge(similarities, ALONE_2, 0.2), torch.tensor((0.1 + 0.3) / 2))
+
+    def test_three_pairs_by_hand(self) -> None:
+        similarities = torch.tensor([[0.5, 0.4, 0.0], [0.6, 0.5, 0.1], [0.5, -0.2, 0.9]])
+        # Rows (captions): 0: 0.1 from column 1; 1: 0.3 from column 0; 2: none.
+        # Columns (images): 0: 0.3 from row 1, 0.2 from row 2; 1: 0.1 from row 0; 2: none.
+        torch.testing.assert_close(hinge(similarities, ALONE_3, 0.2), torch.tensor((0.1 + 0.3 + 0.3 + 0.2 + 0.1) / 3))
+
+    @pytest.mark.parametrize(
+        "similarities",
+        [
+            pytest.param([[0.5, 0.6], [-0.9, 1.0]], id="a caption prefers a wrong image"),
+            pytest.param([[0.5, -0.9], [0.6, 1.0]], id="an image prefers a wrong caption"),
+        ],
+    )
+    def test_each_direction_counts_alone(self, similarities: list[list[float]]) -> None:
+        torch.testing.assert_close(hinge(torch.tensor(similarities), ALONE_2, 0.2), torch.tensor(0.3 / 2))
+
+    def test_satisfied_margins_cost_nothing(self) -> None:
+        assert hinge(torch.tensor([[1.0, 0.75], [0.5, 1.0]]), ALONE_2, 0.25).item() == 0.0
+
+    def test_captions_of_one_image_are_no_negatives(self) -> None:
+        similarities = torch.tensor([[0.5, 0.9, 0.0], [0.9, 0.5, 0.0], [0.0, 0.0, 1.0]])
+        assert hinge(similarities, same([7, 7, 8]), 0.2).item() == 0.0
+        assert hinge(similarities, same([6, 7, 8]), 0.2).item() > 0.0
+
+
+class TestHardAndSemihard:
+    SIMILARITIES = torch.tensor([[0.5, 0.6, 0.4], [0.0, 0.9, 0.0], [0.0, 0.0, 0.9]])
+
+    def test_the_hardest_negative_counts_alone(self) -> None:
+        # Caption 0: image 1 at 0.6 is worse than image 2 at 0.4; no image comes near another anchor.
+        torch.testing.assert_close(hinge_hardest(self.SIMILARITIES, ALONE_3, 0.2), torch.tensor((0.6 - 0.5 + 0.2) / 3))
+
+    def test_semihard_passes_over_negatives_above_the_aligned(self) -> None:
+        torch.testing.assert_close(hinge_semihard(self.SIMILARITIES, ALONE_3, 0.2), torch.tensor((0.4 - 0.5 + 0.2) / 3))
+
+    def test_a_negative_exactly_as_similar_is_not_semihard(self) -> None:
+        assert hinge_semihard(torch.tensor([[0.5, 0.5], [-1.0, 1.0]]), ALONE_2, 0.2).item() == 0.0
+
+
+class TestSampled:
+    def test_it_is_the_hinge_of_the_negatives_it_drew(self) -> None:
+        torch.manual_seed(0)
+        ids = [0, 1, 2, 1, 3]
+        similarities = torch.rand(5, 5, dtype=torch.float64, requires_grad=True)
+        # With a margin that every negative violates, the gradient tells which were drawn: 1 / B for each.
+        value = hinge_sampled(similarities, same(ids), margin=2.0)
+        value.backward()
+        S, drawn = similarities.detach(), (similarities.grad * 5).round().int()
+        drawn += 2 * torch.eye(5, dtype=torch.int)
+        assert drawn.sum() == 10
+        assert drawn.min() == 0
+        assert not drawn[same(ids)].any(), "never a caption of the same image"
+        expected = sum(
+            # A place may be drawn by its row and by its column.
+            (S[i, j] + 2.0) * drawn[i, j]
+            for i in range(5)
+            for j in range(5)
+        )
+        assert value.item() == pytest.approx((expected - 2 * S.diagonal().sum()).item() / 5)
+
+    def test_every_negative_is_as_likely(self) -> None:
+        mask, counts = same([0, 1, 2, 0]), torch.zeros(4, 4)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(6000):
+            similarities = torch.zeros(4, 4, requires_grad=True)
+            hinge_sampled(similarities, mask, margin=1.0, generator=generator).backward()
+            counts += (similarities.grad + torch.eye(4) * 0.5) * 4
+        shares = counts / 6000
+        # Anchors 0 and 3 have two negatives, 1 and 2 have three; each place counts as a row's draw and a column's.
+        torch.testing.assert_close(shares[0, 1], torch.tensor(1 / 2 + 1 / 3), atol=0.03, rtol=0)
+        torch.testing.assert_close(shares[1, 2], torch.tensor(2 / 3), atol=0.03, rtol=0)
+
+    def test_the_same_generator_draws_the_same(self) -> None:
+        similarities, mask = torch.rand(8, 8), torch.eye(8).bool()
+        values = [
+            hinge_sampled(similarities, mask, generator=torch.Generator().manual_seed(seed)).item()
+            for seed in (5, 5, 6)
+        ]
+        assert values[0] == values[1] != values[2]
+
+    def test_its_mean_is_the_all_pairs_hinge_over_the_number_of_negatives(self) -> None:
+        torch.manual_seed(0)
+        similarities, mask = torch.rand(6, 6), torch.eye(6).bool()
+        mean = torch.stack([hinge_sampled(similarities, mask) for _ in range(5000)]).mean()
+        torch.testing.assert_close(mean, hinge(similarities, mask) / 5, atol=0.01, rtol=0)
+
+
+class TestSoftmax:
+    def test_two_pairs_by_hand(self) -> None:
+        similarities = torch.zeros(2, 2)
+        # Every candidate is as likely: log 2 in each direction.
+        torch.testing.assert_close(info_nce(similarities, ALONE_2, 0.5), torch.tensor(2 * math.log(2)))
+        # The margin of log 3 makes the right one three times less likely: log 4 in each direction.
+        loss = masked_margin_softmax(similarities, ALONE_2, margin=math.log(3), scale=1.0)
+        torch.testing.assert_close(loss, torch.tensor(2 * math.log(4)))
+
+    def test_captions_of_the_same_image_are_left_out_of_the_sum(self) -> None:
+        similarities, ids = torch.rand(3, 3), [4, 4, 5]
+        moved = similarities.clone()
+        moved[0, 1] = moved[1, 0] = 9.0
+        torch.testing.assert_close(info_nce(similarities, same(ids)), info_nce(moved, same(ids)))
+
+    def test_large_similarities_do_not_overflow(self) -> None:
+        assert torch.isfinite(masked_margin_softmax(torch.rand(4, 4) * 1e4, torch.eye(4).bool()))
+
+    def test_a_learned_temperature_has_the_gradient_of_the_loop(self) -> None:
+        chance = np.random.default_rng(0)
+        S, ids, at = chance.uniform(-1, 1, (4, 4)), [0, 1, 1, 2], 0.3
+        temperature = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+        info_nce(torch.from_numpy(S), same(ids), temperature).backward()
+
+        def loop(value: float) -> float:
+            return loop_over_anchors(S, ids, partial(softmax, margin=0.0, scale=1 / value))
+
+        assert temperature.grad.item() == pytest.approx((loop(at + 1e-6) - loop(at - 1e-6)) / 2e-6, rel=1e-6)

@@ -18,7 +18,7 @@ class DualEncoder(nn.Module):
     @classmethod
     def from_config(cls, model: Model) -> "DualEncoder":
         return cls(
-            SpeechEncoder(model.latent_size, model.gru_layers),
+            SpeechEncoder(model.latent_size, model.gru_layers, model.frame_features),
             ImageEncoder(model.latent_size, model.image_blocks, model.growth_rate, model.initial_features),
         )
 

@@ -19,11 +19,11 @@ class SpeechEncoder(nn.Module):
     A caption's embedding does not depend on the padding beside it.
     """
 
-    def __init__(self, latent_size: int, gru_layers: int) -> None:
+    def __init__(self, latent_size: int, gru_layers: int, frame_features: int = MFCC_COEFFICIENTS) -> None:
         super().__init__()
         if latent_size % 2:
             raise ValueError(f"latent_size {latent_size} is odd; the two directions of the GRU share it equally")
-        self.conv = nn.Conv1d(MFCC_COEFFICIENTS, CONV_CHANNELS, CONV_KERNEL, stride=CONV_STRIDE)
+        self.conv = nn.Conv1d(frame_features, CONV_CHANNELS, CONV_KERNEL, stride=CONV_STRIDE)
         self.gru = nn.GRU(CONV_CHANNELS, latent_size // 2, gru_layers, batch_first=True, bidirectional=True)
         self.attention = FeatureAttention(latent_size)
 
@@ -32,11 +32,25 @@ class SpeechEncoder(nn.Module):
 
         Raises ValueError for a caption with fewer frames than the convolution's kernel.
         """
+        states, num_steps = self.states(frames, num_frames, self.gru.num_layers)
+        return unit(self.attention(states, valid_steps(num_steps, states)))
+
+    def states(self, frames: Tensor, num_frames: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+        """The states over time after `depth` GRU layers; 0 is the convolution, whose W is 64, else W is D.
+
+        Frames [B, T, 40] and their valid numbers [B] -> states [B, S, W] and valid steps [B]; what lies behind a
+        caption's valid steps is padding. The attention over the last layer's states makes the embedding.
+        Raises ValueError for a depth that is not there, or a caption with fewer frames than the convolution's kernel.
+        """
+        if not 0 <= depth <= self.gru.num_layers:
+            raise ValueError(f"depth {depth}: use 0 (the convolution) to {self.gru.num_layers}, the last GRU layer")
         num_steps = steps_of(num_frames.cpu())  # [B]
         steps = self.conv(frames.transpose(1, 2)).transpose(1, 2)  # [B, S, 64]
         steps = steps[:, : int(num_steps.max())]
-        states = self._packed(steps, num_steps) if steps.is_cuda else self._turned(steps, num_steps)  # [B, S, D]
-        return unit(self.attention(states, valid_steps(num_steps, states)))
+        # Torch gives the last layer's states of a packed sequence only.
+        if steps.is_cuda and depth == self.gru.num_layers:
+            return self._packed(steps, num_steps), num_steps  # [B, S, D]
+        return self._turned(steps, num_steps, depth), num_steps  # [B, S, W]
 
     def _packed(self, steps: Tensor, num_steps: Tensor) -> Tensor:
         # Autocast would run the GRU in float16 whatever it is asked for, and float16 needs a scaled loss.
@@ -45,13 +59,13 @@ class SpeechEncoder(nn.Module):
             packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
             return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
 
-    def _turned(self, steps: Tensor, num_steps: Tensor) -> Tensor:
-        """The same states without packing, which on a CPU takes four times as long.
+    def _turned(self, steps: Tensor, num_steps: Tensor, depth: int | None = None) -> Tensor:
+        """The same states, of all or the first `depth` layers, without packing: on a CPU that takes four times as long.
 
         The backward direction reads each caption's valid part turned round, so that padding comes last there too.
         """
-        turn = turned_order(num_steps, steps.shape[1])  # [B, S]
-        for layer in range(self.gru.num_layers):
+        turn = turned_order(num_steps, steps.shape[1]).to(steps.device)  # [B, S]
+        for layer in range(self.gru.num_layers if depth is None else depth):
             forward = self._one_direction(steps, f"l{layer}")
             backward = self._one_direction(_reorder(steps, turn), f"l{layer}_reverse")
             steps = torch.cat([forward, _reorder(backward, turn)], dim=-1)
