@@ -10,6 +10,9 @@ from sia.errors import UsageError, UserError
 # Modules are named, not imported: reading one corpus does not need the libraries of another.
 READERS = {
     "places205": "sia.data.corpora.places205",
+    "flickr8k": "sia.data.corpora.flickr8k",
+    "spokencoco": "sia.data.corpora.spokencoco",
+    "table": "sia.data.corpora.table",
     "scenes": "sia.data.corpora.scenes",
     "stamps": "sia.data.corpora.stamps",
 }
@@ -25,6 +28,7 @@ def read(name: str, root: Path | str) -> Reading:
     reader: Callable[[Path], Reading] = import_module(READERS[name]).read
     reading = reader(Path(root))
     if not reading.captions:
-        raise UserError(f"{root}: no caption of corpus {name!r} there; give its root folder with --root")
+        left_out = f" ({len(reading.dropped)} left out: {reading.dropped[0].reason})" if reading.dropped else ""
+        raise UserError(f"{root}: no caption of corpus {name!r} there{left_out}; give its root folder with --root")
     validate_captions(reading.captions, str(root), reading.held_out)
     return reading

@@ -1,16 +1,26 @@
-"""Places audio captions, the paper's corpus (section 3): JSON metadata beside recordings and Places 205's images.
+"""Places audio captions, the paper's corpus (section 3): metadata beside recordings and Places 205's images.
 
-The first release has metadata/train.json and val.json: val is the test split, and seeded images are held out of train
-for validation. That of 2020 has dev_* for validation and test_* for testing.
+Three releases are read. The first has train.json and val.json, an older one has lists of lines (utt2wav, utt2image,
+acl_2017_val_uttids): val is the test split of both, and seeded images are held out of train for validation. That of
+2020 has dev_* for validation and test_* for testing.
 """
 
-import json
-from dataclasses import replace
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from sia.data.manifest import Reading, SpokenCaption
+from sia.data.corpora.held_out import hold_out, without_shared_images
+from sia.data.corpora.records import (
+    Record,
+    collect,
+    first_file,
+    folder_holding,
+    located,
+    named_folder,
+    read_json_records,
+    read_lines,
+    read_pairs,
+)
+from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
 
 CURE = "give the folder that holds metadata/train.json and val.json, or the *_2020.json files, with --root"
@@ -20,68 +30,133 @@ SPLIT_OF_2020 = {
     **{"test_seen_2020": "test", "test_unseen_2020": "test"},
 }
 SPLIT_OF_FIRST = {"train": "train", "val": "test"}
-HELD_OUT_IMAGES = 1000
-LARGEST_SHARE_HELD_OUT = 0.05
+
+# The folders that the releases are packed in, and those that Places 205's images are packed in.
+PACKED = ("", "placesaudio_2020_splits", "PlacesAudio_400k_distro", "placesaudio_distro_part_1")
+PACKED_IMAGES = ("", "images256", "images", "data/vision/torralba/deeplearning/images256")
+TRANSCRIPTS = ("utt2ASR", "utt2asr", "utt2text")
+
+Placed = tuple[str, SpokenCaption]
 
 
 def read(root: Path) -> Reading:
-    """The captions of either release under `root`. Raises UserError that names the file, and the record, at fault."""
-    folder = root / "metadata" if (root / "metadata").is_dir() else root
-    splits = SPLIT_OF_2020 if (folder / "train_2020.json").is_file() else SPLIT_OF_FIRST
+    """The captions of a release under `root`: that of 2020, else the first, else the lists.
+
+    Raises UserError that names the file, and the record, at fault.
+    """
+    folders = [root / packed / inner for packed in PACKED for inner in ("metadata", "")]
+    if found := first_file(["train_2020.json"], folders):
+        note = "dev_seen and dev_unseen are validation, test_seen and test_unseen are the test split"
+        return Reading(*without_shared_images(_read_release(root, found.parent, SPLIT_OF_2020)), notes=(note,))
+    if found := first_file(["train.json", "val.json"], folders):
+        return _validated(_read_release(root, found.parent, SPLIT_OF_FIRST), [])
+    if found := first_file(["utt2wav"], folders):
+        return _validated(*_read_lists(root, found.parent))
+    raise UserError(f"{root}: no train.json, val.json, train_2020.json or utt2wav there; {CURE}")
+
+
+def _validated(captions: list[SpokenCaption], dropped: list[Dropped]) -> Reading:
+    captions, shared = without_shared_images(captions)
+    captions, told = hold_out(captions)
+    return Reading(captions, dropped + shared, notes=(f"val is the test split; {told}",))
+
+
+def _read_release(root: Path, folder: Path, splits: dict[str, str]) -> list[SpokenCaption]:
     missing = [f"{name}.json" for name in splits if not (folder / f"{name}.json").is_file()]
     if missing:
         raise UserError(f"{folder}: no {', '.join(missing)}; {CURE}")
-    captions = [
-        caption for name, split in splits.items() for caption in _read_file(root, folder / f"{name}.json", split)
-    ]
-    return Reading(captions if splits is SPLIT_OF_2020 else _hold_out(captions), [])
+    return collect(
+        placed for name, split in splits.items() for placed in _read_file(root, folder / f"{name}.json", split)
+    )
 
 
-def _read_file(root: Path, path: Path, split: str) -> list[SpokenCaption]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records = content["data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not Places' metadata ({error!r}); fetch the file again") from None
-    speech = _base(content, "audio_base_path", root)
-    images = _base(content, "image_base_path", root)
-    return [_caption(path, number, record, speech, images, split) for number, record in enumerate(records)]
+def _read_file(root: Path, path: Path, split: str) -> Iterator[Placed]:
+    content, records = read_json_records(path, "data", "Places'")
+    speech = named_folder(content, "audio_base_path", root) or _speech_folder(
+        root, path.parent, [record.text("wav") for record in records]
+    )
+    images = named_folder(content, "image_base_path", root) or _image_folder(
+        root, path.parent, [record.text("image") for record in records]
+    )
+    for record in records:
+        yield record.place, _caption(record, speech, images, split)
 
 
-def _base(content: dict[str, Any], key: str, root: Path) -> Path:
-    """The folder that the file names, where it is there; it often is that of another machine."""
-    named = Path(content.get(key) or root)
-    return named if named.is_dir() else root
+def _caption(record: Record, speech: Path, images: Path, split: str) -> SpokenCaption:
+    return SpokenCaption(
+        utterance_id=record.text("uttid"),
+        image_id=record.text("image"),
+        speech_path=located(speech, record.text("wav")),
+        image_path=located(images, record.text("image")),
+        split=split,
+        speaker=record.optional("speaker"),
+        language="en",
+        text=record.optional("asr_text") or aligned_words(record.optional("text_alignment")),
+    )
 
 
-def _caption(path: Path, number: int, record: dict[str, Any], speech: Path, images: Path, split: str) -> SpokenCaption:
-    try:
-        return SpokenCaption(
-            utterance_id=record["uttid"],
-            image_id=record["image"],
-            speech_path=str(speech / record["wav"]),
-            image_path=str(images / record["image"]),
-            split=split,
-            speaker=record.get("speaker", ""),
+def aligned_words(alignment: str) -> str:
+    """The words of "0.1__a__0.3 0.3__quiet__0.7": start and end in seconds around each. Other parts are left out."""
+    parts = [part.split("__") for part in alignment.split()]
+    return " ".join(part[1] for part in parts if len(part) == 3 and not part[1].startswith("<"))
+
+
+def _read_lists(root: Path, folder: Path) -> tuple[list[SpokenCaption], list[Dropped]]:
+    """The older release: a line an utterance in metadata/utt2*, and the list of those of val."""
+    listed = first_file(["acl_2017_val_uttids"], [folder.parent / "lists", folder / "lists", folder])
+    if listed is None:
+        raise UserError(f"{folder.parent}: no lists/acl_2017_val_uttids, which names the test split; fetch it")
+    if not (folder / "utt2image").is_file():
+        raise UserError(f"{folder}: no utt2image, which names the image of each utterance; fetch it")
+    wavs, images = read_pairs(folder / "utt2wav"), read_pairs(folder / "utt2image")
+    held = {line.split()[0] for _, line in read_lines(listed)}
+    dropped = [Dropped(name, "no line in utt2image") for name in wavs if name not in images]
+    dropped += [Dropped(name, "no line in utt2wav") for name in dict.fromkeys([*images, *held]) if name not in wavs]
+    return _listed_captions(root, folder, wavs, images, held), dropped
+
+
+def _listed_captions(
+    root: Path, folder: Path, wavs: dict[str, str], images: dict[str, str], held: set[str]
+) -> list[SpokenCaption]:
+    speakers, texts = _optional_pairs(folder, ["utt2spk"]), _optional_pairs(folder, TRANSCRIPTS)
+    # utt2image's names begin with a slash, though they are relative to the images' folder.
+    images = {name: image.lstrip("/") for name, image in images.items()}
+    speech = _speech_folder(root, folder, list(wavs.values()))
+    pictures = _image_folder(root, folder, list(images.values()))
+    return [
+        SpokenCaption(
+            utterance_id=name,
+            image_id=images[name],
+            speech_path=located(speech, wav),
+            image_path=located(pictures, images[name]),
+            split="test" if name in held else "train",
+            speaker=speakers.get(name, ""),
             language="en",
-            text=record.get("asr_text", ""),
+            text=texts.get(name, ""),
         )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: record {number} of `data` is no caption (missing {error}); mend or drop it") from None
+        for name, wav in wavs.items()
+        if name in images
+    ]
 
 
-def _hold_out(captions: list[SpokenCaption]) -> list[SpokenCaption]:
-    """Move the captions of about HELD_OUT_IMAGES training images to validation, the same ones on every machine."""
-    images = {caption.image_id for caption in captions if caption.split == "train"}
-    share = min(LARGEST_SHARE_HELD_OUT, HELD_OUT_IMAGES / max(1, len(images)))
-    held = {image for image in images if _draw(image) < share}
-    return [_validating(caption) if caption.image_id in held else caption for caption in captions]
+def _optional_pairs(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """What one of the lists tells of utterances; a transcript may be empty, so a lone key is no fault."""
+    path = first_file(names, [folder])
+    if path is None:
+        return {}
+    return {key: " ".join(words) for key, *words in (line.split() for _, line in read_lines(path))}
 
 
-def _validating(caption: SpokenCaption) -> SpokenCaption:
-    return replace(caption, split="validation") if caption.split == "train" else caption
+def _speech_folder(root: Path, metadata: Path, names: list[str]) -> Path:
+    return folder_holding(names, _corpus_folders(root, metadata))
 
 
-def _draw(image_id: str) -> float:
-    """A number in [0, 1) that depends on the image alone."""
-    return int.from_bytes(sha256(image_id.encode()).digest()[:6], "big") / 2**48
+def _image_folder(root: Path, metadata: Path, names: list[str]) -> Path:
+    folders = _corpus_folders(root, metadata)
+    return folder_holding(names, [folder / packed for folder in folders for packed in PACKED_IMAGES])
+
+
+def _corpus_folders(root: Path, metadata: Path) -> list[Path]:
+    """Where wavs/ may lie: beside the metadata first, for a root that is their folder."""
+    own = metadata.parent if metadata.name == "metadata" else metadata
+    return list(dict.fromkeys([own, *(root / packed for packed in PACKED)]))

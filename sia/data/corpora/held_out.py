@@ -1,0 +1,61 @@
+"""What splits keep from training: images that are heard of in one split only.
+
+For corpora that bring no validation split, seeded images are held out of train, the same ones on every machine.
+"""
+
+from dataclasses import replace
+from hashlib import sha256
+
+from sia.data.manifest import SPLITS, Dropped, SpokenCaption
+
+HELD_OUT_IMAGES = 1000
+LARGEST_SHARE_HELD_OUT = 0.05
+
+
+def hold_out(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], str]:
+    """Move all captions of some training images to validation; the captions, and a clause that tells how many images.
+
+    About HELD_OUT_IMAGES images, at most about LARGEST_SHARE_HELD_OUT of them, are chosen by a hash of their ids: one
+    at least where there are two, and never all.
+    """
+    held = held_images({caption.image_id for caption in captions if caption.split == "train"})
+    moved = [_validating(caption) if caption.image_id in held else caption for caption in captions]
+    return moved, _told(len(held))
+
+
+def held_images(images: set[str]) -> set[str]:
+    """Which of the training images validate; what is drawn for one does not depend on the others."""
+    share = min(LARGEST_SHARE_HELD_OUT, HELD_OUT_IMAGES / max(1, len(images)))
+    ranked = sorted(images, key=draw)
+    number = sum(draw(image) < share for image in ranked)
+    return set(ranked[: min(max(1, number), len(ranked) - 1)]) if ranked else set()
+
+
+def draw(image_id: str) -> float:
+    """A number in [0, 1) that depends on the image alone."""
+    return int.from_bytes(sha256(image_id.encode()).digest()[:6], "big") / 2**48
+
+
+def without_shared_images(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], list[Dropped]]:
+    """Leave out each caption whose image is tested on too, or validated on where the caption is one of train."""
+    strictest: dict[str, str] = {}
+    for caption in captions:
+        strictest[caption.image_id] = max(caption.split, strictest.get(caption.image_id, "train"), key=SPLITS.index)
+    kept = [caption for caption in captions if caption.split == strictest[caption.image_id]]
+    dropped = [
+        Dropped(caption.utterance_id, "its image is in a held-out split too", f"{caption.image_id}: {other}")
+        for caption in captions
+        if (other := strictest[caption.image_id]) != caption.split
+    ]
+    return kept, dropped
+
+
+def _validating(caption: SpokenCaption) -> SpokenCaption:
+    return replace(caption, split="validation") if caption.split == "train" else caption
+
+
+def _told(number: int) -> str:
+    if number == 0:
+        return "train has too few images to hold one out for validation"
+    images = "image" if number == 1 else "images"
+    return f"{number:,} {images} held out of train {'is' if number == 1 else 'are'} validation"

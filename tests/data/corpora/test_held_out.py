@@ -1,0 +1,78 @@
+"""Which images are held out of train: the same ones everywhere, whole images, never all of them."""
+
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sia.data.corpora.held_out import held_images, hold_out, without_shared_images
+from sia.data.manifest import SpokenCaption
+
+
+def captions(*names: str, of_image: int = 1, split: str = "train") -> list[SpokenCaption]:
+    return [
+        SpokenCaption(f"{split}-{name}-{number}", name, f"{name}-{number}.wav", f"{name}.jpg", split)
+        for name in names
+        for number in range(of_image)
+    ]
+
+
+def numbered(count: int) -> list[str]:
+    return [f"a/abbey/{number}.jpg" for number in range(count)]
+
+
+@pytest.mark.parametrize(("images", "fewest", "most"), [(1000, 30, 70), (20_000, 900, 1100), (40_000, 900, 1100)])
+def test_about_a_thousand_images_at_most_one_in_twenty(images: int, fewest: int, most: int) -> None:
+    assert fewest <= len(held_images(set(numbered(images)))) <= most
+
+
+def test_the_choice_is_the_hash_below_the_share() -> None:
+    names = set(numbered(3000))
+    drawn = {name: int(sha256(name.encode()).hexdigest()[:12], 16) / 16**12 for name in names}
+    assert held_images(names) == {name for name in names if drawn[name] < 0.05}
+
+
+def test_the_choice_of_an_image_does_not_depend_on_the_others() -> None:
+    names = numbered(2000)
+    assert held_images(set(names)) & set(names[:1000]) == held_images(set(names[:1000]))
+
+
+@given(st.sets(st.text(max_size=4), max_size=30))
+def test_one_at_least_is_held_out_of_two_and_one_is_left(names: set[str]) -> None:
+    held = held_images(names)
+    assert held <= names
+    assert (1 <= len(held) < len(names)) if len(names) > 1 else not held
+
+
+def test_all_captions_of_an_image_move_and_only_those_of_train() -> None:
+    tested = captions("tested", of_image=2, split="test")
+    moved, told = hold_out(captions(*"abcdefgh", of_image=5) + tested)
+    (held,) = held_images(set("abcdefgh"))
+    assert {(c.image_id, c.split) for c in moved} == {
+        *((name, "validation" if name == held else "train") for name in "abcdefgh"),
+        ("tested", "test"),
+    }
+    assert len(moved) == 42 and [c.utterance_id for c in moved[-2:]] == ["test-tested-0", "test-tested-1"]
+    assert told == "1 image held out of train is validation"
+
+
+def test_what_is_told_counts_images() -> None:
+    _, told = hold_out(captions(*numbered(1000), of_image=2))
+    assert told == f"{len(held_images(set(numbered(1000))))} images held out of train are validation"
+    alone = captions("a")
+    assert hold_out(alone) == (alone, "train has too few images to hold one out for validation")
+
+
+def test_an_image_is_heard_of_in_the_strictest_of_its_splits_only() -> None:
+    trained, validated, tested = (captions("a", split=split)[0] for split in ("train", "validation", "test"))
+    others = captions("b", "c")
+    assert without_shared_images([*others, trained]) == ([*others, trained], [])
+    kept, dropped = without_shared_images([trained, *others, validated])
+    assert kept == [*others, validated]
+    assert [entry.utterance_id for entry in dropped] == ["train-a-0"]
+    kept, dropped = without_shared_images([tested, trained, replace(trained, utterance_id="again"), validated])
+    assert kept == [tested]
+    assert [entry.utterance_id for entry in dropped] == ["train-a-0", "again", "validation-a-0"]
+    assert {entry.reason for entry in dropped} == {"its image is in a held-out split too"}

@@ -1,0 +1,124 @@
+"""SpokenCOCO's reader, on files laid out as the corpus lays them out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sia.data.corpora import read
+from sia.errors import UserError
+
+
+def name_of(split: str, number: int) -> str:
+    return f"{split}2014/COCO_{split}2014_{number:012d}.jpg"
+
+
+def caption(split: str, image: int, number: int) -> dict[str, Any]:
+    uttid = f"m{number}-3LUY3GC63Z0R9P_{image}_{number}"
+    text = "A URINAL IN A PUBLIC RESTROOM"
+    wav = f"wavs/{split}/0/{uttid}.wav"
+    return {"text": text, "speaker": f"m{number}", "uttid": uttid, "wav": wav, "parse_tree": "( a urinal )"}
+
+
+def image(split: str, number: int, captions: int = 2) -> dict[str, Any]:
+    spoken = [caption(split, number, place) for place in range(captions)]
+    return {"image": name_of(split, number), "captions": spoken}
+
+
+def write(folder: Path, name: str, data: Any, **base: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"SpokenCOCO_{name}.json").write_text(json.dumps({"data": data, **base}))
+
+
+def write_both(folder: Path, **base: str) -> None:
+    write(folder, "train", [image("train", number) for number in range(40)], **base)
+    write(folder, "val", [image("val", number) for number in range(100, 103)], **base)
+
+
+def test_val_is_tested_on_and_images_are_held_out_of_train(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    reading = read("spokencoco", tmp_path)
+    splits: dict[str, set[str]] = {}
+    for found in reading.captions:
+        splits.setdefault(found.image_id, set()).add(found.split)
+    assert len(reading.captions) == 86 and all(len(split) == 1 for split in splits.values())
+    assert {name for name, split in splits.items() if split == {"test"}} == {name_of("val", n) for n in (100, 101, 102)}
+    held = sum(split == {"validation"} for split in splits.values())
+    assert held >= 1 and f"{held} image" in reading.notes[0] and "val is the test split" in reading.notes[0]
+
+
+def test_a_record_becomes_captions(tmp_path: Path) -> None:
+    write(tmp_path, "train", [])
+    write(tmp_path, "val", [image("val", 7, captions=1)])
+    (found,) = read("spokencoco", tmp_path).captions
+    assert found.utterance_id == "m0-3LUY3GC63Z0R9P_7_0"
+    assert (found.image_id, found.image_path) == (name_of("val", 7), str(tmp_path / name_of("val", 7)))
+    assert found.speech_path == str(tmp_path / "wavs/val/0/m0-3LUY3GC63Z0R9P_7_0.wav")
+    assert (found.speaker, found.language, found.text) == ("m0", "en", "A URINAL IN A PUBLIC RESTROOM")
+    assert found.split == "test"
+
+
+def test_speaker_and_text_may_be_missing(tmp_path: Path) -> None:
+    bare = {"uttid": 12, "wav": "wavs/a.wav"}
+    write(tmp_path, "train", [])
+    write(tmp_path, "val", [{"image": "a.jpg", "captions": [bare]}])
+    (found,) = read("spokencoco", tmp_path).captions
+    assert (found.utterance_id, found.speaker, found.text) == ("12", "", "")
+
+
+@pytest.mark.parametrize("images", ["", "images", "SpokenCOCO", "coco"])
+@pytest.mark.parametrize("given", ["", "SpokenCOCO"])
+def test_coco_lies_in_the_root_or_beside_the_corpus(tmp_path: Path, images: str, given: str) -> None:
+    write_both(tmp_path / "SpokenCOCO")
+    picture = tmp_path / images / name_of("val", 101)
+    sound = tmp_path / "SpokenCOCO" / "wavs/val/0/m0-3LUY3GC63Z0R9P_101_0.wav"
+    for path in (picture, sound):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    captions = {c.utterance_id: c for c in read("spokencoco", tmp_path / given).captions}
+    found = captions["m0-3LUY3GC63Z0R9P_101_0"]
+    assert (Path(found.image_path), Path(found.speech_path)) == (picture, sound)
+
+
+def test_base_paths_count_where_they_are_there(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    write_both(tmp_path, image_base_path=str(tmp_path / "pictures"), audio_base_path="/data/of/another/machine")
+    found = read("spokencoco", tmp_path).captions[0]
+    assert found.image_path == str(tmp_path / "pictures" / name_of("train", 0))
+    assert found.speech_path.startswith(str(tmp_path / "wavs"))
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ([image("val", 1), {"captions": []}], r"_val\.json: record 1 of `data` is missing 'image'; mend"),
+        ([{"image": "a.jpg"}], r"_val\.json: record 0 of `data` has no list 'captions'; mend"),
+        ([{"image": "a.jpg", "captions": {}}], r"record 0 of `data` has no list 'captions'; mend"),
+        ([{"image": "a.jpg", "captions": ["text"]}], r"record 0 of `data`, captions 0 is no record but a str; mend"),
+        ([{"image": "a.jpg", "captions": [{"wav": "a.wav"}]}], r"record 0 of `data`, captions 0 is missing 'uttid'"),
+        ([image("val", 101), image("val", 101)], r"record 1 of `data`, captions 0: utterance 'm0.*' is there twice"),
+        ({"image": "a.jpg"}, r"_val\.json: not SpokenCOCO's metadata \(no list `data`\); fetch"),
+    ],
+)
+def test_a_fault_names_file_and_record(tmp_path: Path, data: Any, fault: str) -> None:
+    write_both(tmp_path)
+    write(tmp_path, "val", data)
+    with pytest.raises(UserError, match=fault) as caught:
+        read("spokencoco", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no SpokenCOCO_train\.json, SpokenCOCO_val\.json; .*--root"):
+        read("spokencoco", tmp_path)
+    write(tmp_path, "train", [])
+    with pytest.raises(UserError, match=r"no SpokenCOCO_val\.json; .*--root"):
+        read("spokencoco", tmp_path)
+    (tmp_path / "SpokenCOCO_val.json").write_text('{"data": [')
+    with pytest.raises(UserError, match=r"SpokenCOCO_val\.json: not SpokenCOCO's metadata .*; fetch") as caught:
+        read("spokencoco", tmp_path)
+    assert "\n" not in str(caught.value)
+    write(tmp_path, "val", [])
+    with pytest.raises(UserError, match=r"no caption of corpus 'spokencoco' there; .*--root"):
+        read("spokencoco", tmp_path)

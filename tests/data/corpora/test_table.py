@@ -1,0 +1,199 @@
+"""The table reader, on CSV and JSON-lines files."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sia.data.corpora import read
+from sia.data.corpora.table import COLUMNS, OPTIONAL_COLUMNS
+from sia.data.manifest import SpokenCaption
+from sia.errors import UsageError, UserError
+
+HEADER = ",".join(COLUMNS)
+SPLITS = ("train", "validation", "test")
+
+
+def row(number: int, split: str = "train", **more: Any) -> dict[str, Any]:
+    paths = {"speech_path": f"wavs/{number}.wav", "image_path": f"images/{number}.jpg"}
+    return {"utterance_id": f"u{number}", "image_id": f"i{number}", **paths, "split": split, **more}
+
+
+def rows(**more: Any) -> list[dict[str, Any]]:
+    """One caption a split."""
+    return [row(number, split, **more) for number, split in enumerate(SPLITS)]
+
+
+def write_csv(path: Path, content: list[dict[str, Any]], **options: Any) -> Path:
+    with open(path, "w", newline="", encoding=options.pop("encoding", "utf-8")) as stream:
+        writer = csv.DictWriter(stream, list(content[0]), **options)
+        writer.writeheader()
+        writer.writerows(content)
+    return path
+
+
+def write_jsonl(path: Path, content: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in content))
+    return path
+
+
+WRITERS = {".csv": write_csv, ".jsonl": write_jsonl}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_row_becomes_a_caption(tmp_path: Path, suffix: str) -> None:
+    table = WRITERS[suffix](tmp_path / f"any{suffix}", rows(speaker="s", language="nl", text="een hond", mood="sad"))
+    reading = read("table", table)
+    assert reading.captions[0] == SpokenCaption(
+        "u0", "i0", str(tmp_path / "wavs/0.wav"), str(tmp_path / "images/0.jpg"), "train", "s", "nl", "een hond"
+    )
+    assert [c.split for c in reading.captions] == list(SPLITS)
+    assert read("table", tmp_path) == reading, "the folder that holds it is a root too"
+    assert not reading.dropped and not reading.notes
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_optional_columns_may_be_missing_and_paths_absolute(tmp_path: Path, suffix: str) -> None:
+    wav = tmp_path / "elsewhere.wav"
+    wav.touch()
+    content = rows()
+    content[0]["speech_path"] = str(wav)
+    captions = read("table", WRITERS[suffix](tmp_path / f"captions{suffix}", content)).captions
+    assert (captions[0].speaker, captions[0].language, captions[0].text) == ("", "", "")
+    assert captions[0].speech_path == str(wav)
+
+
+@pytest.mark.parametrize("written", ["val", "dev", "validation"])
+def test_other_names_of_validation(tmp_path: Path, written: str) -> None:
+    content = rows()
+    content[1]["split"] = written
+    assert read("table", write_csv(tmp_path / "a.csv", content)).captions[1].split == "validation"
+
+
+def test_a_csv_of_a_spreadsheet(tmp_path: Path) -> None:
+    """A byte order mark, CRLF, quoted commas, quotes and line ends, spaces after commas, blank lines."""
+    lines = [
+        f"{HEADER},text",
+        'u0,i0, 0.wav,"a, b.jpg",train,"A dog, ""Rex"", runs."',
+        "",
+        'u1,i1,1.wav,1.jpg,val,"two\r\nlines"',
+        "u2,i2,2.wav,2.jpg,test",
+        "",
+    ]
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    captions = read("table", tmp_path).captions
+    assert [c.text for c in captions] == ['A dog, "Rex", runs.', "two\nlines", ""]
+    assert captions[0].image_path == str(tmp_path / "a, b.jpg")
+    assert captions[0].speech_path == str(tmp_path / "0.wav")
+
+
+def test_numbers_in_json_lines_become_text(tmp_path: Path) -> None:
+    content = [{**item, "utterance_id": number, "image_id": 7 + number} for number, item in enumerate(rows(speaker=3))]
+    captions = read("table", write_jsonl(tmp_path / "a.jsonl", content)).captions
+    assert [(c.utterance_id, c.image_id, c.speaker) for c in captions] == [
+        ("0", "7", "3"),
+        ("1", "8", "3"),
+        ("2", "9", "3"),
+    ]
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=8).map(str.strip)
+
+
+@given(st.lists(st.fixed_dictionaries(dict.fromkeys(OPTIONAL_COLUMNS, WORDS)), min_size=1, max_size=5))
+def test_both_forms_of_a_table_are_read_alike(tmp_path_factory: pytest.TempPathFactory, texts: list[dict]) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    content = [row(number, **more) for number, more in enumerate(texts)]
+    captions = [read("table", write(folder / f"a{suffix}", content)).captions for suffix, write in WRITERS.items()]
+    assert captions[0] == captions[1]
+    assert [{name: getattr(c, name) for name in OPTIONAL_COLUMNS} for c in captions[0]] == texts
+
+
+def test_a_table_without_validation_lends_images_of_train(tmp_path: Path) -> None:
+    content = [row(number, "train") for number in range(20)] + [row(number, "test") for number in range(20, 30)]
+    reading = read("table", write_csv(tmp_path / "a.csv", content))
+    splits = [c.split for c in reading.captions]
+    held = splits.count("validation")
+    assert 1 <= held < 10 and splits.count("train") == 20 - held and splits[20:] == ["test"] * 10
+    assert "no validation split" in reading.notes[0] and f"{held} image" in reading.notes[0]
+
+
+def test_other_missing_splits_are_told(tmp_path: Path) -> None:
+    reading = read("table", write_csv(tmp_path / "a.csv", rows()[:2]))
+    assert [c.split for c in reading.captions] == ["train", "validation"]
+    assert reading.notes == ("no test split",)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        *(({name: ""}, f"is missing '{name}'; mend or remove it") for name in COLUMNS),
+        ({"split": "training"}, "has split 'training'; use one of train, validation, test, val, dev"),
+        ({"utterance_id": "u0"}, "utterance 'u0' is there twice; remove one"),
+        ({"image_id": "i0", "image_path": "images/0.jpg"}, "image 'i0' is in split validation here and in train"),
+        ({"image_id": "i0", "split": "train"}, "image 'i0' has another path than before; give it one path"),
+    ],
+)
+def test_a_fault_names_file_and_line(tmp_path: Path, suffix: str, changes: dict[str, str], fault: str) -> None:
+    content = rows()
+    content[1].update(changes)
+    table = WRITERS[suffix](tmp_path / f"captions{suffix}", content)
+    line = 3 if suffix == ".csv" else 2
+    with pytest.raises(UserError) as caught:
+        read("table", table)
+    assert str(caught.value).startswith(f"{table}, line {line}")
+    assert fault in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.csv", HEADER.replace(",split", "") + "\nu,i,s,p\n", r"a\.csv, line 1: no column split; .* must name utt"),
+        ("a.csv", "", r"a\.csv, line 1: no column utterance_id, image_id, .*; the first line must name"),
+        ("a.csv", f"{HEADER},split\n", r"a\.csv, line 1: column split is there twice; remove one"),
+        ("a.csv", f"{HEADER}\nu,i,s,p\n", r"a\.csv, line 2 is missing 'split'"),
+        ("a.csv", f"{HEADER}\nu,i,s,p,train,more\n", r"a\.csv, line 2 has 6 values for 5 columns; quote"),
+        ("a.csv", f'{HEADER}\nu,i,s,p,"train\n', r"a\.csv, line 2: no row of CSV \(.*\); mend"),
+        ("a.csv", f"{HEADER}\n", r"no caption of corpus 'table' there"),
+        ("a.jsonl", "\n{}\n", r"a\.jsonl, line 2 is missing 'split'; mend"),
+        ("a.jsonl", "[]\n", r"a\.jsonl, line 1 is no record but a list; mend"),
+        ("a.jsonl", '{"split": \n', r"a\.jsonl, line 1: no JSON \(.*\); write one object a line"),
+        ("a.jsonl", '{"split": true}\n', r"a\.jsonl, line 1 has a bool at 'split'; make it a text"),
+    ],
+)
+def test_a_broken_table_is_one_line(tmp_path: Path, name: str, content: str, fault: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=fault) as caught:
+        read("table", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", rows(text="één"), encoding="latin-1")
+    with pytest.raises(UserError, match=r"a\.csv: not UTF-8 \(byte \d+\); save it as UTF-8"):
+        read("table", tmp_path)
+
+
+def test_the_root_holds_exactly_one_table(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match=r"no \.csv or \.jsonl file there; .*--root"):
+            read("table", root)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"notes\.txt: neither a \.csv nor a \.jsonl file; .*--root"):
+        read("table", tmp_path / "notes.txt")
+    write_csv(tmp_path / "a.CSV", rows())
+    (tmp_path / "._a.csv").write_bytes(b"\0")
+    assert len(read("table", tmp_path).captions) == 3
+    write_jsonl(tmp_path / "b.jsonl", rows())
+    with pytest.raises(UserError, match=r"several tables \(a\.CSV, b\.jsonl\); .*--root"):
+        read("table", tmp_path)
+
+
+def test_an_unknown_corpus_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--corpus flickr: .* places205, flickr8k, spokencoco, table,"):
+        read("flickr", tmp_path)
