@@ -62,6 +62,14 @@ class Ranks:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
+    def average_gradients(self, module: nn.Module) -> None:
+        """Give every rank the mean of the ranks' gradients of a module that DistributedDataParallel does not hold."""
+        if self.world_size > 1:
+            for parameter in module.parameters():
+                assert parameter.grad is not None
+                dist.all_reduce(parameter.grad)
+                parameter.grad.div_(self.world_size)
+
     def gather(self, rows: Tensor) -> Tensor:
         """This rank's rows [n, ...] -> all ranks' rows [G, ...], in rank order, without gradient; n may differ."""
         if self.world_size == 1:

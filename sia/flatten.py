@@ -1,7 +1,7 @@
 """Nested values as dotted keys, the inverse of `sia.config.nest`; items of a list of mappings count from 1."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -16,3 +16,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
     return flat
+
+
+def varying(many: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys, of the first one's, whose values are not the same in all of these flat mappings."""
+    return [key for key in (many[0] if many else {}) if any(one.get(key) != many[0][key] for one in many)]

@@ -12,8 +12,9 @@ from sia.distributed import Ranks
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
 from sia.tracking.metrics_log import read_rows
-from sia.training.fit import Trainer, train_stage
+from sia.training.fit import train_stage
 from sia.training.preemption import PreemptionFlag
+from sia.training.trainer import Trainer
 
 TIMES = ("time", "train/seconds")
 STEPS = 3  # an epoch: 48 captions in batches of 16

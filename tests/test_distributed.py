@@ -10,7 +10,7 @@ import tiny_corpus
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from sia.config import Experiment, Stage
+from sia.config import Experiment, Loss, Stage
 from sia.data.loader import training_loader
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks, device_of, joined_ranks
@@ -18,8 +18,10 @@ from sia.errors import UserError
 from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
-from sia.training.fit import batch_loss, build_trainer, check_agreement, train_stage
+from sia.training.fit import check_agreement, train_stage
+from sia.training.objective import Objective, batch_loss
 from sia.training.preemption import PreemptionFlag
+from sia.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
 RANKS = 2
@@ -64,8 +66,8 @@ def exact(ranks: Ranks, case: str) -> dict[str, Any]:
     images = torch.randn(8, 3, 32, 32, generator=chance, dtype=torch.float64)[image_ids]
     own = slice(ranks.rank, None, ranks.world_size)
     speech, image = network(frames[own], NUM_FRAMES[own], images[own])
-    settings = tiny_corpus.experiment(**{"loss.normaliser": normaliser})
-    loss = batch_loss(speech, image, torch.tensor(image_ids)[own], settings, ranks)
+    objective = Objective(Loss(normaliser=normaliser))  # type: ignore[arg-type]
+    loss = batch_loss(speech, image, torch.tensor(image_ids)[own], objective, ranks)
     loss.backward()
     return {"loss": loss.item(), "gradients": gradients(network)}
 

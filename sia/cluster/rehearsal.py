@@ -15,7 +15,7 @@ from sia.data.prepared import PreparedCorpus
 
 if TYPE_CHECKING:
     from sia.distributed import Ranks
-    from sia.training.fit import Trainer
+    from sia.training.trainer import Trainer
 
 STEPS = 2
 SHARE_OF_MEMORY = 0.8
@@ -129,7 +129,7 @@ def _steps(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch
 
 
 def _trainer(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int) -> "Trainer":
-    from sia.training.fit import build_trainer
+    from sia.training.trainer import build_trainer
 
     training = experiment.training.model_copy(update={"batch_size": batch * ranks.world_size})
     sized = experiment.model_copy(update={"training": training})

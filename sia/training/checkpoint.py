@@ -13,7 +13,7 @@ from sia.config import Model
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Progress:
 
 
 class TrainingState:
-    """Model, optimizer, sampler, progress and random states: what a restart of a stage goes on with.
+    """Model, objective, optimizer, sampler, progress and random states: what a restart of a stage goes on with.
 
     Not restored: the number of ranks and threads, the device, and the workers' prefetched batches. The learning rate
     needs no state, it follows from the step.
@@ -44,15 +44,18 @@ class TrainingState:
         sampler: BucketBatchSampler,
         progress: Progress,
         architecture: Model,
+        objective: nn.Module | None = None,
     ) -> None:
         self.model, self.optimizer, self.sampler, self.progress = model, optimizer, sampler, progress
         self.architecture = architecture
+        self.objective = objective or nn.Module()
 
     def save(self, path: Path) -> None:
         """Write everything; `load` reads it back."""
         content = {
             **_header(self.architecture, self.progress.stage),
             "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "progress": vars(self.progress),
@@ -62,7 +65,11 @@ class TrainingState:
 
     def save_weights(self, path: Path) -> None:
         """Write the weights alone, a third of the size."""
-        content = {**_header(self.architecture, self.progress.stage), "model": self.model.state_dict()}
+        content = {
+            **_header(self.architecture, self.progress.stage),
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
         write_atomically(path, lambda stream: torch.save(content, stream))
 
     def load(self, path: Path) -> None:
@@ -70,7 +77,7 @@ class TrainingState:
         content = read_checkpoint(path, self.architecture)
         if "optimizer" not in content:
             raise UserError(f"{path}: holds weights alone; start a warm restart from it with `jobs/resume.py --from`")
-        self.model.load_state_dict(content["model"])
+        self._load_weights(content)
         self.optimizer.load_state_dict(content["optimizer"])
         self.sampler.load_state_dict(content["sampler"])
         self.progress.__dict__.update(content["progress"])
@@ -79,11 +86,15 @@ class TrainingState:
     def start_from(self, path: Path, keep_moments: bool) -> None:
         """A warm restart: take the weights of another stage's checkpoint, and Adam's moments where asked to."""
         content = read_checkpoint(path, self.architecture)
-        self.model.load_state_dict(content["model"])
+        self._load_weights(content)
         if keep_moments:
             if "optimizer" not in content:
                 raise UserError(f"{path}: holds no Adam moments; set keep_moments: false or start from best or last")
             self.optimizer.load_state_dict(content["optimizer"])
+
+    def _load_weights(self, content: dict[str, Any]) -> None:
+        self.model.load_state_dict(content["model"])
+        self.objective.load_state_dict(content["objective"])
 
 
 def read_checkpoint(path: Path, architecture: Model) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
-from sia.training.fit import build_trainer
+from sia.training.trainer import build_trainer
 
 
 @dataclass

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import stages
-import tiny_corpus
 import torch
 from stages import experiment, first_batch
 
-from sia.config import Stage
+from sia.config import Loss, Stage, resolve
 from sia.data.loader import training_loader
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.losses import hinge
-from sia.training.fit import Trainer, batch_loss, build_trainer
+from sia.training.objective import Objective, batch_loss
+from sia.training.trainer import Trainer, build_trainer, schedule_of
 
 
 def trainer(corpus: Path, **dotted: Any) -> Trainer:
@@ -51,11 +51,28 @@ def test_the_sum_is_the_mean_times_the_batch() -> None:
     speech, image = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
     ids = torch.tensor([0, 1, 2, 2, 3])
     mean, total = (
-        batch_loss(speech, image, ids, tiny_corpus.experiment(**{"loss.normaliser": name, "loss.margin": 0.7}), Ranks())
+        batch_loss(speech, image, ids, Objective(Loss(normaliser=name, margin=0.7)), Ranks())
         for name in ("mean", "sum")
     )
     assert mean.item() == pytest.approx(hinge(speech @ image.T, ids[:, None] == ids, 0.7).item())
     assert total.item() == pytest.approx(5 * mean.item())
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        (Stage(schedule="calr", epochs=2), [4e-3, 2e-3, 0.0]),
+        (Stage(schedule="calr", epochs=2, lr_scale=0.5), [2e-3, 1e-3, 0.0]),
+        (Stage(schedule="calwr", first_cycle_epochs=1, multiplier=2), [4e-3, 4e-3, 2e-3]),
+        (Stage(schedule="cylr", period_epochs=2, lowest_rate=1e-3), [1e-3, 4e-3, 1e-3]),
+        (Stage(schedule="cylr", period_epochs=4, lowest_rate=1.0), [4e-3, 4e-3, 4e-3]),
+        (Stage(schedule="constant", warmup_steps=20), [2e-4, 2.2e-3, 4e-3]),
+    ],
+)
+def test_a_stages_schedule_is_its_own(stage: Stage, expected: list[float]) -> None:
+    """Epochs of ten steps: the rate at the beginning of the first three."""
+    schedule = schedule_of(resolve({"optimizer.learning_rate": 4e-3}, source="test"), stage, 10)
+    assert [schedule(step) for step in (0, 10, 20)] == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_gradient_is_clipped(corpus: Path) -> None:

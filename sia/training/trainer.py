@@ -1,0 +1,156 @@
+"""One stage's pair on this rank, and one step of its training."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sia.config import Experiment, Stage
+from sia.data.images import normalise
+from sia.data.loader import Batch, PairDataset
+from sia.data.prepared import PreparedCorpus, check_short_side
+from sia.data.sampler import BucketBatchSampler
+from sia.distributed import Ranks
+from sia.errors import UserError
+from sia.evaluate import Embedder, fixed_sample, pixel_statistics, recalls
+from sia.models import DualEncoder
+from sia.schedules import Schedule, calr, calwr, constant, cylr, warmup
+from sia.training.checkpoint import Progress, TrainingState
+from sia.training.gradient import Pair, backward, backward_in_chunks
+from sia.training.objective import Objective, batch_loss
+
+
+@dataclass
+class Trainer:
+    """One stage's model, data and state on this rank."""
+
+    experiment: Experiment
+    stage: Stage
+    corpus: PreparedCorpus
+    ranks: Ranks
+    state: TrainingState
+    objective: Objective
+    network: torch.nn.Module  # the model, wrapped for several ranks
+    schedule: Schedule
+    bf16: bool
+    dataset: PairDataset
+    pixel_mean: Tensor = field(init=False)
+    pixel_std: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pixel_mean, self.pixel_std = pixel_statistics(self.experiment.data, self.corpus, self.ranks.device)
+
+    def step(self, batch: Batch) -> float:
+        """One step of the optimizer; the batch's loss. Raises UserError where that is no number."""
+        optimizer, step = self.state.optimizer, self.state.progress.step
+        for group in optimizer.param_groups:
+            group["lr"] = self.schedule(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss = self._backward(batch)
+        if not torch.isfinite(loss):
+            raise UserError(f"loss is {loss.item()} at step {step}; lower optimizer.learning_rate")
+        self.ranks.average_gradients(self.objective)
+        if self.experiment.optimizer.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.experiment.optimizer.gradient_clip)
+        optimizer.step()
+        self.objective.keep_in_bounds()
+        return loss.item()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of the whole batch, over all ranks; every rank computes the same value."""
+        return self._loss_of(batch, *self.embed(batch))
+
+    def embed(self, batch: Batch) -> Pair:
+        """Unit embeddings [B, D] of this rank's captions and images."""
+        device = self.ranks.device
+        images = normalise(batch.images.to(device, non_blocking=True), self.pixel_mean, self.pixel_std)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            speech, image = self.network(batch.frames.to(device, non_blocking=True), batch.num_frames, images)
+        return speech, image
+
+    def _backward(self, batch: Batch) -> Tensor:
+        chunk_size, loss_of = self.experiment.training.chunk_size, partial(self._loss_of, batch)
+        if chunk_size is None or chunk_size >= len(batch.num_frames):
+            return backward(self.embed, loss_of, batch)
+        return backward_in_chunks(self.embed, loss_of, batch, chunk_size, self.network)
+
+    def _loss_of(self, batch: Batch, speech: Tensor, image: Tensor) -> Tensor:
+        image_ids = batch.image_ids.to(self.ranks.device)
+        return batch_loss(speech, image, image_ids, self.objective, self.ranks, self.state.progress.step)
+
+    def measure(self) -> dict[str, float]:
+        """Recall of the split that selects the best epoch, and of a fixed sample of the training split."""
+        training = self.experiment.training
+        # Each rank's last step moved its own statistics; unshared, ranks would embed with different models.
+        self.ranks.share_buffers(self.state.model)
+        queries: dict[str, list[int]] = {training.select_on: self.corpus.split(training.select_on)}
+        if training.train_recall_sample:
+            train = self.corpus.split("train")
+            queries["train"] = fixed_sample(train, training.train_recall_sample, training.seed)
+        return recalls(self.embedder(), queries)
+
+    def embedder(self) -> Embedder:
+        batch_size = self.experiment.runtime.evaluation_batch_size
+        data, model = self.experiment.data, self.state.model
+        assert isinstance(model, DualEncoder)
+        return Embedder(model, self.corpus, data, self.ranks, batch_size, self.bf16)
+
+
+def build_trainer(
+    experiment: Experiment, stage: Stage, corpus: PreparedCorpus, ranks: Ranks, number: int = 1
+) -> Trainer:
+    """A freshly initialised pair and all that trains it; equal on all ranks."""
+    training = experiment.training
+    check_short_side(corpus.folder, corpus.description, experiment.data)
+    # 1. Initialisation depends on the seed alone.
+    torch.manual_seed(training.seed)
+    model = DualEncoder.from_config(experiment.model).to(ranks.device)
+    objective = Objective(experiment.loss, training.seed, number).to(ranks.device)
+    # 2. Synchronised statistics replace the layers before the optimizer and DDP see the parameters.
+    if training.batch_norm == "sync":
+        model = _synchronised(model, ranks)
+    optimizer = _optimizer(experiment, model, objective)
+    dataset = PairDataset(corpus, experiment)
+    bucket_size, place = experiment.data.bucket_size, (ranks.rank, ranks.world_size)
+    sampler = BucketBatchSampler(dataset.lengths, training.batch_size, training.seed, bucket_size, *place)
+    state = TrainingState(model, optimizer, sampler, Progress(number), experiment.model, objective)
+    network = DistributedDataParallel(model) if ranks.world_size > 1 else model
+    schedule, bf16 = schedule_of(experiment, stage, len(sampler)), uses_bf16(experiment, ranks)
+    return Trainer(experiment, stage, corpus, ranks, state, objective, network, schedule, bf16, dataset)
+
+
+def _optimizer(experiment: Experiment, model: DualEncoder, objective: Objective) -> torch.optim.Optimizer:
+    groups = [{"params": list(model.parameters()), "weight_decay": experiment.optimizer.weight_decay}]
+    if objective.learns:
+        # Decay would pull the temperature towards 1.
+        groups.append({"params": list(objective.parameters()), "weight_decay": 0.0})
+    return torch.optim.Adam(groups, experiment.optimizer.learning_rate)
+
+
+def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Schedule:
+    """The stage's learning rate by its own steps, from 0."""
+    rate = experiment.optimizer.learning_rate * stage.lr_scale
+    schedules = {
+        "calr": lambda: calr(rate, stage.epochs * steps_an_epoch),
+        "calwr": lambda: calwr(rate, stage.first_cycle_epochs * steps_an_epoch, stage.multiplier),
+        "cylr": lambda: cylr(min(stage.lowest_rate, rate), rate, stage.period_epochs * steps_an_epoch),
+        "constant": lambda: constant(rate),
+    }
+    return warmup(schedules[stage.schedule](), stage.warmup_steps)
+
+
+def _synchronised(model: DualEncoder, ranks: Ranks) -> DualEncoder:
+    if ranks.device.type != "cuda":
+        raise UserError("training.batch_norm sync needs GPUs: PyTorch has no such layer for the CPU; set it to local")
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(converted, DualEncoder)
+    return converted
+
+
+def uses_bf16(experiment: Experiment, ranks: Ranks) -> bool:
+    """Whether to compute in bf16: where asked to, or on a GPU that has it, not one that emulates it."""
+    wanted = experiment.training.precision
+    has_it = ranks.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return wanted == "bf16" or (wanted == "auto" and has_it)
