@@ -42,11 +42,15 @@ class Place:
 
 @dataclass(frozen=True)
 class TrainStage:
-    """Train stage `number` of the run in `path`, with so many threads a rank."""
+    """Train stage `number` of the run in `path`, with so many threads a rank.
+
+    stage_corpus_to: where on the node's own disk the corpus is copied first; "" reads it where it lies.
+    """
 
     path: str
     number: int
     threads: int
+    stage_corpus_to: str = ""
 
     @property
     def run(self) -> RunFolder:

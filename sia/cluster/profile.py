@@ -31,6 +31,7 @@ class Profile(Section):
     array_parallelism: Annotated[int, Field(ge=1)] = 64
     setup: list[str] = Field([], description="shell lines before the job, for example module load")
     environment: dict[str, str] = Field({}, description="variables of the job")
+    stage_corpus_to: str = Field("", description="the node's own disk, such as $TMPDIR: shards are copied there first")
     sbatch: dict[str, Any] = Field({}, description="any other flag of sbatch, without its dashes")
 
     @property

@@ -1,6 +1,6 @@
-"""Submit a task to a cluster: `python -m sia.cluster.submit TASK_JSON CLUSTER PROFILE_JSON`.
+"""Submit a task to a cluster, which runs the code of a snapshot.
 
-It is a process of its own, for three reasons: a job it starts survives the end of whoever asked and a Ctrl-C there;
+A process of its own does it, for three reasons: a job it starts survives the end of whoever asked and a Ctrl-C there;
 nothing of a Ray worker's environment leaks into the job; and job.json is written even if the driver dies meanwhile.
 """
 
@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sia.cluster import bootstrap
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.rehearsal import Rehearse
+from sia.cluster.snapshot import snapshot
 from sia.errors import UserError
 from sia.run_folder import private_folder, record
 
@@ -30,14 +33,21 @@ FOREIGN = ("RAY_", "TUNE_", "SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "
 OURS = ("SLURM_CONF",)
 
 
-def submit(task: Task, cluster: Cluster, profile: Profile) -> None:
-    """Hand the task to the cluster; its job record is there when this returns. Raises UserError with what it said."""
+# Not `-m`: that would import the code of the working folder.
+ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from sia.cluster.submit import main; main(*sys.argv[1:])"
+
+
+def submit(task: Task, cluster: Cluster, profile: Profile, code: Path | None = None) -> None:
+    """Hand the task to the cluster, to be carried out by the code in the folder `code` (default: a snapshot of it now).
+
+    Its job record is there when this returns. Raises UserError with what the cluster said.
+    """
     task_json = json.dumps({"kind": type(task).__name__, "fields": asdict(task)})
     private_folder(task.jobs)
     log = task.jobs / "submit.log"
     with open(log, "w") as stream:
         status = subprocess.call(
-            [sys.executable, "-m", "sia.cluster.submit", task_json, cluster, profile.model_dump_json()],
+            [sys.executable, "-c", ENTRY, str(code or snapshot()), task_json, cluster, profile.model_dump_json()],
             env=clean_environment(dict(os.environ), profile),
             cwd=os.environ.get("SIA_WORKING_FOLDER"),
             stdin=subprocess.DEVNULL,
@@ -56,17 +66,21 @@ def clean_environment(environment: dict[str, str], profile: Profile) -> dict[str
     return {**kept, "OMP_NUM_THREADS": str(profile.cpus_per_task), **profile.environment}
 
 
-def main(task_json: str, cluster: Cluster, profile_json: str) -> None:
+def main(code: str, task_json: str, cluster: Cluster, profile_json: str) -> None:
+    import cloudpickle
+
     described = json.loads(task_json)
     task = TASKS[described["kind"]](**described["fields"])
     profile = Profile.model_validate_json(profile_json)
-    job_id = _executor(task, cluster, profile).submit(task).job_id
+    cloudpickle.register_pickle_by_value(bootstrap)
+    job_id = _executor(task, cluster, profile).submit(bootstrap.Bootstrap(code, **described)).job_id
     record(
         task.job_record,
         cluster=cluster,
         job_id=str(job_id),
         host=socket.gethostname(),
         folder=str(task.jobs),
+        code=code,
         time=time.time(),
         profile=profile.model_dump(mode="json"),
     )
@@ -88,7 +102,3 @@ def _executor(task: Task, cluster: Cluster, profile: Profile) -> "LocalExecutor 
         setup=profile.setup or (),
     )
     return local
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])  # type: ignore[arg-type]

@@ -60,14 +60,15 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     # What an earlier job of the stage left: why it failed, where its ranks met.
     run.stage(number).failed.unlink(missing_ok=True)
     shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
-    task = TrainStage(str(run.path), number, launch.profile.cpus_per_task)
+    profile = launch.profile
+    task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
         record(run.stage(number).job, cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
         if task.train(Place()) is not None:
             raise KeyboardInterrupt
     else:
-        submit(task, launch.cluster, launch.profile)
+        submit(task, launch.cluster, profile, launch.code)
 
 
 def plan_stage(run: RunFolder, number: int) -> None:

@@ -46,6 +46,9 @@ def drive(sweep: Sweep) -> dict[str, str]:
         ) from None
     try:
         sweep.create()
+        if sweep.launch.cluster != "debug":
+            # Taken here, not in Tune's workers: all jobs of this drive run the same code.
+            _ = sweep.launch.code
         return _drive(sweep)
     finally:
         lock.release()

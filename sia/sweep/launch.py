@@ -2,11 +2,13 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile, visible_gpus
+from sia.cluster.snapshot import snapshot
 from sia.config import validate
 from sia.run_folder import RunFolder
 
@@ -15,10 +17,15 @@ SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
 
 @dataclass(frozen=True)
 class Launch:
-    """A cluster, and the resources of each job on it."""
+    """A cluster, the resources of each job on it, and the folder of the code that jobs run."""
 
     cluster: Cluster
     profile: Profile
+
+    @cached_property
+    def code(self) -> Path:
+        """The code as it is when it is first asked for: one for all jobs of a sweep."""
+        return snapshot()
 
 
 def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None) -> Launch:

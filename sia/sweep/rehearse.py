@@ -39,7 +39,7 @@ def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Lau
     if launch.cluster == "debug":
         task.rehearse(Place())
     else:
-        submit(task, launch.cluster, launch.profile)
+        submit(task, launch.cluster, launch.profile, launch.code)
         _wait(task)
     result = read_rehearsal(folder)
     if result is None:

@@ -1,39 +1,51 @@
-"""Which code and which packages trained a run."""
+"""Which code and which packages trained a run. It loads no torch."""
 
-import json
 import platform
 import socket
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sia.distributed import Ranks
+from sia.atomic import read_json
 from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import append_row
+
+if TYPE_CHECKING:
+    from sia.distributed import Ranks
 
 PACKAGES = ("sia", "torch", "torchaudio", "torchvision", "submitit", "ray", "mlflow", "h5py", "numpy")
 
 
-def record_provenance(run: RunFolder, stage: int, job_id: str, ranks: Ranks) -> None:
-    """Append a line to the run's provenance.jsonl: commit, packages, host, ranks and device of this job."""
+def record_provenance(run: RunFolder, stage: int, job_id: str, ranks: "Ranks") -> None:
+    """Append a line to the run's provenance.jsonl: code, commit, packages, host, ranks and device of this job."""
+    tree = Path(__file__).resolve().parents[2]
     row = {
         "stage": stage,
         "job_id": job_id,
         "time": time.time(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **_code(tree),
         "host": socket.gethostname(),
         "world_size": ranks.world_size,
         "device": str(ranks.device),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
     }
-    with open(run.provenance, "a") as stream:
-        stream.write(json.dumps(row) + "\n")
+    append_row(run.provenance, row)
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments]
+def _code(tree: Path) -> dict[str, Any]:
+    """Of a snapshot (code.json beside it), or of a working tree."""
+    found = read_json(tree / "code.json")
+    if found is not None:
+        return {"code": str(tree), **{key: found[key] for key in ("git_commit", "git_dirty")}}
+    dirty = bool(_git(tree, "status", "--porcelain", "--untracked-files=no"))
+    return {"code": str(tree), "git_commit": _git(tree, "rev-parse", "HEAD"), "git_dirty": dirty}
+
+
+def _git(tree: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(tree), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):

@@ -1,0 +1,100 @@
+"""Jobs run the code as it was at submission, and say which that was."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from desk import REPOSITORY, wait_until
+
+from sia.atomic import read_json
+from sia.cluster.job import TrainStage
+from sia.cluster.profile import Profile
+from sia.cluster.snapshot import snapshot
+from sia.cluster.state import is_in_queue
+from sia.cluster.submit import submit
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A working tree with one commit."""
+    for part in ("sia", "jobs"):
+        shutil.copytree(REPOSITORY / part, tmp_path / "tree" / part, ignore=shutil.ignore_patterns("__pycache__"))
+    git(tmp_path / "tree", "init", "--quiet")
+    git(tmp_path / "tree", "add", ".")
+    git(tmp_path / "tree", "commit", "--quiet", "--message", "one")
+    return tmp_path / "tree"
+
+
+def git(tree: Path, *arguments: str) -> str:
+    who = {f"GIT_{role}_{what}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    command = ["git", "-C", str(tree), *arguments]
+    return subprocess.run(command, env={**os.environ, **who}, capture_output=True, text=True, check=True).stdout
+
+
+def edit(tree: Path, said: str) -> None:
+    module = tree / "sia" / "run_folder.py"
+    module.write_text(module.read_text().replace("no run there", said))
+
+
+def error_of_a_job(code: Path, folder: Path) -> str:
+    """What a job says that finds no run: the words are the code's."""
+    task = TrainStage(str(folder / "study" / "DG1A8-0123456789"), 1, threads=1)
+    submit(task, "local", Profile(), code)
+    wait_until(lambda: not is_in_queue(read_json(task.job_record) or {}), 60, "the job's end")
+    return str((read_json(task.run.stage(1).failed) or {})["error"])
+
+
+def test_a_job_runs_the_code_as_it_was(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tree holds by then, also where the job starts in the tree's own folder."""
+    edit(tree, "none as it was")
+    code = snapshot(tree)
+    edit_back = (tree / "sia" / "run_folder.py").read_text().replace("none as it was", "none as it is now")
+    (tree / "sia" / "run_folder.py").write_text(edit_back)
+    monkeypatch.chdir(tree)
+    assert "none as it was" in error_of_a_job(code, tmp_path)
+
+
+def test_it_says_which_commit_and_what_was_changed(tree: Path) -> None:
+    edit(tree, "something else")
+    (tree / "sia" / "new_module.py").write_text("x = 1\n")
+    code = snapshot(tree)
+    told = read_json(code / "code.json") or {}
+    assert told["git_commit"] == git(tree, "rev-parse", "HEAD").strip()
+    assert told["git_dirty"] is True and told["digest"] == code.name
+    assert {"torch", "ray", "mlflow"} <= told["packages"].keys()
+    assert (code / "sia" / "new_module.py").is_file(), "files that git does not know yet are part of the code"
+    git(tree, "checkout", "--quiet", ".")
+    git(tree, "apply", str(code / "changes.diff"))
+    assert "something else" in (tree / "sia" / "run_folder.py").read_text()
+
+
+def test_a_clean_tree_leaves_no_difference(tree: Path) -> None:
+    code = snapshot(tree)
+    assert not (code / "changes.diff").exists()
+    assert (read_json(code / "code.json") or {})["git_dirty"] is False
+
+
+def test_equal_content_is_copied_once(tree: Path, runs: Path) -> None:
+    first = snapshot(tree)
+    (tree / "sia" / "__pycache__").mkdir(exist_ok=True)
+    (tree / "sia" / "__pycache__" / "x.pyc").write_bytes(b"0")
+    git(tree, "commit", "--quiet", "--allow-empty", "--message", "two")
+    assert snapshot(tree) == first
+    edit(tree, "other")
+    assert snapshot(tree) != first
+    assert len(list((runs / ".code").iterdir())) == 2
+    assert snapshot(first) == first, "a snapshot of a snapshot, as a driver that runs from one takes it"
+
+
+def test_a_tree_without_git_is_copied_all_the_same(tree: Path) -> None:
+    shutil.rmtree(tree / ".git")
+    told = read_json(snapshot(tree) / "code.json") or {}
+    assert (told["git_commit"], told["git_dirty"]) == ("", False)

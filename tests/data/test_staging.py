@@ -1,0 +1,60 @@
+"""A corpus on a node's own disk."""
+
+import multiprocessing
+import shutil
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sia.data import staging
+from sia.data.prepared import PreparedCorpus
+from sia.data.staging import staged
+from sia.errors import UserError
+
+
+def test_the_copy_is_the_corpus(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_DISK", str(tmp_path))
+    copy, here = PreparedCorpus.open(staged(corpus, "$NODE_DISK/scratch")), PreparedCorpus.open(corpus)
+    assert copy.folder.is_relative_to(tmp_path / "scratch") and copy.identity == here.identity
+    for index in (0, len(here.captions) - 1):
+        np.testing.assert_array_equal(copy.frames(index), here.frames(index))
+        assert copy.image(index) == here.image(index)
+
+
+def test_it_is_copied_once(corpus: Path, tmp_path: Path) -> None:
+    first = staged(corpus, str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    time.sleep(0.02)
+    assert staged(corpus, str(tmp_path)) == first
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_a_copy_that_was_cut_short_is_made_again(corpus: Path, tmp_path: Path) -> None:
+    copy = staged(corpus, str(tmp_path))
+    (copy / "corpus.json").unlink()
+    shard = next((copy / "shards").glob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    PreparedCorpus.open(staged(corpus, str(tmp_path))).frames(0)
+
+
+def test_processes_of_one_node_share_one_copy(corpus: Path, tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert len(set(pool.starmap(staged, [(corpus, str(tmp_path))] * 3))) == 1
+
+
+def test_a_full_disk_is_no_reason_to_stop(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, staging.SPARE_BYTES + 1))
+    assert staged(corpus, str(tmp_path)) == corpus
+    assert "do not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["scratch/here", "$NO_SUCH_VARIABLE/x"])
+def test_a_place_that_is_none_is_refused(corpus: Path, to: str) -> None:
+    with pytest.raises(UserError, match="give an absolute path"):
+        staged(corpus, to)
