@@ -19,6 +19,7 @@ NO_TORCH = [
     *("sia.cluster.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.job", "sia.cluster.cancel"),
     *("sia.sweep.grid", "sia.sweep.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
     *("sia.sweep.watch", "sia.sweep.corpora"),
+    *("sia", "sia.inference.layers", "sia.inference.settings", "sia.inference.export_folder"),
 ]
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
@@ -27,7 +28,7 @@ FLOORS = [
     {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
     {"evaluate"},
     {"training"},
-    {"cluster"},
+    {"cluster", "inference"},
     {"report", "sweep"},
 ]
 

@@ -60,7 +60,7 @@ class SpeechEncoder(nn.Module):
             return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
 
     def _turned(self, steps: Tensor, num_steps: Tensor, depth: int | None = None) -> Tensor:
-        """The same states, of all or the first `depth` layers, without packing: on a CPU that takes four times as long.
+        """The states of the first `depth` layers (default: all) without packing, which takes a CPU four times as long.
 
         The backward direction reads each caption's valid part turned round, so that padding comes last there too.
         """

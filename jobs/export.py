@@ -1,0 +1,46 @@
+"""Export a run's checkpoint: model.safetensors and config.json, and the same as a model in MLflow."""
+
+import argparse
+from pathlib import Path
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
+    parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/epoch-N")
+    parser.add_argument(
+        "--mlflow", action=argparse.BooleanOptionalAction, default=True, help="log it to MLflow too (default)"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    from sia.inference.export_folder import check_export_folder
+    from sia.run_folder import find_run
+    from sia.training.chosen_checkpoint import choose_checkpoint
+
+    run = find_run(arguments.run)
+    chosen = choose_checkpoint(run, arguments.checkpoint)
+    out = arguments.out or run.path / "exports" / f"epoch-{chosen.epoch:04d}"
+    check_export_folder(out)
+    # They load torch: not before run and folder are known to do.
+    from sia.inference.export import write_export
+    from sia.inference.load import load_run
+
+    pair = load_run(run, arguments.checkpoint, "cpu")
+    write_export(pair, out)
+    print(f"{out}: epoch {chosen.epoch} of {run.name}; sia.load({str(out)!r}) reads it")
+    if arguments.mlflow:
+        from sia.inference.mlflow_log import log_export
+
+        model = log_export(run, out, ("speech", "image") if pair.embeds_recordings else ("image",))
+        # MLflow finds its server on the path alone, hence the activation.
+        print(f"{model}: source .venv/bin/activate; mlflow models serve --model-uri {model} --env-manager local")
+
+
+if __name__ == "__main__":
+    command.run(main)

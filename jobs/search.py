@@ -1,0 +1,72 @@
+"""Search images by a spoken query, or recordings by an image."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run's folder or name, or an exported folder")
+    parser.add_argument("--speech", type=Path, metavar="FILE", help="the query: a wav, flac or ogg file")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="the query: an image file")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="what --speech searches: images, or a corpus")
+    parser.add_argument("--captions", type=Path, metavar="DIR", help="what --image searches: recordings, or a corpus")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="of a prepared corpus; default: all")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="so many results (default: 10)")
+    parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises UserError for what cannot be asked for, before torch is loaded."""
+    from sia.errors import UsageError, UserError
+    from sia.inference.export_folder import is_export
+    from sia.run_folder import find_run
+    from sia.training.chosen_checkpoint import choose_checkpoint
+
+    given = [name for name in ("speech", "images", "image", "captions") if getattr(arguments, name) is not None]
+    if given not in (["speech", "images"], ["image", "captions"]):
+        flags = ", ".join(f"--{name}" for name in given) or "none of them"
+        raise UsageError(f"give --speech with --images, or --image with --captions; there is {flags}")
+    if arguments.top < 1:
+        raise UsageError(f"--top {arguments.top}: give 1 or more")
+    query = arguments.speech or arguments.image
+    if not query.is_file():
+        raise UserError(f"{query}: no such file; give the file to search by with --{given[0].removesuffix('s')}")
+    if not (folder := arguments.images or arguments.captions).is_dir():
+        raise UserError(f"{folder}: no such folder; give a folder of files, or of a prepared corpus")
+    if not is_export(Path(arguments.run)):
+        choose_checkpoint(find_run(arguments.run), arguments.checkpoint)
+
+
+def main() -> None:
+    arguments = parse()
+    check(arguments)
+    # These load torch: not before the arguments are known to make sense.
+    from sia.inference.load import load
+    from sia.inference.search import captions_of, images_of
+
+    pair = load(arguments.run, arguments.checkpoint)
+    if arguments.speech:
+        query = pair.embed_speech(arguments.speech)
+        collection = images_of(pair, arguments.images, arguments.split)
+    else:
+        query = pair.embed_image(arguments.image)
+        collection = captions_of(pair, arguments.captions, arguments.split)
+    for line in collection.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    hits = collection.nearest(query, arguments.top)
+    if arguments.json:
+        print(json.dumps({"searched": len(collection.names), "results": [hit._asdict() for hit in hits]}))
+        return
+    for hit in hits:
+        print(f"{hit.rank:4}  {hit.similarity:7.4f}  {hit.name}{'  ' if hit.text else ''}{hit.text}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,122 @@
+"""Which images or recordings lie nearest to a query: of a folder, or of a prepared corpus."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sia.data.prepared import PreparedCorpus
+from sia.errors import UsageError, UserError
+from sia.inference.prepared_pool import PreparedPool
+from sia.inference.trained_pair import BATCH_SIZE, TrainedPair
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+SPEECH_ENDINGS = (".wav", ".flac", ".ogg")
+
+
+class Hit(NamedTuple):
+    rank: int
+    similarity: float
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What is searched: unit embeddings [N, D], names and texts [N], and a line for each file that was skipped."""
+
+    embeddings: Tensor
+    names: list[str]
+    texts: list[str]
+    skipped: list[str] = field(default_factory=list)
+
+    def nearest(self, query: Tensor, count: int) -> list[Hit]:
+        """The `count` most similar ones to a unit embedding [D], best first; ties in the collection's order."""
+        similarities = self.embeddings @ query  # [N]
+        order = similarities.argsort(descending=True, stable=True)[:count].tolist()
+        return [
+            Hit(rank, float(similarities[row]), self.names[row], self.texts[row]) for rank, row in enumerate(order, 1)
+        ]
+
+
+def images_of(pair: TrainedPair, folder: Path, split: str | None = None) -> Collection:
+    """The images below a folder, or of a prepared corpus. Raises UserError where there is none that can be read."""
+    if is_prepared(folder):
+        return _of_corpus(pair, folder, split, images=True)
+    _refuse_split(folder, split)
+    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views)
+
+
+def captions_of(pair: TrainedPair, folder: Path, split: str | None = None) -> Collection:
+    """The recordings below a folder, or the captions of a prepared corpus. Raises UserError as `images_of`."""
+    if is_prepared(folder):
+        return _of_corpus(pair, folder, split, images=False)
+    _refuse_split(folder, split)
+    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether it is a prepared corpus's folder, finished or not."""
+    return any((folder / name).is_file() for name in ("corpus.json", "plan.json"))
+
+
+def files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
+    """The files with one of these endings, in the order of their names. Raises UserError where there is none."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file()]
+    if not found:
+        problem = f"no file that ends in {', '.join(endings)}" if folder.is_dir() else "no such folder"
+        raise UserError(f"{folder}: {problem}; give a folder of files, or of a prepared corpus")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _of_files(
+    folder: Path,
+    endings: tuple[str, ...],
+    kind: str,
+    read: Callable[[Path], Tensor],
+    embed: Callable[[list[Tensor]], Tensor],
+) -> Collection:
+    names: list[str] = []
+    skipped: list[str] = []
+    parts: list[Tensor] = []
+    paths = files_below(folder, endings)
+    # Decoded files are larger than embeddings: few at a time.
+    for start in range(0, len(paths), BATCH_SIZE):
+        readable: list[Tensor] = []
+        for path in paths[start : start + BATCH_SIZE]:
+            try:
+                readable.append(read(path))
+                names.append(path.relative_to(folder).as_posix())
+            except UserError as error:
+                skipped.append(str(error))
+        parts.append(embed(readable))
+    if not names:
+        raise UserError(f"{folder}: no readable {kind}; the first: {skipped[0]}")
+    return Collection(torch.cat(parts), names, [""] * len(names), skipped)
+
+
+def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool) -> Collection:
+    pool = PreparedPool(pair, folder)
+    captions = pool.corpus.captions
+    indices = pool.corpus.split(split) if split else list(range(len(captions)))
+    if images:
+        indices = _first_of_each_image(pool.corpus, indices)
+    pieces: Any = pool.images(indices) if images else pool.speech(indices)
+    names = [captions[index].image_id if images else captions[index].utterance_id for index in indices]
+    return Collection(torch.cat([piece for _, piece in pieces]), names, [captions[index].text for index in indices])
+
+
+def _first_of_each_image(corpus: PreparedCorpus, indices: list[int]) -> list[int]:
+    """A caption index for each image, one with a text where there is one."""
+    first: dict[str, int] = {}
+    for index in sorted(indices, key=lambda index: not corpus.captions[index].text):
+        first.setdefault(corpus.captions[index].image_id, index)
+    return sorted(first.values())
+
+
+def _refuse_split(folder: Path, split: str | None) -> None:
+    if split:
+        raise UsageError(f"--split {split}: {folder} is no prepared corpus; leave --split out")

@@ -1,0 +1,99 @@
+"""All that a pair needs beside its weights: architecture, data settings, statistics, features. It loads no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import read_json
+from sia.config import Data, Model, validate
+from sia.errors import UserError
+from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import read_rows
+from sia.training.chosen_checkpoint import Chosen
+
+EXPORT_FORMAT = "sia.pair"
+EXPORT_VERSION = 1
+STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
+# Of corpus.json; what else it tells, such as counts and folders, no embedding depends on.
+CORPUS_KEYS = ("name", "identity", "features", *STATISTICS)
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """corpus: the CORPUS_KEYS of the corpus trained on; provenance: whence the weights come."""
+
+    model: Model
+    data: Data
+    corpus: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def features(self) -> dict[str, Any]:
+        return self.corpus["features"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of an export's config.json; `from_json` reads it back."""
+        return {
+            "format": EXPORT_FORMAT,
+            "format_version": EXPORT_VERSION,
+            "model": self.model.model_dump(mode="json"),
+            # Where the corpus lay says nothing on another machine.
+            "data": {**self.data.model_dump(mode="json"), "folder": ""},
+            "corpus": self.corpus,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_json(cls, path: Path) -> "PairSettings":
+        """Raises UserError that names a file which is missing or no export's config.json."""
+        try:
+            content = read_json(path)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or content.get("format") != EXPORT_FORMAT:
+            raise UserError(f"{path}: not the config.json of an exported pair; run `python jobs/export.py RUN` again")
+        if content.get("format_version") != EXPORT_VERSION:
+            raise UserError(
+                f"{path}: export version {content.get('format_version')}, this program reads {EXPORT_VERSION}; "
+                "run `python jobs/export.py RUN` again"
+            )
+        model = validate(Model, content.get("model"), f"{path}: model")
+        data = validate(Data, content.get("data"), f"{path}: data")
+        return cls(model, data, _checked_corpus(path, content.get("corpus"), data), content.get("provenance", {}))
+
+
+def settings_of_run(run: RunFolder, chosen: Chosen, checkpoint: str) -> PairSettings:
+    """Raises UserError for a run whose corpus.json is missing or lacks what an embedding needs."""
+    experiment = run.experiment()
+    corpus = _checked_corpus(run.corpus, read_json(run.corpus), experiment.data)
+    return PairSettings(experiment.model, experiment.data, corpus, _provenance(run, chosen, checkpoint))
+
+
+def _checked_corpus(path: Path, corpus: Any, data: Data) -> dict[str, Any]:
+    needed = ["features"]
+    needed += ["pixel_mean", "pixel_std"] if data.normalisation == "corpus" else []
+    needed += ["frame_mean", "frame_std"] if data.standardise_frames else []
+    missing = [key for key in needed if not (corpus or {}).get(key)]
+    if missing:
+        raise UserError(f"{path}: says nothing of {missing[0]!r} of the corpus trained on; train the run again")
+    return {key: corpus[key] for key in CORPUS_KEYS if key in corpus}
+
+
+def _provenance(run: RunFolder, chosen: Chosen, checkpoint: str) -> dict[str, Any]:
+    experiment = run.experiment()
+    jobs = read_rows(run.provenance)
+    finished = read_json(run.finished) or {}
+    # Recall on test was measured with the run's best checkpoint, and tells of no other.
+    measured = (finished.get("best_stage"), finished.get("best_epoch")) == (chosen.stage, chosen.epoch)
+    return {
+        "run": run.name,
+        "study": run.study,
+        "signature": experiment.signature,
+        "checkpoint": checkpoint,
+        "stage": chosen.stage,
+        "epoch": chosen.epoch,
+        "select_on": experiment.training.select_on,
+        "selection_value": chosen.value,
+        "test": finished.get("test") if measured else None,
+        "git_commit": jobs[-1].get("git_commit") if jobs else None,
+    }

@@ -1,0 +1,208 @@
+"""An export in a real MLflow: logged, loaded, and served over HTTP."""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from desk import Desk, wait_until
+from mlflow import MlflowClient
+
+from sia.atomic import read_json, write_json
+from sia.inference.mlflow_log import log_export
+from sia.inference.trained_pair import TrainedPair
+from sia.run_folder import RunFolder
+from sia.tracking.mlflow_store import connect
+
+SECONDS_TO_START = 90
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a new database, whose experiment keeps its artifacts there."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    client = connect(f"sqlite:///{folder / 'mlflow.db'}")
+    client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run: RunFolder, store: Path) -> tuple[RunFolder, str]:
+    """A run that was exported and logged as a person does it, and the URI of the model."""
+    copy = RunFolder(Path(shutil.copytree(run.path, store / "runs" / "study" / run.name)))
+    desk = Desk(store)
+    done = desk.run("export.py", copy.path, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return copy, done.stdout.splitlines()[-1].partition(": ")[0]
+
+
+@pytest.fixture
+def client(store: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+
+
+def encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def queries(raw: Path) -> list[dict[str, str]]:
+    """A row with both columns, then one with each alone."""
+    speech, image = encoded(raw / "test-0-1-0.wav"), encoded(raw / "test-0-1.png")
+    return [{"speech": speech, "image": image}, {"speech": speech}, {"image": image}]
+
+
+def assert_embeddings(rows: list[dict[str, Any]], pair: TrainedPair, raw: Path) -> None:
+    speech = pair.embed_speech(raw / "test-0-1-0.wav").numpy()
+    image = pair.embed_image(raw / "test-0-1.png").numpy()
+    assert rows[2]["speech_embedding"] is None and rows[1]["image_embedding"] is None
+    for row in (0, 1):
+        np.testing.assert_allclose(rows[row]["speech_embedding"], speech, rtol=0, atol=1e-6)
+    for row in (0, 2):
+        np.testing.assert_allclose(rows[row]["image_embedding"], image, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_it_is_logged_under_the_runs_own_mlflow_run(exported: tuple[RunFolder, str], client: MlflowClient) -> None:
+    run, uri = exported
+    model = client.get_logged_model(uri.removeprefix("models:/"))
+    mirrored = client.get_run(read_json(run.mirror)["trial_run_id"])
+    assert model.source_run_id == mirrored.info.run_id
+    assert mirrored.info.run_name == run.name and mirrored.info.status == "FINISHED"
+    assert mirrored.info.end_time == int(run.finished.stat().st_mtime * 1000)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_mirrored_already_is_not_mirrored_again(
+    exported: tuple[RunFolder, str], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, first = exported
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", read_json(run.mirror)["tracking_uri"])
+    again = log_export(run, next((run.path / "exports").iterdir()))
+    assert again != first
+    experiment = client.get_experiment_by_name("study").experiment_id
+    assert len(client.search_runs([experiment])) == 2  # the run and its stage
+    runs = {model.source_run_id for model in client.search_logged_models([experiment])}
+    assert runs == {read_json(run.mirror)["trial_run_id"]}
+
+
+@pytest.mark.slow
+def test_nothing_is_pickled(exported: tuple[RunFolder, str], store: Path) -> None:
+    files = [path for path in (store / "artifacts").rglob("*") if path.is_file()]
+    assert {"mlflow_model.py", "model.safetensors", "config.json"} <= {path.name for path in files}
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+
+
+@pytest.mark.slow
+def test_a_loaded_model_predicts_what_the_pair_does(
+    exported: tuple[RunFolder, str], pair: TrainedPair, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    run, uri = exported
+    mlflow.set_tracking_uri(read_json(run.mirror)["tracking_uri"])
+    model = mlflow.pyfunc.load_model(uri)
+    assert_embeddings(model.predict(pandas.DataFrame(queries(raw))), pair, raw)
+    assert len(model.predict(model.input_example)) == 1
+    assert {column.name: column.required for column in model.metadata.signature.inputs} == dict.fromkeys(
+        ("speech", "image"), False
+    )
+    for wrong, said in (("not base64!", "row 0: not base64"), (base64.b64encode(b"noise").decode(), "row 0: the ")):
+        with pytest.raises(ValueError, match=said):
+            model.predict(pandas.DataFrame({"image": [wrong]}))
+
+
+@pytest.mark.slow
+def test_a_pair_of_other_features_is_logged_for_images_alone(
+    run: RunFolder, pair: TrainedPair, store: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    other = RunFolder(Path(shutil.copytree(run.path, store / "runs" / "other" / run.name)))
+    corpus = read_json(other.corpus)
+    write_json(other.corpus, {**corpus, "features": {"kind": "melspec", "coefficients": 40}})
+    desk = Desk(store)
+    connect(desk.uri).create_experiment("other", artifact_location=(store / "artifacts").as_uri())
+    done = desk.run("export.py", other.path, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    mlflow.set_tracking_uri(desk.uri)
+    model = mlflow.pyfunc.load_model(done.stdout.splitlines()[-1].partition(": ")[0])
+    assert [column.name for column in model.metadata.signature.inputs] == ["image"]
+    (row,) = model.predict(pandas.DataFrame({"image": [encoded(raw / "test-0-1.png")]}))
+    expected = pair.embed_image(raw / "test-0-1.png").numpy()
+    np.testing.assert_allclose(row["image_embedding"], expected, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def server(exported: tuple[RunFolder, str], store: Path) -> Iterator[str]:
+    """The address of `mlflow models serve`, which leads a process group of its own."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", exported[1], "--port", str(port)]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{store / 'mlflow.db'}"}
+    # MLflow starts uvicorn by its name: it must lie on the path, as in an activated environment.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with open(store / "server.log", "w") as log:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local"],
+            cwd=store,
+            env={**os.environ, **tracking, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or answers(f"{address}/ping"), SECONDS_TO_START, "a server")
+        assert process.poll() is None, (store / "server.log").read_text()
+        yield address
+    finally:
+        end_group(process)
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Its whole group, for MLflow leaves uvicorn behind."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, kind)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+
+
+def answers(address: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(address, timeout=5).status == 200)
+    except OSError:
+        return False
+
+
+def asked(address: str, rows: list[dict[str, str]]) -> Any:
+    body = json.dumps({"dataframe_records": rows}).encode()
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=60).read())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_server_answers_with_the_embeddings_of_the_pair(server: str, pair: TrainedPair, raw: Path) -> None:
+    assert_embeddings(asked(server, queries(raw))["predictions"], pair, raw)
+    for row in queries(raw)[1:]:
+        (alone,) = asked(server, [row])["predictions"]
+        assert sum(value is not None for value in alone.values()) == 1
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        asked(server, [{"speech": base64.b64encode(b"noise").decode()}])
+    assert "row 0: the recording: its bytes are no readable sound" in refusal.value.read().decode()

@@ -1,0 +1,153 @@
+"""Search of folders and corpora, in process and as a person runs it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from desk import Desk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sia.atomic import read_json, write_json
+from sia.errors import UsageError, UserError
+from sia.inference.search import Collection, captions_of, images_of
+from sia.inference.trained_pair import TrainedPair
+from sia.run_folder import RunFolder
+
+
+@pytest.fixture
+def album(raw: Path, tmp_path: Path) -> Path:
+    """Three images in folders, one file that only looks like an image, and recordings."""
+    for place in ("b/second.png", "a.PNG", "c/d/third.png"):
+        (tmp_path / "album" / place).parent.mkdir(parents=True, exist_ok=True)
+    for name, place in (("test-0-1", "b/second.png"), ("test-1-1", "a.PNG"), ("test-2-3", "c/d/third.png")):
+        shutil.copy(raw / f"{name}.png", tmp_path / "album" / place)
+    (tmp_path / "album" / "b" / "broken.jpg").write_bytes(b"not a JPEG")
+    (tmp_path / "album" / "notes.txt").write_text("no image")
+    shutil.copy(raw / "test-0-1-0.wav", tmp_path / "album" / "b" / "spoken.wav")
+    return tmp_path / "album"
+
+
+def collection(rows: Tensor) -> Collection:
+    return Collection(rows, [f"item {number}" for number in range(len(rows))], [""] * len(rows))
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=1, max_size=12), count=st.integers(1, 15))
+def test_the_nearest_come_first_and_ties_stay_in_order(values: list[float], count: int) -> None:
+    hits = collection(torch.tensor(values)[:, None]).nearest(torch.ones(1), count)
+    expected = sorted(range(len(values)), key=lambda row: -values[row])[:count]
+    assert [(hit.name, hit.similarity) for hit in hits] == [(f"item {row}", values[row]) for row in expected]
+    assert [hit.rank for hit in hits] == list(range(1, len(expected) + 1))
+
+
+def test_images_below_a_folder_in_the_order_of_their_names(pair: TrainedPair, album: Path) -> None:
+    found = images_of(pair, album)
+    assert found.names == ["a.PNG", "b/second.png", "c/d/third.png"]
+    torch.testing.assert_close(found.embeddings, pair.embed_images([album / name for name in found.names]))
+    assert len(found.skipped) == 1 and "b/broken.jpg: unreadable image" in found.skipped[0]
+
+
+def test_recordings_below_a_folder(pair: TrainedPair, album: Path) -> None:
+    found = captions_of(pair, album)
+    assert found.names == ["b/spoken.wav"] and not found.skipped
+    torch.testing.assert_close(found.embeddings[0], pair.embed_speech(album / "b" / "spoken.wav"))
+
+
+def test_a_corpus_has_each_image_once_and_every_caption(pair: TrainedPair, corpus: Path, raw: Path) -> None:
+    images, captions = images_of(pair, corpus), captions_of(pair, corpus, "train")
+    assert len(images.names) == len(set(images.names)) == 48 and len(captions.names) == 48
+    assert len(images_of(pair, corpus, "train").names) == 16
+    row, name = 20, images.names[20]
+    torch.testing.assert_close(images.embeddings[row], pair.embed_image(raw / f"{name}.png"), rtol=0, atol=1e-6)
+    row, name = 31, captions.names[31]
+    torch.testing.assert_close(captions.embeddings[row], pair.embed_speech(raw / f"{name}.wav"), rtol=0, atol=1e-6)
+
+
+def test_another_corpus_is_seen_with_the_statistics_of_the_trained_one(
+    pair: TrainedPair, corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "other")
+    description = read_json(corpus / "corpus.json")
+    write_json(tmp_path / "other" / "corpus.json", {**description, "pixel_mean": [9.0] * 3, "frame_std": [9.0] * 40})
+    for of in (images_of, captions_of):
+        assert torch.equal(of(pair, tmp_path / "other", "test").embeddings, of(pair, corpus, "test").embeddings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("short_side", 64, "short side of 64"), ("features", {"kind": "melspec", "coefficients": 40}, r"features|frames")],
+)
+def test_a_corpus_made_in_another_way_is_refused(
+    pair: TrainedPair, corpus: Path, tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    shutil.copytree(corpus, tmp_path / "other")
+    write_json(tmp_path / "other" / "corpus.json", {**read_json(corpus / "corpus.json"), key: value})
+    with pytest.raises(UserError, match=said):
+        images_of(pair, tmp_path / "other")
+
+
+def test_a_folder_in_which_nothing_can_be_searched(pair: TrainedPair, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file that ends in \.png"):
+        images_of(pair, tmp_path)
+    (tmp_path / "a.wav").write_bytes(b"noise")
+    with pytest.raises(UserError, match=r"no readable recording; the first: .*a\.wav"):
+        captions_of(pair, tmp_path)
+    with pytest.raises(UsageError, match=r"--split test: .* is no prepared corpus"):
+        captions_of(pair, tmp_path, "test")
+
+
+def test_the_command_finds_the_image_that_is_most_similar(
+    run: RunFolder, pair: TrainedPair, raw: Path, album: Path, tmp_path: Path
+) -> None:
+    desk = Desk(tmp_path / "desk")
+    query = raw / "test-0-1-0.wav"
+    done = desk.run("search.py", run.path, "--speech", query, "--images", album, "--top", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "skipped: " in done.stderr and "broken.jpg" in done.stderr
+    answer = json.loads(done.stdout)
+    found = images_of(pair, album)
+    similarities = (found.embeddings @ pair.embed_speech(query)).numpy()
+    best = np.argsort(-similarities)[:2]
+    assert answer["searched"] == 3
+    assert [hit["name"] for hit in answer["results"]] == [found.names[row] for row in best]
+    assert [hit["similarity"] for hit in answer["results"]] == pytest.approx(similarities[best].tolist(), abs=1e-6)
+
+
+def test_the_command_the_other_way_round(run: RunFolder, raw: Path, corpus: Path, tmp_path: Path) -> None:
+    flags = ("--image", raw / "test-0-1.png", "--captions", corpus, "--split", "test", "--top", "4")
+    done = Desk(tmp_path / "desk").run("search.py", run.path, *flags)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    assert all(row[2].startswith("test-") for row in rows)
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        ("", 2, "give --speech with --images, or --image with --captions; there is none of them"),
+        ("--speech q.wav", 2, "there is --speech"),
+        ("--speech q.wav --captions d", 2, "there is --speech, --captions"),
+        ("--image q.wav --images d", 2, "there is --images, --image"),
+        ("--speech q.wav --images d --image q.wav --captions d", 2, "--speech, --images, --image, --captions"),
+        ("--speech q.wav --images d --top 0", 2, "--top 0: give 1 or more"),
+        ("--speech none.wav --images d", 1, "none.wav: no such file"),
+        ("--speech q.wav --images none", 1, "none: no such folder"),
+        ("--speech q.wav --images d", 1, "nobody: no such run"),
+    ],
+)
+def test_a_wrong_question_is_one_line_and_loads_no_torch(
+    tmp_path: Path, no_torch: dict[str, str], flags: str, status: int, said: str
+) -> None:
+    desk = Desk(tmp_path / "desk")
+    (desk.folder / "d").mkdir()
+    (desk.folder / "q.wav").touch()
+    done = desk.run("search.py", "nobody", *flags.split(), **no_torch)
+    assert done.returncode == status and said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
