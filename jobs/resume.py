@@ -36,7 +36,7 @@ def main() -> int:
         lr_scale = 0.5 if arguments.lr_scale is None else arguments.lr_scale
         number = add_restart(run, arguments.start, arguments.epochs, lr_scale)
         print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
-    sweep = Sweep(run.study, [run], launch, "none")
+    sweep = Sweep(run.study, [run], {run.name: launch}, "none")
     return submit_sweep(sweep, command.console())
 
 

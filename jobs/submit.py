@@ -20,7 +20,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override; repeatable")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="runs at once")
     parser.add_argument("--scheduler", choices=("tune", "asha", "none"), default="tune")
-    return parser.parse_args()
+    parser.add_argument("--detach", action="store_true", help="drive the sweep from a small Slurm job, not from here")
+    parser.add_argument("--dependency", metavar="SPEC", help="with --detach: sbatch's, for example afterok:123")
+    arguments = parser.parse_args()
+    if arguments.dependency and not arguments.detach:
+        parser.error("--dependency belongs to --detach: it is the driver's job that waits")
+    return arguments
+
+
+def driver_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The flags that a detached driver is given, besides its grid."""
+    given = ["--cluster", "slurm", "--scheduler", arguments.scheduler]
+    given += ["--miniature"] if arguments.miniature else []
+    given += ["--profile", str(arguments.profile.absolute())] if arguments.profile else []
+    given += ["--max-concurrent", str(arguments.max_concurrent)] if arguments.max_concurrent else []
+    return given + [part for text in arguments.set for part in ("--set", text)]
 
 
 def main() -> int:
@@ -28,37 +42,41 @@ def main() -> int:
     from sia.config import parse_override
     from sia.errors import UsageError
     from sia.sweep.grid import load_grid
-    from sia.sweep.launch import choose_launch, default_concurrency
+    from sia.sweep.launch import choose_launches, default_concurrency
 
     if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
         raise UsageError(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
     grid = load_grid(arguments.grid, arguments.miniature, dict(parse_override(text) for text in arguments.set))
-    launch = choose_launch(arguments.cluster, arguments.profile, grid.profile)
+    launches = choose_launches(grid.points, arguments.cluster, arguments.profile, for_show=arguments.dry_run)
     console = command.console()
     if arguments.dry_run:
-        from sia.sweep.plan_table import plan_table
+        from sia.sweep.plan_table import show_plan
 
-        console.print(plan_table(grid.study, grid.points, launch.profile))
+        show_plan(grid, launches, console)
         return 0
     if arguments.rehearse:
-        from sia.sweep.rehearse import rehearsal_table, rehearse
+        from sia.sweep.rehearse import show_rehearsal
 
-        results = []
-        for result in rehearse(grid.study, grid.points, launch):
-            print(f"{result.pair}: batch {result.batch_size}, {result.seconds_a_step:.2f} s a step", flush=True)
-            results.append(result)
-        console.print(rehearsal_table(results))
+        show_rehearsal(grid, launches, console)
         return 0
     from sia.sweep.command import submit_sweep
     from sia.sweep.corpora import check_fit, provide_corpora
     from sia.sweep.drive import Sweep
 
-    concurrency = arguments.max_concurrent or default_concurrency(launch)
+    concurrency = arguments.max_concurrent or default_concurrency(next(iter(launches.values())))
     works_now = f"python jobs/submit.py --grid {arguments.grid} --miniature" if grid.has_miniature else ""
     provide_corpora([point.experiment for point in grid.points], works_now)
-    check_fit([point.experiment for point in grid.points], launch)
+    for point in grid.points:
+        check_fit(point.experiment, launches[point.run.name])
+    if arguments.detach:
+        from sia.sweep.detach import detach
+
+        launch = next(iter(launches.values()))
+        job = detach(grid, arguments.grid, launch, driver_arguments(arguments), arguments.dependency)
+        print(f"job {job} drives study {grid.study}; watch it with python jobs/status.py {grid.study}")
+        return 0
     runs = [point.run for point in grid.points]
-    sweep = Sweep(grid.study, runs, launch, arguments.scheduler, concurrency, create=grid.create)
+    sweep = Sweep(grid.study, runs, launches, arguments.scheduler, concurrency, create=grid.create)
     return submit_sweep(sweep, console)
 
 

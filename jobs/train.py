@@ -30,9 +30,9 @@ def main() -> int:
     experiment = load_experiment(arguments.config, overrides)
     launch = choose_launch(arguments.cluster, arguments.profile, None)
     provide_corpora([experiment])
-    check_fit([experiment], launch)
+    check_fit(experiment, launch)
     point = GridPoint(check_study_name(arguments.study), experiment)
-    sweep = Sweep(point.study, [point.run], launch, "none", create=point.create)
+    sweep = Sweep(point.study, [point.run], {point.run.name: launch}, "none", create=point.create)
     return submit_sweep(sweep, command.console())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A task of sia.cluster.submit.TASKS, by its kind and fields, carried out by the code in the folder `code`."""
+    """A task of sia.cluster.tasks, by its kind and fields, carried out by the code in the folder `code`."""
 
     code: str
     kind: str
@@ -19,7 +19,7 @@ class Bootstrap:
 
     def __call__(self) -> Any:
         sys.path.insert(0, self.code)
-        from sia.cluster.submit import TASKS
+        from sia.cluster.tasks import TASKS
 
         return TASKS[self.kind](**self.fields)()
 

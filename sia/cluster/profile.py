@@ -42,7 +42,8 @@ class Profile(Section):
         devices = (
             f"{self.gpus_per_node} GPU" if self.gpus_per_node else f"{self.cpus_per_task * self.tasks_per_node} CPU"
         )
-        return f"{self.nodes} x {self.tasks_per_node} ranks, {devices}/node"
+        where = ", ".join(f"{key} {value}" for key in ("partition", "constraint") if (value := getattr(self, key)))
+        return f"{self.nodes} x {self.tasks_per_node} ranks, {devices}/node" + (f", {where}" if where else "")
 
     def slurm_parameters(self, job_name: str) -> dict[str, Any]:
         """The parameters of submitit's Slurm executor."""

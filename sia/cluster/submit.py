@@ -15,22 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sia.cluster import bootstrap
-from sia.cluster.job import TrainStage
+from sia.cluster.environment import clean_environment
 from sia.cluster.profile import Cluster, Profile, visible_gpus
-from sia.cluster.rehearsal import Rehearse
 from sia.cluster.snapshot import snapshot
+from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
 from sia.run_folder import private_folder, record
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor
-
-Task = TrainStage | Rehearse
-TASKS: dict[str, type[Task]] = {"TrainStage": TrainStage, "Rehearse": Rehearse}
-
-# Set by Ray, by a Slurm job or srun that the driver may run in, or by torch's launchers: none of them is the job's.
-FOREIGN = ("RAY_", "TUNE_", "SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "OMP_NUM_THREADS", "MASTER_")
-OURS = ("SLURM_CONF",)
 
 
 # Not `-m`: that would import the code of the working folder.
@@ -58,12 +51,6 @@ def submit(task: Task, cluster: Cluster, profile: Profile, code: Path | None = N
     if status:
         last_line = (log.read_text().strip().splitlines() or [f"exit status {status}"])[-1]
         raise UserError(f"the {cluster} cluster did not take {task.name}: {last_line} (see {log})")
-
-
-def clean_environment(environment: dict[str, str], profile: Profile) -> dict[str, str]:
-    """The job's environment: the user's own, without what belongs to the submitting process."""
-    kept = {name: value for name, value in environment.items() if name in OURS or not name.startswith(FOREIGN)}
-    return {**kept, "OMP_NUM_THREADS": str(profile.cpus_per_task), **profile.environment}
 
 
 def main(code: str, task_json: str, cluster: Cluster, profile_json: str) -> None:

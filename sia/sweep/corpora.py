@@ -35,14 +35,13 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
             raise MissingCorpus(f"{error}{advice}") from None
 
 
-def check_fit(experiments: list[Experiment], launch: Launch) -> None:
-    """Raises UserError for what would fail in the job, perhaps days later: a batch or an image size that cannot be."""
-    for experiment in experiments:
-        data = experiment.data
-        description = read_description(data.path)
-        num_captions = description["num_captions"].get("train", 0)
-        check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
-        check_short_side(data.path, description, data)
+def check_fit(experiment: Experiment, launch: Launch) -> None:
+    """Raises UserError for what would fail in the job, perhaps days later: batch, images or frames that do not fit."""
+    data = experiment.data
+    description = read_description(data.path)
+    num_captions = description["num_captions"].get("train", 0)
+    check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
+    check_short_side(data.path, description, data)
 
 
 def _make_embedded(experiment: Experiment) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from sia.cluster.profile import Cluster
 from sia.cluster.state import State, look
 from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
@@ -25,10 +26,14 @@ class Sweep:
 
     study: str
     runs: list[RunFolder]
-    launch: Launch
+    launches: dict[str, Launch]  # of each run, by its name
     scheduler: Scheduler = "tune"
     max_concurrent: int = 1
     create: Callable[[], object] = lambda: None  # makes the run folders, once the study is this driver's
+
+    @property
+    def cluster(self) -> Cluster:
+        return next(iter(self.launches.values())).cluster
 
 
 def drive(sweep: Sweep) -> dict[str, str]:
@@ -46,9 +51,10 @@ def drive(sweep: Sweep) -> dict[str, str]:
         ) from None
     try:
         sweep.create()
-        if sweep.launch.cluster != "debug":
+        if sweep.cluster != "debug":
             # Taken here, not in Tune's workers: all jobs of this drive run the same code.
-            _ = sweep.launch.code
+            for launch in sweep.launches.values():
+                _ = launch.code
         return _drive(sweep)
     finally:
         lock.release()
@@ -79,11 +85,11 @@ def _schedule(sweep: Sweep) -> dict[str, str]:
     unfinished = [run for run in sweep.runs if look(run).state not in (State.FINISHED, State.STOPPED)]
     if not unfinished:
         return {}
-    if sweep.scheduler == "none" or sweep.launch.cluster == "debug":
+    if sweep.scheduler == "none" or sweep.cluster == "debug":
         return _in_threads(sweep, unfinished)
     from sia.sweep.tune_driver import tune_runs
 
-    return tune_runs(unfinished, sweep.launch, sweep.max_concurrent, asha=sweep.scheduler == "asha")
+    return tune_runs(unfinished, sweep.launches, sweep.max_concurrent, asha=sweep.scheduler == "asha")
 
 
 def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
@@ -92,13 +98,13 @@ def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
 
     def follow(run: RunFolder) -> None:
         try:
-            follow_run(run, sweep.launch, lambda row: None)
+            follow_run(run, sweep.launches[run.name], lambda row: None)
         except StageFailed as error:
             errors[run.name] = str(error)
         except Exception as error:
             errors[run.name] = f"{type(error).__name__}: {error}; submit again to go on"
 
-    if sweep.launch.cluster == "debug":
+    if sweep.cluster == "debug":
         # In this thread, so that a debugger stops there and signals arrive.
         for run in runs:
             follow(run)

@@ -16,10 +16,11 @@ Overrides = dict[str, Any]
 
 
 class Where(Section):
-    """Overrides for the points that match: the paper gives each pair its own schedule."""
+    """Overrides, and a profile, for the points that match: the paper gives each pair its own schedule."""
 
     match: Overrides
-    set: Overrides
+    set: Overrides = {}
+    profile: str | None = Field(None, description="resources of these points, such as those with the large cards")
 
 
 class GridFile(Section):
@@ -42,10 +43,11 @@ class GridFile(Section):
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One run of a study."""
+    """One run of a study, and the profile that the grid chooses for it."""
 
     study: str
     experiment: Experiment
+    profile: Path | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -61,7 +63,6 @@ class GridPoint:
 class Grid:
     study: str
     points: list[GridPoint]
-    profile: Path | None
     has_miniature: bool
 
     def create(self) -> None:
@@ -82,12 +83,18 @@ def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] 
     for values in chosen:
         for seed in file.seeds or (None,):
             experiment = _resolve(file, values, seed, overrides or {}, str(path))
-            point = GridPoint(study, experiment)
+            point = GridPoint(study, experiment, _profile(file, values, path))
             if experiments.setdefault(experiment.signature, point) is not point:
                 cause = "--set gives a key of `grid:` or `seeds:` one value; leave it out" if overrides else "drop one"
                 raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); {cause}")
-    profile = path.parent.parent / file.profile if file.profile else None
-    return Grid(study, list(experiments.values()), profile, file.miniature is not None)
+    return Grid(study, list(experiments.values()), file.miniature is not None)
+
+
+def _profile(file: GridFile, values: Overrides, path: Path) -> Path | None:
+    """The last matching `where:` that names one, else the file's own; relative to the folder above the file's."""
+    named = [file.profile, *(where.profile for where in file.where if _matches(values, where.match))]
+    chosen = [name for name in named if name]
+    return path.absolute().parent.parent / chosen[-1] if chosen else None
 
 
 def _read(path: Path, miniature: bool) -> GridFile:

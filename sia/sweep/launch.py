@@ -11,6 +11,7 @@ from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, l
 from sia.cluster.snapshot import snapshot
 from sia.config import validate
 from sia.run_folder import RunFolder
+from sia.sweep.grid import GridPoint
 
 SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
 
@@ -28,12 +29,13 @@ class Launch:
         return snapshot()
 
 
-def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None) -> Launch:
+def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None, for_show: bool = False) -> Launch:
     """`--cluster`, then `--profile`, else on Slurm the grid's own, else what this machine has.
 
-    Raises UserError for a Slurm that does not answer, UsageError for a profile that does not fit.
+    for_show: nothing will be submitted, so that a Slurm need not answer. Raises UserError for a Slurm that does not,
+    UsageError for a profile that does not fit.
     """
-    cluster = choose_cluster(wanted)
+    cluster: Cluster = "slurm" if for_show and wanted == "slurm" else choose_cluster(wanted)
     if profile is None and cluster == "slurm":
         profile = of_grid
     if profile is None:
@@ -42,6 +44,17 @@ def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None) -> La
     if cluster == "local":
         check_local(chosen, str(profile))
     return Launch(cluster, chosen)
+
+
+def choose_launches(
+    points: list[GridPoint], wanted: str, profile: Path | None, for_show: bool = False
+) -> dict[str, Launch]:
+    """Where each point of a grid runs, by its run's name; points of one profile share a Launch."""
+    of_profile: dict[Path | None, Launch] = {}
+    for point in points:
+        if point.profile not in of_profile:
+            of_profile[point.profile] = choose_launch(wanted, profile, point.profile, for_show)
+    return {point.run.name: of_profile[point.profile] for point in points}
 
 
 def local_profile() -> Profile:

@@ -1,14 +1,18 @@
 """What a sweep would do, before it does it: a row a grid point. It loads no torch and needs no corpus."""
 
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
 
 from sia.cluster.profile import Profile
+from sia.cluster.sbatch import sbatch_script
 from sia.cluster.state import State, look
 from sia.config import Experiment
 from sia.flatten import flatten, varying
 from sia.parameter_counts import image_parameters, speech_parameters
-from sia.sweep.grid import GridPoint
+from sia.sweep.grid import Grid, GridPoint
+from sia.sweep.launch import Launch
+from sia.training.selection import protocol
 
 ACTIONS = {
     State.FINISHED: "finished",
@@ -20,12 +24,16 @@ ACTIONS = {
 TOLD_ELSEWHERE = ("model.gru_layers", "model.latent_size", "training.seed")  # by the pair's name, and a column
 
 
-def plan_table(study: str, points: list[GridPoint], profile: Profile) -> Table:
+def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> Table:
     """Name, parameters of both branches, stages with epochs and rate, the settings in which points differ, signature,
-    and what is done; resources on top."""
+    and what is done; resources on top, or of each point where they differ. `profiles` are those of the points.
+    """
+    shared = len(set(resources := [profile.describe() for profile in profiles])) == 1
     seeds = len({point.experiment.training.seed for point in points}) > 1
     settings = differences([point.experiment for point in points])
-    table = Table(title=f"study {study}: {count_of(points)}, each on {profile.describe()}", box=SIMPLE)
+    where_all = f", each on {resources[0]}" if shared else ""
+    title = f"study {study}: {count_of(points)}{where_all}{_protocol(points)}"
+    table = Table(title=title, box=SIMPLE)
     table.add_column("pair", no_wrap=True)
     table.add_column("speech\nparameters", justify="right", no_wrap=True)
     table.add_column("image\nparameters", justify="right", no_wrap=True)
@@ -34,9 +42,11 @@ def plan_table(study: str, points: list[GridPoint], profile: Profile) -> Table:
         table.add_column("settings")
     if seeds:
         table.add_column("seed", justify="right", no_wrap=True)
+    if not shared:
+        table.add_column("resources")
     table.add_column("signature", no_wrap=True)
     table.add_column("action", no_wrap=True)
-    for point, setting in zip(points, settings, strict=True):
+    for point, setting, where in zip(points, settings, resources, strict=True):
         model = point.experiment.model
         table.add_row(
             model.pair_name,
@@ -45,6 +55,7 @@ def plan_table(study: str, points: list[GridPoint], profile: Profile) -> Table:
             stages_text(point.experiment),
             *([setting] if any(settings) else []),
             *([str(point.experiment.training.seed)] if seeds else []),
+            *([] if shared else [where]),
             point.experiment.signature,
             action(point),
         )
@@ -56,6 +67,12 @@ def differences(experiments: list[Experiment]) -> list[str]:
     flat = [flatten(one.model_dump(mode="json", exclude={"stages", "runtime"})) for one in experiments]
     keys = [key for key in varying(flat) if key not in TOLD_ELSEWHERE]
     return ["\n".join(f"{key}={one[key]}" for key in keys) for one in flat]
+
+
+def _protocol(points: list[GridPoint]) -> str:
+    """A line on the split that chooses best epochs, where it is test; points that differ in it tell it as a setting."""
+    splits = {point.experiment.training.select_on for point in points}
+    return f"\nbest epochs chosen on {protocol('test')}" if splits == {"test"} else ""
 
 
 def count_of(points: list[GridPoint]) -> str:
@@ -73,3 +90,16 @@ def action(point: GridPoint) -> str:
     if not point.run.config.exists():
         return "submit"
     return ACTIONS.get(look(point.run).state, "submit")
+
+
+def show_plan(grid: Grid, launches: dict[str, Launch], console: Console) -> None:
+    """Print the table, and the script of each kind of job that Slurm would be given."""
+    of_points = [launches[point.run.name] for point in grid.points]
+    console.print(plan_table(grid.study, grid.points, [launch.profile for launch in of_points]))
+    for launch in {id(launch): launch for launch in of_points}.values():
+        if launch.cluster != "slurm":
+            continue
+        runs = [point.run for point, other in zip(grid.points, of_points, strict=True) if other is launch]
+        names = ", ".join(run.name for run in runs)
+        print(f"sbatch script of each stage of {names} (the first one's):\n")
+        print(sbatch_script(launch.profile, f"{grid.study}/{runs[0].name}/1", runs[0].jobs))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from sia.atomic import read_json
@@ -17,20 +18,20 @@ from sia.config import Experiment
 from sia.errors import UserError
 from sia.run_folder import runs_root
 from sia.sweep.corpora import EMBEDDED, embedded_raw
-from sia.sweep.grid import GridPoint
+from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.launch import Launch
 
 CAPTIONS = 256
 
 
-def rehearse(study: str, points: list[GridPoint], launch: Launch) -> Iterator[Rehearsal]:
+def rehearse(study: str, points: list[GridPoint], launches: dict[str, Launch]) -> Iterator[Rehearsal]:
     """Each point's measures, as they come. Raises UserError where a job ended without any."""
     for point in points:
         side = point.experiment.data.short_side
         corpus = Path("corpora") / f"{EMBEDDED}-{side}"
         prepare_corpus(EMBEDDED, embedded_raw(), corpus, short_side=side, limit=CAPTIONS)
         folder = runs_root() / f"{study}-rehearsal" / point.experiment.run_name
-        yield rehearse_one(point.experiment, corpus, folder, launch)
+        yield rehearse_one(point.experiment, corpus, folder, launches[point.run.name])
 
 
 def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Launch) -> Rehearsal:
@@ -68,3 +69,12 @@ def rehearsal_table(results: list[Rehearsal]) -> Table:
             result.device,
         )
     return table
+
+
+def show_rehearsal(grid: Grid, launches: dict[str, Launch], console: Console) -> None:
+    """Rehearse every point, each as it comes, then the table of all."""
+    results = []
+    for result in rehearse(grid.study, grid.points, launches):
+        print(f"{result.pair}: batch {result.batch_size}, {result.seconds_a_step:.2f} s a step", flush=True)
+        results.append(result)
+    console.print(rehearsal_table(results))

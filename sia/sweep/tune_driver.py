@@ -33,7 +33,7 @@ ENVIRONMENT = {
 }
 
 
-def tune_runs(runs: list[RunFolder], launch: Launch, max_concurrent: int, asha: bool) -> dict[str, str]:
+def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent: int, asha: bool) -> dict[str, str]:
     """Bring every run to its end; the errors of those that failed, by run name."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     import ray
@@ -53,7 +53,7 @@ def tune_runs(runs: list[RunFolder], launch: Launch, max_concurrent: int, asha: 
     )
     try:
         with tempfile.TemporaryDirectory(prefix="sia-tune-", ignore_cleanup_errors=True) as scratch:
-            trainable = tune.with_resources(tune.with_parameters(_trial, launch=launch), {"cpu": TRIAL_CPUS})
+            trainable = tune.with_resources(tune.with_parameters(_trial, launches=launches), {"cpu": TRIAL_CPUS})
             results = tune.Tuner(
                 trainable,
                 param_space={"run": tune.grid_search([str(run.path) for run in runs])},
@@ -71,13 +71,15 @@ def tune_runs(runs: list[RunFolder], launch: Launch, max_concurrent: int, asha: 
         ray.shutdown()
 
 
-def _trial(config: dict[str, Any], launch: Launch) -> None:
+def _trial(config: dict[str, Any], launches: dict[str, Launch]) -> None:
     """One trial: the chain of one run, its rows relayed to Tune."""
     from ray import tune
 
     run = RunFolder(Path(config["run"]))
     try:
-        follow_run(run, launch, lambda row: tune.report(tune_metrics(row)) if "stage_epoch" in row else None)
+        follow_run(
+            run, launches[run.name], lambda row: tune.report(tune_metrics(row)) if "stage_epoch" in row else None
+        )
     except StageFailed:
         # The run folder says so; an error in Tune would only repeat it with a traceback.
         return

@@ -6,10 +6,11 @@ import pytest
 from desk import wait_until
 
 from sia.atomic import read_json
+from sia.cluster.environment import clean_environment
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
 from sia.cluster.state import is_in_queue
-from sia.cluster.submit import clean_environment, submit
+from sia.cluster.submit import submit
 from sia.errors import UserError
 
 OURS = {"PATH": "/usr/bin", "HOME": "/root", "SLURM_CONF": "/etc/slurm.conf", "MLFLOW_TRACKING_URI": "sqlite:///a"}

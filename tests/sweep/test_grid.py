@@ -205,12 +205,13 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_grid_of_the_repository_loads(path):
-    full = load_grid(path)
-    assert full.points and full.profile.is_file()
-    if full.has_miniature:
-        small = load_grid(path, miniature=True)
-        assert small.points and small.study != full.study and small.profile.is_file()
+def test_every_sweep_names_its_section_and_has_a_miniature(path):
+    comment = "".join(line for line in path.read_text().splitlines()[:6] if line.startswith("#"))
+    assert "section" in comment.lower()
+    full, small = load_grid(path), load_grid(path, miniature=True)
+    assert full.points and small.points and small.study != full.study
+    assert {point.experiment.data.corpus for point in small.points} <= {"scenes", "stamps"}
+    assert all(point.profile.is_file() for point in (*full.points, *small.points))
 
 
 def test_the_paper_s_grid_has_its_five_pairs_and_schedules():
@@ -264,3 +265,26 @@ def test_help_comes_at_once(command):
         if seconds[-1] < 0.5:
             return
     assert min(seconds) < 0.5
+
+
+def test_a_where_chooses_the_profile_of_its_points(tmp_path, grid_of):
+    where = [{"match": {"model.latent_size": 64}, "profile": "slurm/large.yaml"}]
+    grid = grid_of({"grid": AXES, "profile": "slurm/gpu.yaml", "where": where})
+    chosen = {point.experiment.model.latent_size: point.profile for point in grid.points}
+    assert chosen == {64: tmp_path / "slurm" / "large.yaml", 32: tmp_path / "slurm" / "gpu.yaml"}
+    assert grid_of({"grid": AXES}).points[0].profile is None
+
+
+def test_the_plan_shows_the_resources_and_the_script_of_each_profile(tmp_path):
+    desk = Desk(tmp_path / "desk")
+    desk.write("small.yaml", {"partition": "dev", "mem_gb": 2, "sbatch": {"exclude": "n9"}})
+    desk.write("large.yaml", {"partition": "big", "nodes": 2, "tasks_per_node": 4, "gpus_per_node": 4})
+    where = [{"match": {"model.latent_size": 64}, "profile": "desk/large.yaml"}]
+    desk.write("grid.yaml", {"grid": {"model.latent_size": [64, 32]}, "profile": "desk/small.yaml", "where": where})
+    shown = desk.run("submit.py", "--grid", "grid.yaml", "--dry-run", "--cluster", "slurm")
+    assert shown.returncode == 0, shown.stderr
+    assert "2 x 4 ranks, 4 GPU/node, partition big" in shown.stdout
+    small, large = (text.splitlines() for text in reversed(shown.stdout.split("#!/bin/bash")[1:]))
+    assert {"#SBATCH --partition=dev", "#SBATCH --mem=2048MB", "#SBATCH --exclude=n9"} <= set(small)
+    assert {"#SBATCH --partition=big", "#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4"} <= set(large)
+    assert not (desk.folder / "runs").exists(), "nothing is submitted or made"

@@ -1,0 +1,65 @@
+"""A sweep whose driver is itself a job: `jobs/submit.py --detach`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sia.atomic import write_text
+from sia.cluster.driver_job import DriveStudy, driver_of, driver_profile
+from sia.cluster.state import is_in_queue
+from sia.cluster.submit import submit
+from sia.config import read_yaml
+from sia.errors import UsageError, UserError
+from sia.lock import holder_of, is_alive
+from sia.run_folder import private_folder, runs_root
+from sia.sweep.grid import Grid
+from sia.sweep.launch import Launch
+
+
+def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
+    """Submit the driver of a grid file as a job of its own; the job's number.
+
+    arguments: those of jobs/submit.py besides --grid, which is given a copy of the file as it is now.
+    Raises UsageError without a Slurm, UserError where the study is driven already.
+    """
+    if launch.cluster != "slurm":
+        raise UsageError(
+            "--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux"
+        )
+    _check_not_driven(grid.study)
+    folder = runs_root() / grid.study
+    private_folder(folder / "driver")
+    frozen = folder / "driver" / "grid.yaml"
+    write_text(frozen, yaml.safe_dump(_frozen(read_yaml(path), path.absolute(), grid.study), sort_keys=False))
+    task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])
+    submit(task, "slurm", driver_profile(launch.profile, dependency), launch.code)
+    return str((driver_of(grid.study) or {})["job_id"])
+
+
+def _check_not_driven(study: str) -> None:
+    lock, job = runs_root() / study / "driver.lock", driver_of(study)
+    holder = holder_of(lock)
+    if holder is not None and is_alive(lock, holder):
+        raise UserError(f"study {study} is already driven by process {holder['pid']} of {holder['host']}")
+    if job is not None and is_in_queue(job):
+        raise UserError(
+            f"study {study} is driven by job {job['job_id']} already; python jobs/cancel.py {study} ends it"
+        )
+
+
+def _frozen(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:
+    """The grid's values with the study's name in them and absolute profiles, so that the file may lie anywhere."""
+    named = {**_absolute(values, path), "study": study}
+    if isinstance(small := values.get("miniature"), dict):
+        named["miniature"] = {**_absolute(small, path), "study": study}
+    return named
+
+
+def _absolute(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    def placed(holder: dict[str, Any]) -> dict[str, Any]:
+        profile = holder.get("profile")
+        return {**holder, "profile": str(path.parent.parent / profile)} if profile else holder
+
+    where = [placed(one) for one in values.get("where", [])]
+    return {**placed(values), **({"where": where} if where else {})}

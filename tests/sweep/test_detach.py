@@ -1,0 +1,102 @@
+"""A driver that is a Slurm job: it outlives the shell, is requeued, waits for another job, and can be cancelled."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from desk import Desk, assert_every_epoch_once, in_mid_stage, job_of, mlflow_history, values, wait_until
+
+from sia.atomic import read_json
+from sia.config import read_yaml
+from sia.errors import UsageError
+from sia.sweep.detach import detach
+from sia.sweep.grid import load_grid
+from sia.sweep.launch import Launch, local_profile
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, corpus: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "desk")
+    desk.write("small.yaml", {"partition": "dev", "timeout_min": 20})
+    desk.write("sweeps.yaml", {"study": "tiny", "experiment": values(corpus), "profile": "desk/small.yaml"})
+    yield desk
+    jobs = [job_of(run, number) for run in desk.runs("tiny") for number in (1, 2)] + [driver(desk)]
+    subprocess.run(["scancel", *[job for job in jobs if job]], capture_output=True)
+
+
+def driver(desk: Desk) -> str:
+    return str((read_json(desk.folder / "runs" / "tiny" / "driver.json") or {"job_id": ""})["job_id"])
+
+
+def detached(desk: Desk, *flags: str) -> str:
+    done = desk.run("submit.py", "--grid", "sweeps.yaml", "--cluster", "slurm", "--detach", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"job {driver(desk)} drives study tiny" in done.stdout
+    return driver(desk)
+
+
+def restarts(job: str) -> int:
+    told = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout
+    return int(told.partition("Restarts=")[2].split()[0]) if "Restarts=" in told else 0
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_detached_driver_ends_the_study_though_it_is_requeued(desk: Desk) -> None:
+    job = detached(desk, "--set", "stages=[{epochs: 40, schedule: calr}, {epochs: 1, schedule: calr}]")
+    run = wait_until(lambda: next(iter(desk.runs("tiny")), None), 90, "the driver's run folder")
+    wait_until(lambda: in_mid_stage(run), 60, "the first stage")
+    second = desk.run("submit.py", "--grid", "sweeps.yaml", "--cluster", "slurm", "--detach")
+    assert second.returncode == 1 and "already" in second.stderr
+    first_job = job_of(run)
+    slurm("scancel", "--signal=USR2", job)
+    wait_until(lambda: restarts(job) == 1, 60, "the driver's requeue")
+    wait_until(run.finished.exists, 180, "the run's end")
+    assert job_of(run) == first_job, "the driver attached to its job"
+    assert_every_epoch_once(run, 41)
+    wait_until(lambda: driver_left(job), 60, "the driver's end")
+    assert mlflow_history(desk.uri, "tiny")[run.name]["train/loss"] == list(range(1, 42))
+
+
+def driver_left(job: str) -> bool:
+    return not subprocess.run(["squeue", "-h", "-j", job], capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_driver_waits_for_the_job_it_depends_on(desk: Desk) -> None:
+    before = slurm("sbatch", "--parsable", "--partition=dev", "--output=/dev/null", "--hold", "--wrap", "true")
+    try:
+        job = detached(desk, "--dependency", f"afterok:{before}")
+        assert slurm("squeue", "-h", "-j", job, "-o", "%T %r") == "PENDING Dependency"
+        assert not desk.runs("tiny")
+        slurm("scontrol", "release", before)
+        wait_until(lambda: desk.runs("tiny"), 90, "the driver's start")
+    finally:
+        subprocess.run(["scancel", before], capture_output=True)
+
+
+def test_without_slurm_it_says_what_to_do(tmp_path: Path, corpus: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"experiment: {{data: {{folder: {corpus}}}}}\n")
+    with pytest.raises(UsageError, match="--detach needs Slurm"):
+        detach(load_grid(path), path, Launch("local", local_profile()), [], None)
+
+
+def test_the_driver_is_given_the_grid_as_it_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With profiles that are found from anywhere, those of single points too."""
+    from sia.sweep.detach import _frozen
+
+    where = [{"match": {"model.gru_layers": 2}, "profile": "slurm/large.yaml"}]
+    values = {"profile": "slurm/gpu.yaml", "where": where, "miniature": {"profile": "slurm/small.yaml"}}
+    frozen = _frozen(values, Path("/work/sweeps/size.yaml"), "mine")
+    assert frozen["study"] == frozen["miniature"]["study"] == "mine"
+    assert frozen["profile"] == "/work/slurm/gpu.yaml"
+    assert frozen["where"][0]["profile"] == "/work/slurm/large.yaml"
+    assert frozen["miniature"]["profile"] == "/work/slurm/small.yaml"
+    assert read_yaml(desk.folder / "sweeps.yaml")["profile"] == "desk/small.yaml"
