@@ -1,7 +1,9 @@
-"""Measure the recall of a run's checkpoint on a split of its corpus."""
+"""Measure the recall of a run's checkpoint on a split of its corpus, or of another one."""
 
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
 from sia import command
 
@@ -12,31 +14,59 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--sample", type=int, metavar="N", help="N fixed captions of the split instead of all")
+    parser.add_argument("--pool", type=int, metavar="N", help="choose among N images and their captions, not all")
+    parser.add_argument(
+        "--folds", type=int, default=1, metavar="N", help="the mean of N such pools, one after the other"
+    )
+    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals of every measure")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="another prepared corpus than the run's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
 
+def check(arguments: argparse.Namespace) -> None:
+    from sia.errors import UsageError
+
+    for flag, value in {"sample": arguments.sample, "pool": arguments.pool, "folds": arguments.folds}.items():
+        if value is not None and value < 1:
+            raise UsageError(f"--{flag} {value}: give 1 or more")
+    if arguments.folds > 1 and arguments.pool is None:
+        raise UsageError(f"--folds {arguments.folds}: say how many images a pool has too, with --pool N")
+
+
 def main() -> None:
     arguments = parse()
-    from sia.errors import UsageError
+    check(arguments)
     from sia.run_folder import find_run
 
-    if arguments.sample is not None and arguments.sample < 1:
-        raise UsageError(f"--sample {arguments.sample}: give 1 or more")
     run = find_run(arguments.run)
     # It loads torch: not before the run is known to be there.
     from sia.training.evaluation import evaluate_run
 
-    result = evaluate_run(run, arguments.checkpoint, arguments.split, arguments.sample)
+    result = evaluate_run(
+        run,
+        arguments.checkpoint,
+        arguments.split,
+        arguments.sample,
+        pool=arguments.pool,
+        folds=arguments.folds,
+        intervals=arguments.intervals,
+        corpus=arguments.corpus,
+    )
     if arguments.json:
         print(json.dumps(result))
-        return
-    print(
-        f"{result['run']}, {arguments.checkpoint} checkpoint (stage {result['stage']}, epoch {result['epoch']}), "
-        f"{arguments.split} split: {result['num_captions']:,} captions, {result['num_images']:,} images"
-    )
-    for name, value in result["measures"].items():
-        print(f"  {name:32} {value:.4f}")
+    else:
+        tell(result, arguments)
+
+
+def tell(result: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from sia.report.recall_table import INTERVALS_NOTE, heading, pool_line, recall_table
+
+    print(heading(result, arguments.checkpoint, arguments.split))
+    print(pool_line(result, arguments.pool))
+    command.console().print(recall_table(result["measures"]))
+    if arguments.intervals:
+        print(INTERVALS_NOTE)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ class Embedder:
     def speech(self, indices: Sequence[int]) -> Tensor:
         """Unit embeddings [N, D] of float32 of the captions, in their order."""
         # Captions of similar length together, so that little is padding.
-        order = sorted(range(len(indices)), key=lambda place: self.corpus.captions[indices[place]].num_frames)
+        num_frames = self.corpus.captions.column("num_frames")[list(indices)]
+        order = np.argsort(num_frames, kind="stable").tolist()
         own = order[self.ranks.rank :: self.ranks.world_size]
         dataset = SpeechDataset(self.corpus, [indices[place] for place in own], self.data.standardise_frames)
         loader = DataLoader(dataset, self.batch_size, collate_fn=pad)
@@ -38,7 +39,8 @@ class Embedder:
     def images(self, indices: Sequence[int]) -> Tensor:
         """Unit embeddings [M, D] of float32 of the images of these captions, in their order."""
         own = list(range(len(indices)))[self.ranks.rank :: self.ranks.world_size]
-        dataset = ImageDataset(self.corpus, [indices[place] for place in own], self.data.crop_size)
+        shown = [indices[place] for place in own]
+        dataset = ImageDataset(self.corpus, shown, self.data.crop_size, self.data.short_side)
         loader = DataLoader(dataset, self.batch_size)
         return self._embed((self._image_batch(batch) for batch in loader), own, len(indices))
 
@@ -65,23 +67,37 @@ class Embedder:
         return ordered
 
 
-def recalls(embedder: Embedder, queries: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def recalls(
+    embedder: Embedder,
+    queries: Mapping[str, Sequence[int]],
+    pool: int | None = None,
+    folds: int = 1,
+    intervals: bool = False,
+) -> dict[str, float]:
     """Recall of each named set of captions, measures named `<set>/speech_to_image/R_at_10` and so on.
 
-    Each image is embedded once, however many sets choose among it.
+    Each image is embedded once, however many sets choose among it. `pool`, `folds` and `intervals` are those of
+    `sia.recall.recall_report`, which raises ValueError for pools that cannot be had.
     """
     corpus = embedder.corpus
-    pools = {name: corpus.image_pool(list(indices)) for name, indices in queries.items()}
-    place_of = _places(corpus, [index for pool in pools.values() for index in pool])
-    images = embedder.images([index for index, _ in place_of.values()])
+    candidates = {name: corpus.image_pool(list(indices)) for name, indices in queries.items()}
+    embedded = _distinct(corpus, [index for among in candidates.values() for index in among])
+    images = embedder.images(embedded)
     report: dict[str, float] = {}
     for name, indices in queries.items():
-        row_of = {corpus.captions[index].image_id: row for row, index in enumerate(pools[name])}
-        pool_rows = torch.tensor([place_of[corpus.captions[index].image_id][1] for index in pools[name]])
-        own_image = torch.tensor([row_of[corpus.captions[index].image_id] for index in indices])
-        measures = recall_report(embedder.speech(indices), images[pool_rows], own_image)
+        among = images[image_of_caption(corpus, candidates[name], embedded)]
+        own_image = image_of_caption(corpus, indices, candidates[name])
+        measures = recall_report(embedder.speech(indices), among, own_image, pool, folds, intervals)
         report |= {f"{name}/{measure}": value for measure, value in measures.items()}
     return report
+
+
+def image_of_caption(corpus: PreparedCorpus, indices: Sequence[int], candidates: Sequence[int]) -> Tensor:
+    """The place [N] of each caption's image among the candidates, which are a caption index for each image."""
+    image = corpus.captions.column("image")
+    place_of = np.full(len(image), -1)
+    place_of[image[list(candidates)]] = np.arange(len(candidates))
+    return torch.from_numpy(place_of[image[list(indices)]])
 
 
 def fixed_sample(indices: Sequence[int], count: int, seed: int) -> list[int]:
@@ -101,9 +117,7 @@ def pixel_statistics(data: Data, corpus: PreparedCorpus, device: torch.device) -
     return torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
 
-def _places(corpus: PreparedCorpus, indices: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """Image id -> a caption index that shows it, and its row among the distinct images."""
-    places: dict[str, tuple[int, int]] = {}
-    for index in indices:
-        places.setdefault(corpus.captions[index].image_id, (index, len(places)))
-    return places
+def _distinct(corpus: PreparedCorpus, indices: Sequence[int]) -> list[int]:
+    """The first of these captions for each image that they show, in their order."""
+    _, first = np.unique(corpus.captions.column("image")[list(indices)], return_index=True)
+    return [indices[place] for place in np.sort(first)]

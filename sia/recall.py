@@ -1,71 +1,187 @@
-"""Recall at K and median rank of both directions, from embeddings and the image of each caption.
+"""Recall at K, median rank and mean rank of both directions, from embeddings and the image of each caption.
 
 The rank of a right answer is one plus the number of wrong answers at least as similar: a tie counts against the query.
+Letters: N captions, M images, Q images with a caption, D features of an embedding.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 CUTOFFS = (1, 5, 10)
-QUERIES_AT_ONCE = 1024
+# Captions, and images, of one block of similarities: memory grows with N + M, never with N * M.
+BLOCK = 2048
 # Equal embeddings may differ by some rounding after a matrix product; in float64 that is far below this.
 TIE = 1e-10
+RESAMPLES = 1000
+RESAMPLED_AT_ONCE = 2**22
+SEED = 0
+BOUNDS = {"low": 0.025, "high": 0.975}
 
 
-def recall_report(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> dict[str, float]:
+class Ranks(NamedTuple):
+    """The ranks, from 1, of all queries of one pool of candidates."""
+
+    of_images: Tensor  # [N] each caption's own image among all images
+    of_captions: Tensor  # [Q] each image's best caption among all captions; images without a caption are no queries
+    image_of_caption: Tensor  # [N] the place of each caption's image among those Q
+
+
+def recall_report(
+    speech: Tensor,
+    images: Tensor,
+    image_of_speech: Tensor,
+    pool: int | None = None,
+    folds: int = 1,
+    intervals: bool = False,
+) -> dict[str, float]:
     """Unit embeddings of speech [N, D] and images [M, D], and the image index of each caption [N] -> named measures.
 
-    Keys: `speech_to_image/R_at_1`, `R_at_5`, `R_at_10`, `median_rank`, and the same under `image_to_speech/`, where
-    an image query is right when any of its captions is found (its best rank) and images with no caption are no queries.
-    Raises ValueError for shapes that do not fit or an index outside the images.
+    Keys: `speech_to_image/R_at_1`, `R_at_5`, `R_at_10`, `median_rank`, `mean_rank`, and the same under
+    `image_to_speech/`, where an image query is right when any of its captions is found (its best rank) and images with
+    no caption are no queries. With `pool`, candidates are the first `pool` images with their captions, and measures are
+    averaged over `folds` such pools, one after the other. With `intervals`, each measure also has `_low` and `_high`,
+    the bounds of its 95 % interval (`_intervals`).
+    Raises ValueError for shapes that do not fit, an index outside the images, or fewer pools than `folds`.
     """
-    image_of_speech = torch.as_tensor(image_of_speech, device=speech.device).long()
-    _check(speech, images, image_of_speech)
-    speech_ranks = ranks_of_images(speech, images, image_of_speech)
-    image_ranks = ranks_of_captions(speech, images, image_of_speech)
-    return {**_measures("speech_to_image", speech_ranks), **_measures("image_to_speech", image_ranks)}
+    owner = torch.as_tensor(image_of_speech, device=speech.device).long()
+    _check(speech, images, owner)
+    ranked = [_ranks_of_pool(speech, images, owner, one) for one in image_pools(owner, len(images), pool, folds)]
+    once = [_measures(one, torch.ones(1, len(one.of_captions), dtype=torch.float64)) for one in ranked]
+    report = {name: value.item() for name, value in _mean_over(once).items()}
+    return {**report, **_intervals(ranked)} if intervals else report
 
 
-def ranks_of_images(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> Tensor:
-    """The rank [N], from 1, of each caption's own image among all M images."""
-    ranks = []
-    for start in range(0, len(speech), QUERIES_AT_ONCE):
-        chunk = slice(start, start + QUERIES_AT_ONCE)
-        similarities = speech[chunk].double() @ images.double().T  # [n, M]
-        own = similarities.gather(1, image_of_speech[chunk, None])
-        ranks.append(_count_at_least(similarities, own))
-    return torch.cat(ranks)
+def image_pools(image_of_speech: Tensor, num_images: int, pool: int | None = None, folds: int = 1) -> list[range]:
+    """The first `folds` groups of `pool` images, in their order, that hold an image with a caption; None: one of all.
+
+    A pool larger than the images there are is all of them, and the last group may be smaller.
+    Raises ValueError for numbers below 1, folds without a pool, or fewer such groups than folds.
+    """
+    if folds < 1 or (pool is not None and pool < 1):
+        raise ValueError(f"pool {pool}, folds {folds}: both must be 1 or more")
+    if pool is None and folds > 1:
+        raise ValueError(f"folds {folds}: give the number of images of a pool too")
+    size = min(pool or num_images, num_images)
+    starts = (image_of_speech.unique() // size).unique() * size
+    if len(starts) < folds:
+        raise ValueError(f"{folds} pools of {size} images: there are {len(starts)} with a caption; give fewer folds")
+    return [range(start, min(start + size, num_images)) for start in starts[:folds].tolist()]
 
 
-def ranks_of_captions(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> Tensor:
-    """The best rank, from 1, of each image's captions among all captions; a row for each image that has a caption.
+def ranks(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> Ranks:
+    """The ranks of both directions, of speech [N, D], images [M, D] and the image index of each caption [N].
 
     Other captions of the same image are right answers too, so they do not worsen the rank of the best one.
     """
-    ranks = []
-    queries = image_of_speech.unique()
-    for chunk in queries.split(QUERIES_AT_ONCE):
-        similarities = images[chunk].double() @ speech.double().T  # [m, N]
-        right = image_of_speech[None, :] == chunk[:, None]
-        best = similarities.masked_fill(~right, float("-inf")).amax(dim=1, keepdim=True)
-        ranks.append(1 + (_at_least(similarities, best) & ~right).sum(dim=1))
-    return torch.cat(ranks)
+    own, best = _right_similarities(speech, images, image_of_speech)
+    of_images = torch.zeros_like(image_of_speech)
+    of_captions = image_of_speech.new_ones(len(images))
+    for rows in _blocks(len(speech)):
+        for columns in _blocks(len(images)):
+            similarities = speech[rows].double() @ images[columns].double().T  # [n, m]
+            # The right image is at least as similar as itself: it makes the count start from 1.
+            of_images[rows] += _at_least(similarities, own[rows, None]).sum(dim=1)
+            wrong = image_of_speech[rows, None] != torch.arange(columns.start, columns.stop, device=own.device)
+            of_captions[columns] += (_at_least(similarities, best[None, columns]) & wrong).sum(dim=0)
+    queries, image_of_caption = image_of_speech.unique(return_inverse=True)
+    return Ranks(of_images, of_captions[queries], image_of_caption)
 
 
-def _count_at_least(similarities: Tensor, own: Tensor) -> Tensor:
-    # The right answer is at least as similar as itself: it makes the count start from 1.
-    return _at_least(similarities, own).sum(dim=1)
+def _ranks_of_pool(speech: Tensor, images: Tensor, image_of_speech: Tensor, pool: range) -> Ranks:
+    """The ranks among the images of the pool and their captions alone, ready for measuring."""
+    inside = (image_of_speech >= pool.start) & (image_of_speech < pool.stop)
+    found = ranks(speech[inside], images[pool.start : pool.stop], image_of_speech[inside] - pool.start)
+    return Ranks(*(one.cpu() for one in found))
 
 
-def _at_least(similarities: Tensor, own: Tensor) -> Tensor:
+def _right_similarities(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> tuple[Tensor, Tensor]:
+    """The similarity of each caption to its own image [N], and of each image to the nearest of its captions [M]."""
+    rows = [(speech[one].double() * images[image_of_speech[one]].double()).sum(1) for one in _blocks(len(speech))]
+    # A similarity that is not a number is the worst there can be.
+    own = torch.cat(rows).nan_to_num(nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
+    best = own.new_full((len(images),), float("-inf"))
+    return own, best.scatter_reduce_(0, image_of_speech, own, "amax")
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def _at_least(similarities: Tensor, right: Tensor) -> Tensor:
     # A similarity that is not a number must not look like a wrong answer that lost.
-    return ~(similarities < own - TIE)
+    return ~(similarities < right - TIE)
 
 
-def _measures(direction: str, ranks: Tensor) -> dict[str, float]:
-    report = {f"{direction}/R_at_{k}": (ranks <= k).double().mean().item() for k in CUTOFFS}
-    report[f"{direction}/median_rank"] = ranks.double().quantile(0.5).item()
-    return report
+def _measures(ranked: Ranks, weights: Tensor) -> dict[str, Tensor]:
+    """Measures [W] under W weightings [W, Q] of the images: an image's weight is that of its captions too."""
+    directions = {
+        "speech_to_image": (ranked.of_images, ranked.image_of_caption),
+        "image_to_speech": (ranked.of_captions, torch.arange(len(ranked.of_captions))),
+    }
+    return {
+        f"{direction}/{name}": value
+        for direction, (found, image) in directions.items()
+        for name, value in _weighted(found, image, weights).items()
+    }
+
+
+def _weighted(found: Tensor, image: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """Ranks [n] and the image of each [n], measured under weights [W, Q]."""
+
+    def total(values: Tensor) -> Tensor:
+        of_image = torch.zeros(weights.shape[1], dtype=torch.float64).index_add_(0, image, values.double())
+        return weights @ of_image  # [W]
+
+    queries = total(torch.ones_like(found))
+    report = {f"R_at_{k}": total(found <= k) / queries for k in CUTOFFS}
+    return {**report, "median_rank": _median(found, weights[:, image]), "mean_rank": total(found) / queries}
+
+
+def _median(found: Tensor, weights: Tensor) -> Tensor:
+    """The median of ranks [n] that occur so many times [W, n]; the mean of the middle two of an even number."""
+    ordered, order = found.sort()
+    ends = weights[:, order].cumsum(dim=1)  # the place, from 1, where each rank's repeats end
+    count = ends[:, -1:]
+    middle = torch.cat([(count + 1) // 2, count // 2 + 1], dim=1)  # places from 1
+    return ordered[torch.searchsorted(ends, middle)].double().mean(dim=1)
+
+
+def _intervals(ranked: list[Ranks]) -> dict[str, float]:
+    """95 % percentile intervals of 1,000 bootstrap resamples, equal for equal ranks (Efron and Tibshirani 1993).
+
+    Images are drawn with all their captions, because captions of one image are not independent. The candidates stay as
+    they are, so an interval tells how far the choice of queries moves a measure, not how far another training would.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    resampled = _mean_over([_resampled(one, generator) for one in ranked])
+    shares = torch.tensor(list(BOUNDS.values()), dtype=torch.float64)
+    return {
+        f"{name}_{side}": bound.item()
+        for name, values in resampled.items()
+        for side, bound in zip(BOUNDS, values.quantile(shares), strict=True)
+    }
+
+
+def _resampled(ranked: Ranks, generator: torch.Generator) -> dict[str, Tensor]:
+    """Measures [RESAMPLES] of resampled images of one pool."""
+    at_once = max(1, RESAMPLED_AT_ONCE // len(ranked.of_images))
+    counts = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
+    chunks = [_measures(ranked, _drawn(count, len(ranked.of_captions), generator)) for count in counts]
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _drawn(count: int, num_images: int, generator: torch.Generator) -> Tensor:
+    """How often each image comes up in `count` draws with replacement of so many images: [count, Q]."""
+    drawn = torch.randint(num_images, (count, num_images), generator=generator)
+    nothing = torch.zeros(count, num_images, dtype=torch.float64)
+    return nothing.scatter_add_(1, drawn, torch.ones_like(nothing))
+
+
+def _mean_over(folds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([fold[name] for fold in folds]).mean(dim=0) for name in folds[0]}
 
 
 def _check(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> None:

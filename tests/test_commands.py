@@ -220,6 +220,10 @@ def test_an_unknown_study_beside_others_lists_those(trained):
         (("--checkpoint", "epoch=7"), 1, "no checkpoint epoch=7; it kept best of stage 1, last of stage 1"),
         (("--sample", "0"), 2, "--sample"),
         (("--sample", "-3"), 2, "--sample"),
+        (("--pool", "0"), 2, "--pool 0: give 1 or more"),
+        (("--folds", "2"), 2, "with --pool N"),
+        (("--pool", "8", "--folds", "3"), 1, "3 pools of 8 images: there are 2 with a caption; give fewer folds"),
+        (("--corpus", "nowhere"), 1, "nowhere: no prepared corpus there"),
     ],
 )
 @pytest.mark.slow
@@ -324,6 +328,8 @@ def test_the_right_input_works(trained):
     name = trained.runs("single")[0].name
     shown = trained.run("evaluate.py", name, "--json")
     assert shown.returncode == 0 and json.loads(shown.stdout)["num_captions"] == 16
+    told = trained.run("evaluate.py", name, "--pool", "8", "--folds", "2", "--intervals").stdout
+    assert "mean of 2 pools of 8 images" in told and "speech→image" in told and told.count("[") == 10
     assert name in trained.run("status.py").stdout
     assert trained.run("resume.py", name, "--cluster", "debug").returncode == 0
 

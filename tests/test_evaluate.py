@@ -13,7 +13,7 @@ from torch import Tensor
 from sia.data.images import pixels, read_image
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks
-from sia.evaluate import Embedder, fixed_sample, recalls
+from sia.evaluate import Embedder, fixed_sample, image_of_caption, recalls
 from sia.models import DualEncoder
 from sia.recall import recall_report
 
@@ -86,7 +86,33 @@ def test_recalls_equal_those_of_embedding_one_by_one(pair: DualEncoder, prepared
         for measure, value in naive_recalls(pair, prepared, indices, indices).items()
     }
     assert report == pytest.approx(expected)
-    assert len(report) == 16
+    assert len(report) == 20
+
+
+def test_pools_are_of_images_in_their_order(pair: DualEncoder, prepared: PreparedCorpus) -> None:
+    train = prepared.split("train")
+    report = recalls(embedder(pair, prepared), {"train": train}, pool=4, folds=2)
+    pools = [prepared.image_pool(train)[start : start + 4] for start in (0, 4)]
+    captions = [[index for index in train if image_of(prepared, index) in shown(prepared, pool)] for pool in pools]
+    assert [len(indices) for indices in captions] == [12, 12]
+    reports = [naive_recalls(pair, prepared, *one) for one in zip(captions, pools, strict=True)]
+    expected = {f"train/{measure}": (reports[0][measure] + reports[1][measure]) / 2 for measure in reports[0]}
+    assert report == pytest.approx(expected)
+
+
+def image_of(prepared: PreparedCorpus, index: int) -> str:
+    return prepared.captions[index].image_id
+
+
+def shown(prepared: PreparedCorpus, indices: list[int]) -> set[str]:
+    return {image_of(prepared, index) for index in indices}
+
+
+def test_the_place_of_each_captions_image(prepared: PreparedCorpus) -> None:
+    indices, candidates = [40, 3, 17, 79, 4, 3], [3, 79, 40, 17]
+    names = [image_of(prepared, index) for index in candidates]
+    expected = [names.index(image_of(prepared, index)) for index in indices]
+    assert image_of_caption(prepared, indices, candidates).tolist() == expected
 
 
 def test_held_out_captions_choose_among_all_images(pair: DualEncoder, prepared: PreparedCorpus) -> None:

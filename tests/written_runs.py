@@ -23,14 +23,17 @@ def measures(value: float) -> dict[str, float]:
     """A recall report: what `sia.recall.recall_report` returns."""
     report = {}
     for direction, share in zip(DIRECTIONS, (value, value * 0.9), strict=True):
-        report |= {f"{direction}/R_at_{k}": share * k / 10 for k in (1, 5, 10)} | {f"{direction}/median_rank": 7.0}
+        report |= {f"{direction}/R_at_{k}": share * k / 10 for k in (1, 5, 10)}
+        report |= {f"{direction}/median_rank": 7.0, f"{direction}/mean_rank": 9.5}
     return report
 
 
-def epoch_row(epoch: int, stage: int, stage_epoch: int, value: float, time: float | None = None) -> dict[str, Any]:
+def epoch_row(
+    epoch: int, stage: int, stage_epoch: int, value: float, time: float | None = None, split: str = "validation"
+) -> dict[str, Any]:
     place = {"stage": stage, "epoch": epoch, "stage_epoch": stage_epoch, "time": time or BEGAN + 60.0 * epoch}
     train = {"train/loss": 2.0 / epoch, "train/learning_rate": 2e-4, "train/seconds": 50.0}
-    return {**place, **train, **{f"validation/{key}": number for key, number in measures(value).items()}}
+    return {**place, **train, **{f"{split}/{key}": number for key, number in measures(value).items()}}
 
 
 def plan_stage(run: RunFolder, number: int, stage: Stage, first_epoch: int, start_epoch: int | None) -> None:
@@ -53,11 +56,11 @@ def finish_run(runs: Path, study: str, config: Experiment, peak: float = 0.5) ->
     """A finished run of `experiment()`'s two stages: epochs 1 to 3, best 2, then 4 and 5 from epoch 2, best 4."""
     run = begin_run(runs, study, config)
     for epoch, value in enumerate((peak * 0.6, peak * 0.9, peak * 0.8), start=1):
-        append_row(run.metrics, epoch_row(epoch, 1, epoch, value))
+        append_row(run.metrics, epoch_row(epoch, 1, epoch, value, split=config.training.select_on))
     write_json(run.stage(1).done, {"best_epoch": 2, "best_value": peak * 0.85, "seconds": 180.0, "epochs": 3})
     plan_stage(run, 2, config.stages[1], 3, 2)
     for epoch, value in ((4, peak), (5, peak * 0.95)):
-        append_row(run.metrics, epoch_row(epoch, 2, epoch - 3, value))
+        append_row(run.metrics, epoch_row(epoch, 2, epoch - 3, value, split=config.training.select_on))
     write_json(run.stage(2).done, {"best_epoch": 4, "best_value": peak * 0.95, "seconds": 120.0, "epochs": 2})
     test = {f"test/{key}": number for key, number in measures(peak).items()}
     append_row(run.metrics, {"stage": 2, "epoch": 4, "time": BEGAN + 400.0, **test})

@@ -9,10 +9,11 @@ from sia.report.summary import RunSummary
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds, and their sample standard deviation where there is more than one."""
+    """A mean over seeds, their sample standard deviation where there is more than one, the interval of the only one."""
 
     mean: float
     deviation: float | None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,16 @@ class Group:
 
     def spread(self, measure: str) -> Spread | None:
         """Over the finished runs, of a test measure such as `speech_to_image/R_at_10`; None if no run has it."""
-        found = [run.test[measure] for run in self.finished if measure in run.test]
-        return Spread(mean(found), stdev(found) if len(found) > 1 else None) if found else None
+        found = [run.test for run in self.finished if measure in run.test]
+        values = [test[measure] for test in found]
+        if len(found) > 1:
+            return Spread(mean(values), stdev(values))
+        return Spread(values[0], None, _interval(found[0], measure)) if found else None
+
+
+def _interval(test: dict[str, float], measure: str) -> tuple[float, float] | None:
+    bounds = (f"{measure}_low", f"{measure}_high")
+    return (test[bounds[0]], test[bounds[1]]) if all(bound in test for bound in bounds) else None
 
 
 def grouped(summaries: list[RunSummary]) -> list[Group]:

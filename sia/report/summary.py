@@ -51,6 +51,11 @@ class RunSummary:
         return self.experiment.training.seed
 
     @property
+    def selected_on(self) -> str:
+        """The split that chose the best epoch."""
+        return self.experiment.training.select_on
+
+    @property
     def finished(self) -> bool:
         return self.state == "finished"
 

@@ -58,7 +58,7 @@ def report_text(study: str, summaries: list[RunSummary], figures: list[str]) -> 
         f"# {study}\n\n{_opening(summaries)}",
         f"## Table 1: sizes of the encoder pairs\n\n{tables.markdown(tables.table1(summaries))}",
         f"## Table 2: R@10 on the test split, in percent\n\n{tables.markdown(tables.table2(summaries))}\n"
-        f"{TABLE_2_NOTE}",
+        f"{TABLE_2_NOTE}{PAPER_NOTE if tables.paper_pairs(summaries) else ''}",
         *(f"## {FIGURES[name][0]}\n\n![{FIGURES[name][0]}]({name})\n\n{FIGURES[name][1]}\n" for name in figures),
         f"## Runs\n\n{tables.markdown(tables.runs_table(summaries))}\n{RUNS_NOTE}",
     ]
@@ -76,8 +76,12 @@ def _opening(summaries: list[RunSummary]) -> str:
 
 TABLE_2_NOTE = """\
 TL: transfer learning, which none of these rows uses. Ours: the mean over the finished seeds, ± their sample standard
-deviation where there are several; each run is tested once, at its best epoch by validation R@10 (the paper chose its
-epoch on the test set). Recalls compare only where corpus and test pool are the same: fewer candidates are easier.
+deviation where there are several. Of a single seed, brackets hold the 95 % bootstrap interval, which covers only the
+sampling of the test set: another seed may differ by more. Each run is tested at its best epoch, chosen on the split
+that the table names; chosen on test, as the paper did, a recall is a little too high. Recalls compare only where
+corpus, test pool and protocol are the same: fewer candidates are easier.
+"""
+PAPER_NOTE = """\
 The text of the paper that this repository was built from lacks the numbers of its Table 2, hence `unknown`.
 """
 RUNS_NOTE = """\
@@ -87,8 +91,12 @@ after which a stage began, and the epoch whose checkpoint it began from. Wall ti
 FIGURES = {
     CURVES: (
         "R@10 by epoch",
-        "Validation R@10 after each epoch (the paper's figure 2 shows the test set's). Star: best epoch. Dashed line:\n"
-        "a stage that began from an earlier checkpoint, tied to it by dots. Grey line: a new cycle of the rate.",
+        "R@10 after each epoch, on the split that chose the best one (the paper's figure 2 shows the test set's).\n"
+        "Star: best epoch. Dashed line: a stage that began from an earlier checkpoint, tied to it by dots. Grey line:\n"
+        "a new cycle of the rate.",
     ),
-    SIZES: ("R@10 by the speech encoder's size", "Test R@10; bars are the sample standard deviation over seeds."),
+    SIZES: (
+        "R@10 by the speech encoder's size",
+        "Test R@10; bars: the sample standard deviation over seeds, or the 95 % bootstrap interval of a single one.",
+    ),
 }

@@ -11,13 +11,14 @@ from rich.table import Table
 from sia.cluster.state import look
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import Row, read_rows
-from sia.training.selection import SELECTED_BY, selection_value
+from sia.training.selection import protocol, selected_on, selecting_recalls, selection_value
 
 EVERY_SECONDS = 1.0
 HEADINGS = {
     **{"run": "run", "state": "state", "stage": "stage", "epoch": "epoch", "job": "job"},
     **{"s→i": "speech_to_image", "i→s": "image_to_speech", "best": "best"},
 }
+MIXED = {"on": "measured_on"}
 
 
 class SweepDisplay:
@@ -58,19 +59,26 @@ class SweepDisplay:
 
 
 def status_table(runs: list[RunFolder]) -> Table:
-    """A row a run: state, stage, epoch, job, validation R@10 of the last epoch, the best mean of both directions."""
-    title = (
-        f"{runs[0].study}: validation R@10 of the last epoch, and the best mean of both directions" if runs else None
-    )
-    table = Table(title=title, box=SIMPLE)
+    """A row a run: state, stage, epoch, job, R@10 of the last epoch, the best mean of both directions (percent).
+
+    The title names the split that they are of; where runs differ in it, a column does.
+    """
     rows = [status_cells(run) for run in runs]
-    for heading in HEADINGS:
+    splits = {row["measured_on"] for row in rows}
+    table = Table(title=_title(runs[0].study, splits) if runs else None, box=SIMPLE)
+    headings = HEADINGS if len(splits) < 2 else {**HEADINGS, **MIXED}
+    for heading in headings:
         table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(*(row[key] for key in HEADINGS.values()))
+        table.add_row(*(row[key] for key in headings.values()))
     errors = [f"{row['run']}: {row['error']}" for row in rows if row["error"]]
     table.caption = "\n".join(errors) or None
     return table
+
+
+def _title(study: str, splits: set[str]) -> str:
+    where = f" on {protocol(*splits)}" if len(splits) == 1 else ""
+    return f"{study}: R@10{where} of the last epoch, and the best mean of both directions, in percent"
 
 
 def status_cells(run: RunFolder) -> dict[str, str]:
@@ -80,15 +88,17 @@ def status_cells(run: RunFolder) -> dict[str, str]:
     last: dict[str, Any] = rows[-1] if rows else {}
     planned = run.planned_stages()
     epochs = sum(stage.epochs for stage in planned)
+    speech_to_image, image_to_speech = selecting_recalls(last) if last else (None, None)
     return {
         "run": run.name,
         "state": status.state.value,
         "stage": f"{status.stage}/{len(planned)}",
         "epoch": f"{last.get('epoch', 0)}/{epochs}",
         "job": status.job_id,
-        "speech_to_image": _share(last.get(SELECTED_BY[0])),
-        "image_to_speech": _share(last.get(SELECTED_BY[1])),
-        "best": _share(max((selection_value(row) for row in rows), default=None)),
+        "speech_to_image": _percent(speech_to_image),
+        "image_to_speech": _percent(image_to_speech),
+        "best": _percent(max((selection_value(row) for row in rows), default=None)),
+        "measured_on": selected_on(last) if last else run.experiment().training.select_on,
         "error": status.error,
     }
 
@@ -101,8 +111,9 @@ def last_epoch(run: RunFolder) -> Row | None:
 def _measures(row: Row | None) -> str:
     if row is None:
         return ""
-    return f", epoch {row['epoch']}, validation R@10 s→i {row[SELECTED_BY[0]]:.3f}, i→s {row[SELECTED_BY[1]]:.3f}"
+    speech_to_image, image_to_speech = (_percent(value) for value in selecting_recalls(row))
+    return f", epoch {row['epoch']}, {selected_on(row)} R@10 in percent: s→i {speech_to_image}, i→s {image_to_speech}"
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share * 100:.1f}"

@@ -11,7 +11,7 @@ from sia.training.selection import selection_value
 
 
 class Chosen(NamedTuple):
-    """A checkpoint, the stage and the epoch (of the whole run) it was saved in, and its validation R@10."""
+    """A checkpoint, the stage and the epoch (of the whole run) it was saved in, and the R@10 that chose."""
 
     path: Path
     stage: int

@@ -1,42 +1,87 @@
-"""Measure a run's checkpoint on a split, outside its training."""
+"""Measure a run's checkpoint on a split of its corpus, or of another one, outside its training."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from sia.data.prepared import PreparedCorpus, check_short_side
+from sia.atomic import read_json
+from sia.config import Experiment
+from sia.data.prepared import PreparedCorpus, check_features, check_short_side
 from sia.distributed import Ranks
-from sia.evaluate import Embedder, fixed_sample, recalls
+from sia.errors import UserError
+from sia.evaluate import Embedder, fixed_sample, image_of_caption, recalls
 from sia.models import DualEncoder
+from sia.recall import image_pools
 from sia.run_folder import RunFolder
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.fit import uses_bf16
+from sia.training.trainer import uses_bf16
+
+# What inputs are normalised with belongs to the pair, not to the corpus that it is measured on.
+STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
 
 
-def evaluate_run(run: RunFolder, checkpoint: str, split: str, sample: int | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: RunFolder,
+    checkpoint: str,
+    split: str,
+    sample: int | None = None,
+    *,
+    pool: int | None = None,
+    folds: int = 1,
+    intervals: bool = False,
+    corpus: Path | None = None,
+) -> dict[str, Any]:
     """Recall of a checkpoint (best, last, epoch=N) over a split, or over `sample` fixed captions of it.
 
-    Returns run, stage, epoch, num_captions, num_images and `measures` (named as recall_report's).
-    Raises UserError where checkpoint, corpus or split are not there or do not fit.
+    `pool`, `folds` and `intervals` are those of `sia.recall.recall_report`; `corpus` is the folder of a prepared corpus
+    in place of the run's own. Returns run, stage, epoch, the corpus's folder, selected_on, num_captions, num_images and
+    pool_sizes of what was measured, num_candidates (images of the whole split), pool, folds, and `measures` (named as
+    recall_report's).
+    Raises UserError where checkpoint, corpus, split or pools are not there or do not fit.
     """
     chosen = choose_checkpoint(run, checkpoint)
     experiment = run.experiment()
-    corpus = PreparedCorpus.open(experiment.data.path)
-    check_short_side(corpus.folder, corpus.description, experiment.data)
-    ranks = Ranks.alone()
-    model = DualEncoder.from_config(experiment.model).to(ranks.device)
-    load_weights(chosen.path, model, experiment.model)
-    indices = corpus.split(split)
+    prepared = _corpus_to_measure(run, experiment, corpus)
+    indices = prepared.split(split)
     if sample is not None:
         indices = fixed_sample(indices, sample, experiment.training.seed)
-    embedder = Embedder(
-        model, corpus, experiment.data, ranks, experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
-    )
-    measures = recalls(embedder, {split: indices})
+    counts = _counts(prepared, indices, pool, folds)
+    embedder = embedder_of(chosen.path, experiment, prepared, Ranks.alone())
+    measures = recalls(embedder, {split: indices}, pool, folds, intervals)
     return {
-        "run": run.name,
-        "stage": chosen.stage,
-        "epoch": chosen.epoch,
-        "num_captions": len(indices),
-        "num_images": len(corpus.image_pool(indices)),
+        **{"run": run.name, "stage": chosen.stage, "epoch": chosen.epoch, "corpus": str(prepared.folder)},
+        **{"selected_on": experiment.training.select_on, **counts},
         "measures": {name.removeprefix(f"{split}/"): value for name, value in measures.items()},
     }
+
+
+def embedder_of(checkpoint: Path, experiment: Experiment, corpus: PreparedCorpus, ranks: Ranks) -> Embedder:
+    """A checkpoint's pair, ready to embed a corpus. Raises UserError where the file does not fit the experiment."""
+    model = DualEncoder.from_config(experiment.model).to(ranks.device)
+    load_weights(checkpoint, model, experiment.model)
+    batch_size, bf16 = experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
+    return Embedder(model, corpus, experiment.data, ranks, batch_size, bf16)
+
+
+def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | None) -> PreparedCorpus:
+    corpus = PreparedCorpus.open(folder or experiment.data.path)
+    check_short_side(corpus.folder, corpus.description, experiment.data)
+    trained_on = read_json(run.corpus) or {}
+    check_features(corpus.folder, corpus.description, trained_on.get("features", corpus.description["features"]))
+    statistics = {key: trained_on[key] for key in STATISTICS if key in trained_on}
+    return replace(corpus, description={**corpus.description, **statistics})
+
+
+def _counts(corpus: PreparedCorpus, indices: list[int], pool: int | None, folds: int) -> dict[str, Any]:
+    """What is measured, known before anything is embedded."""
+    candidates = corpus.image_pool(indices)
+    own_image = image_of_caption(corpus, indices, candidates)
+    try:
+        pools = image_pools(own_image, len(candidates), pool, folds)
+    except ValueError as error:
+        raise UserError(f"{corpus.folder}: {error}") from None
+    sizes = [len(one) for one in pools]
+    measured = sum(int(((own_image >= one.start) & (own_image < one.stop)).sum()) for one in pools)
+    images = {"num_images": sum(sizes), "num_candidates": len(candidates)}
+    return {"num_captions": measured, **images, "pool": max(sizes), "folds": len(pools), "pool_sizes": sizes}

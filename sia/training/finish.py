@@ -8,29 +8,26 @@ import torch
 from sia.atomic import read_json, write_json_lines
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks
-from sia.evaluate import Embedder, recalls
-from sia.models import DualEncoder
+from sia.evaluate import recalls
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
-from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.fit import uses_bf16
+from sia.training.evaluation import embedder_of
 
 
 def finish_run(run: RunFolder, ranks: Ranks) -> None:
-    """Measure the best checkpoint over all stages on test, add the row to metrics.jsonl, then mark the run finished."""
+    """Measure the best checkpoint over all stages on test, add the row to metrics.jsonl, then mark the run finished.
+
+    Of the intervals, those of R@10 are stored: what the report compares runs by.
+    """
     if run.finished.exists():
         return
     best = choose_checkpoint(run, "best")
     experiment = run.experiment()
     corpus = PreparedCorpus.open(experiment.data.path)
-    model = DualEncoder.from_config(experiment.model).to(ranks.device)
-    load_weights(best.path, model, experiment.model)
-    embedder = Embedder(
-        model, corpus, experiment.data, ranks, experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
-    )
     test = corpus.split("test")
-    measures = recalls(embedder, {"test": test})
+    embedder = embedder_of(best.path, experiment, corpus, ranks)
+    measures = _kept(recalls(embedder, {"test": test}, intervals=True))
     if not ranks.is_first:
         return
     last = len(run.planned_stages())
@@ -50,6 +47,11 @@ def finish_run(run: RunFolder, ranks: Ranks) -> None:
         world_size=ranks.world_size,
         device=device_name(ranks.device),
     )
+
+
+def _kept(measures: dict[str, float]) -> dict[str, float]:
+    bounds = ("_low", "_high")
+    return {name: value for name, value in measures.items() if "/R_at_10_" in name or not name.endswith(bounds)}
 
 
 def device_name(device: torch.device) -> str:

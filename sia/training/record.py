@@ -14,7 +14,7 @@ from sia.errors import UserError
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.checkpoint import TrainingState
-from sia.training.selection import SELECTED_BY, selection_value
+from sia.training.selection import selected_on, selecting_recalls, selection_value
 
 
 class StagePlan(NamedTuple):
@@ -110,8 +110,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _line(row: dict[str, Any]) -> str:
+    speech_to_image, image_to_speech = (f"{share * 100:.1f}" for share in selecting_recalls(row))
     return (
         f"stage {row['stage']} epoch {row['epoch']}: loss {row['train/loss']:.4f}, "
-        f"validation R@10 speech->image {row[SELECTED_BY[0]]:.3f}, image->speech {row[SELECTED_BY[1]]:.3f}, "
+        f"{selected_on(row)} R@10 in percent: speech->image {speech_to_image}, image->speech {image_to_speech}, "
         f"{row['train/seconds']:.1f} s"
     )

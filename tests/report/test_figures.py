@@ -5,7 +5,16 @@ from PIL import Image
 from written_runs import begin_run, epoch_row, experiment, finish_run
 
 from sia.config import Stage
-from sia.report.figures import recall_by_epoch, recall_by_size, segments
+from sia.report.figures import (
+    curves,
+    cycles_drawn,
+    epochs_label,
+    recall_by_epoch,
+    recall_by_size,
+    segments,
+    sizes_label,
+)
+from sia.report.groups import grouped
 from sia.report.restarts import Begun, Restart, cycle_ends, restarts
 from sia.report.summary import summarise
 from sia.tracking.metrics_log import append_row
@@ -67,6 +76,40 @@ def test_figures_are_pngs_of_all_runs(tmp_path):
         image.load()
         assert image.format == "PNG" and min(image.size) > 400
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 20)) > 20
+
+
+def test_the_axis_names_the_split_that_chose_the_epoch(tmp_path):
+    by_split = {
+        split: summarise(finish_run(tmp_path, "size", experiment(**{"training.select_on": split})))
+        for split in ("validation", "test")
+    }
+    validation, test, mixed = (
+        grouped(runs) for runs in ([by_split["validation"]], [by_split["test"]], list(by_split.values()))
+    )
+    assert epochs_label(validation) == "R@10 on the validation split (%)"
+    assert epochs_label(test) == "R@10 on the test split, which chose the best epoch (%)"
+    assert epochs_label(mixed) == "R@10 on the split that chose the best epoch (%)"
+    assert "chosen on test" in sizes_label(test) and "chosen" not in sizes_label(validation)
+    assert recall_by_epoch(list(by_split.values())) and recall_by_size(list(by_split.values()))
+
+
+def test_curves_of_the_papers_protocol_are_those_of_test(tmp_path):
+    run = summarise(finish_run(tmp_path, "size", experiment(**{"training.select_on": "test"})))
+    assert [epochs for epochs, _ in segments(run, "test/speech_to_image/R_at_10")] == [[1, 2, 3], [4, 5]]
+    assert not list(segments(run, KEY))
+
+
+def test_a_cycle_is_in_the_legend_only_where_one_is_drawn(tmp_path):
+    one_cycle = [Stage(epochs=3, schedule="calr").model_dump(), Stage(epochs=2, schedule="calr").model_dump()]
+    with_cycles = summarise(finish_run(tmp_path, "size", experiment()))
+    without = summarise(finish_run(tmp_path, "size", experiment(stages=one_cycle)))
+    assert cycles_drawn([with_cycles, without]) == [1] and cycles_drawn([without]) == []
+    assert "new cycle of the rate" in legend_of(with_cycles) and "new cycle of the rate" not in legend_of(without)
+
+
+def legend_of(run):
+    figure = curves([run])
+    return [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
 
 
 def test_nothing_to_draw_is_no_figure(tmp_path):

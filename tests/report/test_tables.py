@@ -6,7 +6,6 @@ import pytest
 from written_runs import experiment, finish_run, measures
 
 from sia.report import tables
-from sia.report.console import sweep_table
 from sia.report.groups import grouped
 from sia.report.summary import RunSummary, summarise
 
@@ -42,32 +41,68 @@ def test_table_1_names_a_pair_once():
 
 
 def test_the_papers_own_recalls_are_unknown_not_invented():
-    _, rows = tables.table2([])
-    assert [row[0] for row in rows] == [f"Mortazavi 2020, {pair}" for pair in tables.PAPER_PAIRS]
-    assert {cell for row in rows for cell in (row[4], row[5], row[7])} == {"unknown"}
-    assert not any(character.isdigit() for row in tables.table2_records([])[1] for character in "".join(row[4:8]))
+    _, rows = tables.table2([unfinished(summary())])
+    papers = rows[:-1]
+    assert [row[0] for row in papers] == [f"Mortazavi 2020, {pair}" for pair in tables.PAPER_PAIRS]
+    assert {cell for row in papers for cell in (row[4], row[5], row[8])} == {"unknown"}
+    assert {row[7] for row in papers} == {"test (the paper's protocol)"}
+    records = tables.table2_records([unfinished(summary())])[1]
+    assert not any(character.isdigit() for row in records[:-1] for character in "".join(row[4:12]))
+
+
+def test_the_papers_rows_stand_beside_runs_on_its_corpus_only():
+    miniature = replace(summary(), corpus="scenes")
+    for table in (tables.table2, tables.table2_records):
+        assert [row[0] for row in table([miniature])[1]] == ["ours, DG3A1024"]
+        assert len(table([miniature, summary(layers=2)])[1]) == 7
 
 
 def test_one_seed_has_no_spread():
     row = tables.table2([summary(recall=0.5)])[1][-1]
     pool = "999 captions, 990 images"
-    assert row == ["ours, DG3A1024", "places205", "No", "DenseNet", "50.0", "45.0", pool, "1"]
+    assert row == ["ours, DG3A1024", "places205", "No", "DenseNet", "50.0", "45.0", pool, "validation", "1"]
+
+
+def test_the_interval_of_one_seed_is_shown():
+    run = with_intervals(summary(recall=0.5))
+    assert tables.table2([run])[1][-1][4:6] == ["50.0 [48.0, 52.0]", "45.0 [43.0, 47.0]"]
+    assert [float(text) for text in tables.table2_records([run])[1][-1][4:8] if text] == pytest.approx(
+        [0.5, 0.48, 0.52]
+    )
+    both = [run, with_intervals(summary(seed=1, recall=0.6))]
+    assert tables.table2(both)[1][-1][4] == "55.0 ± 7.1"
+
+
+def with_intervals(run: RunSummary) -> RunSummary:
+    bounds = {
+        f"{key}_{side}": run.test[key] + by for key in tables.BOTH for side, by in (("low", -0.02), ("high", 0.02))
+    }
+    return replace(run, test={**run.test, **bounds})
+
+
+def test_every_row_tells_the_split_that_chose_its_epoch():
+    runs = [summary(), summary(layers=2, **{"training.select_on": "test"})]
+    told = ["validation", "test (the paper's protocol)"]
+    assert [row[7] for row in tables.table2(runs)[1][-2:]] == told
+    assert [row[4] for row in tables.runs_table(runs)[1]] == told
+    for header, rows in (tables.table2_records(runs), tables.runs_records(runs)):
+        assert [row[header.index("selected_on")] for row in rows[-2:]] == ["validation", "test"]
 
 
 def test_seeds_share_a_row_with_mean_and_sample_deviation():
     row = tables.table2([summary(seed=seed, recall=recall) for seed, recall in enumerate((0.4, 0.5, 0.6))])[1][-1]
-    assert row[4:6] == ["50.0 ± 10.0", "45.0 ± 9.0"] and row[7] == "3"
+    assert row[4:6] == ["50.0 ± 10.0", "45.0 ± 9.0"] and row[8] == "3"
 
 
 def test_unfinished_seeds_are_told_not_averaged():
     runs = [summary(seed=0), unfinished(summary(seed=1)), unfinished(summary(seed=2), "failed")]
     row = tables.table2(runs)[1][-1]
-    assert row[4] == "50.0" and row[7] == "1 of 3 (1 failed, 1 unfinished)"
+    assert row[4] == "50.0" and row[8] == "1 of 3 (1 failed, 1 unfinished)"
 
 
 def test_a_configuration_without_a_finished_run_is_listed():
     row = tables.table2([unfinished(summary())])[1][-1]
-    assert row[4:] == ["–", "–", "–", "0 of 1 (1 unfinished)"]
+    assert row[4:] == ["–", "–", "–", "validation", "0 of 1 (1 unfinished)"]
 
 
 def test_configurations_of_one_pair_are_told_apart_by_what_differs():
@@ -94,8 +129,8 @@ def test_another_image_encoder_is_not_called_the_papers():
 def test_runs_table_tells_stages_and_time(tmp_path):
     run = summarise(finish_run(tmp_path, "size", experiment()))
     _, [row] = tables.runs_table([run])
-    assert row[1:7] == ["finished", "0", "4", "2", "5 of 5", "3 (from 2)"]
-    assert row[9:] == ["50.0 / 45.0", "7.0 / 7.0", "0:05:00", "aaaaaaaa"]
+    assert row[1:8] == ["finished", "0", "4", "validation", "2", "5 of 5", "3 (from 2)"]
+    assert row[10:] == ["50.0 / 45.0", "7.0 / 7.0", "0:05:00", "aaaaaaaa"]
 
 
 def test_csv_and_markdown_have_every_cell():
@@ -108,11 +143,3 @@ def test_csv_and_markdown_have_every_cell():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (7509.4, "2:05:09")])
 def test_duration(seconds, text):
     assert tables.duration(seconds) == text
-
-
-def test_sweep_table_lists_every_run():
-    table = sweep_table([summary(), unfinished(summary(seed=1))])
-    columns = {column.header: sorted(column.cells) for column in table.columns}
-    assert table.row_count == 2
-    assert [cell.split(" / ")[-1] for cell in columns["R@10\n"]] == ["45.0", "–"]
-    assert columns["Speech\nparameters"] == ["11,503,808", "11,503,808"]

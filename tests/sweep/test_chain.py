@@ -22,7 +22,7 @@ from sia.sweep import chain
 from sia.sweep.chain import StageFailed, add_restart, follow_run
 from sia.sweep.launch import Launch
 from sia.tracking.metrics_log import read_rows
-from sia.training.selection import SELECTED_BY, selection_value
+from sia.training.selection import selection_keys, selection_value
 
 DEBUG = Launch("debug", Profile())
 
@@ -137,7 +137,7 @@ def test_a_restart_is_added_from_any_checkpoint_that_was_kept(finished, wanted, 
 def test_an_epoch_that_is_neither_best_nor_last_is_the_weights_that_were_kept_of_it(finished):
     rows = read_rows(finished.metrics)
     for row, value in zip(rows[:2], (0.1, 0.9), strict=True):
-        row.update(dict.fromkeys(SELECTED_BY, value))
+        row.update(dict.fromkeys(selection_keys("validation"), value))
     write_json_lines(finished.metrics, rows)
     add_restart(finished, "epoch=1", epochs=1, lr_scale=0.5)
     plan = read_json(finished.stage(3).plan)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -6,16 +7,19 @@ import pytest
 import stages
 import tiny_corpus
 
-from sia.atomic import read_json
-from sia.config import Stage
+from sia.atomic import read_json, write_json
+from sia.config import Stage, resolve
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
+from sia.sweep.watch import status_table
 from sia.tracking.metrics_log import read_rows
 from sia.training.evaluation import evaluate_run
 from sia.training.finish import finish_run
+from sia.training.selection import selection_keys
 
+MEASURES = {"R_at_1", "R_at_5", "R_at_10", "median_rank", "mean_rank"}
 CHAIN = (Stage(epochs=2), Stage(epochs=1, lr_scale=0.5))
 
 
@@ -41,13 +45,15 @@ def test_the_best_epoch_of_all_stages_is_measured_on_test(run: RunFolder) -> Non
     best = max((row for row in read_rows(run.metrics) if "stage_epoch" in row), key=value_of)
     assert (finished["best_stage"], finished["best_epoch"]) == (best["stage"], best["epoch"])
     assert finished["best_value"] == value_of(best)
-    assert finished["test"] == evaluate_run(run, "best", "test")["measures"]
+    measured = evaluate_run(run, "best", "test", intervals=True)["measures"]
+    assert finished["test"].items() <= measured.items()
+    assert {key.partition("/")[2] for key in finished["test"]} == MEASURES | {"R_at_10_low", "R_at_10_high"}
     assert (finished["num_test_captions"], finished["num_test_images"], finished["world_size"]) == (16, 16, 1)
     assert finished["seconds"] == sum(read_json(run.stage(number).done)["seconds"] for number in (1, 2))
 
 
-def value_of(row: dict[str, float]) -> float:
-    return sum(row[f"validation/{way}/R_at_10"] for way in ("speech_to_image", "image_to_speech")) / 2
+def value_of(row: dict[str, float], split: str = "validation") -> float:
+    return sum(row[f"{split}/{way}/R_at_10"] for way in ("speech_to_image", "image_to_speech")) / 2
 
 
 def test_the_test_row_is_written_once(run: RunFolder) -> None:
@@ -94,6 +100,70 @@ def test_a_sample_of_a_split(run: RunFolder) -> None:
     result = evaluate_run(run, "last", "train", sample=10)
     assert result["num_captions"] == 10 and result["num_images"] <= 10
     assert evaluate_run(run, "last", "train", sample=10) == result
+
+
+def test_pools_and_folds(run: RunFolder) -> None:
+    """16 images of a caption each: four pools of 5, the last of one image."""
+    whole = evaluate_run(run, "last", "test")
+    counts = ("num_captions", "num_images", "num_candidates", "pool", "folds", "pool_sizes")
+    assert [whole[key] for key in counts] == [16, 16, 16, 16, 1, [16]]
+    assert evaluate_run(run, "last", "test", pool=1000) == whole
+    result = evaluate_run(run, "last", "test", pool=5, folds=4)
+    assert [result[key] for key in counts] == [16, 16, 16, 5, 4, [5, 5, 5, 1]]
+    assert result["measures"]["speech_to_image/R_at_5"] == 1.0
+    first = evaluate_run(run, "last", "test", pool=5)
+    assert [first[key] for key in counts] == [5, 5, 16, 5, 1, [5]]
+    with pytest.raises(UserError, match="5 pools of 5 images: there are 4 with a caption; give fewer folds"):
+        evaluate_run(run, "last", "test", pool=5, folds=5)
+
+
+@pytest.fixture(scope="module")
+def other_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other images and recordings than the run's, of the same make."""
+    root = tmp_path_factory.mktemp("other")
+    tiny_corpus.write_corpus(root / "raw", kinds=3, captions={"train": 1, "test": 2})
+    return tiny_corpus.prepare(root / "raw", root / "prepared", num_shards=1).folder
+
+
+def test_another_corpus_is_seen_with_the_statistics_of_the_runs_own(run: RunFolder, other_corpus: Path) -> None:
+    result = evaluate_run(run, "last", "test", corpus=other_corpus)
+    assert (result["corpus"], result["num_captions"], result["num_images"]) == (str(other_corpus), 18, 9)
+    own = evaluate_run(run, "last", "test")
+    settings = run.experiment()
+    run.config.unlink()
+    run.create(resolve(settings.model_dump(), {"data.normalisation": "corpus"}, source="test"))
+    by_corpus = evaluate_run(run, "last", "test", corpus=other_corpus)["measures"]
+    description = read_json(other_corpus / "corpus.json")
+    statistics = {key: read_json(run.corpus)[key] for key in ("pixel_mean", "pixel_std")}
+    assert statistics != {key: description[key] for key in statistics}
+    write_json(other_corpus / "corpus.json", {**description, **statistics})
+    assert evaluate_run(run, "last", "test", corpus=other_corpus)["measures"] == by_corpus
+    assert own["corpus"] == settings.data.folder
+
+
+def test_a_corpus_of_other_features_is_refused(run: RunFolder, other_corpus: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(other_corpus, tmp_path / "filterbanks"))
+    description = read_json(folder / "corpus.json")
+    write_json(folder / "corpus.json", {**description, "features": {**description["features"], "hop_length": 80}})
+    with pytest.raises(UserError, match="hop_length 80"):
+        evaluate_run(run, "last", "test", corpus=folder)
+
+
+def test_the_papers_protocol_chooses_on_test(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its epochs are measured on test, the best of them is chosen by that, and nothing on validation."""
+    settings = {"data.folder": str(corpus), "training.select_on": "test"}
+    run = stages.trained(tmp_path, tiny_corpus.experiment(Stage(epochs=3), **settings))
+    rows = read_rows(run.metrics)
+    shares = [f"{100 * rows[2][key]:.1f}" for key in selection_keys("test")]
+    told = "stage 1 epoch 3: loss .*, test R@10 in percent: speech->image {}, image->speech {}, ".format(*shares)
+    assert re.search(told, capsys.readouterr().out)
+    assert {key.partition("/")[0] for row in rows for key in row if "/" in key} == {"test", "train"}
+    finish_run(run, Ranks())
+    finished, best = read_json(run.finished), max(rows, key=lambda row: value_of(row, "test"))
+    assert (finished["best_epoch"], finished["best_value"]) == (best["epoch"], value_of(best, "test"))
+    assert finished["test"]["speech_to_image/R_at_10"] == best["test/speech_to_image/R_at_10"]
+    assert evaluate_run(run, "best", "test")["selected_on"] == "test"
+    assert status_table([run]).title.startswith(f"{run.study}: R@10 on test (the paper's protocol) of the last epoch")
 
 
 def test_a_restart_by_hand_begins_at_any_kept_epoch(run: RunFolder) -> None:
