@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json
+from sia.data.staging import staged
 from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
@@ -100,6 +101,11 @@ class TrainStage:
             # The other ranks wait in a collective operation: an orderly end might wait for them.
             os._exit(1)
 
+    def _corpus(self) -> Path:
+        """Where this node reads the corpus."""
+        folder = self.run.experiment().data.path
+        return staged(folder, self.stage_corpus_to) if self.stage_corpus_to else folder
+
     def _lock(self, place: Place) -> AbstractContextManager[Any]:
         if place.rank != 0:
             return nullcontext()
@@ -129,14 +135,16 @@ class TrainStage:
         run = self.run
         torch.set_num_threads(self.threads)
         flag = PreemptionFlag().install()
+        # Before the ranks meet: who waits in a collective operation for a slow copy gives up.
+        corpus = self._corpus()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:
             if ranks.is_first:
                 record_provenance(run, self.number, place.job_id, ranks)
             done = run.stage(self.number).done
             # One rank's word counts for all: they may not see the same files at the same time.
-            finished = ranks.any(done.exists()) or train_stage(run, self.number, ranks, flag)
+            finished = ranks.any(done.exists()) or train_stage(run, self.number, ranks, flag, corpus)
             if finished and self.number == len(run.planned_stages()):
-                finish_run(run, ranks)
+                finish_run(run, ranks, corpus)
             received = int(ranks.largest(flag.received or 0))
         return None if finished else received
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from sia.cluster.prepare import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
-from sia.data.prepared import MissingCorpus, check_short_side, read_description
+from sia.data.prepared import MissingCorpus, check_frame_features, check_short_side, read_description
 from sia.data.sampler import check_batch_size
 from sia.sweep.launch import Launch
 
@@ -42,6 +42,7 @@ def check_fit(experiment: Experiment, launch: Launch) -> None:
     num_captions = description["num_captions"].get("train", 0)
     check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
     check_short_side(data.path, description, data)
+    check_frame_features(data.path, description, experiment.model)
 
 
 def _make_embedded(experiment: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from pathlib import Path
 
 import torch
 
@@ -15,16 +16,17 @@ from sia.training.chosen_checkpoint import choose_checkpoint
 from sia.training.evaluation import embedder_of
 
 
-def finish_run(run: RunFolder, ranks: Ranks) -> None:
+def finish_run(run: RunFolder, ranks: Ranks, corpus_folder: Path | None = None) -> None:
     """Measure the best checkpoint over all stages on test, add the row to metrics.jsonl, then mark the run finished.
 
-    Of the intervals, those of R@10 are stored: what the report compares runs by.
+    corpus_folder: a copy of the run's corpus to read instead. Of the intervals, those of R@10 are stored: what the
+    report compares runs by.
     """
     if run.finished.exists():
         return
     best = choose_checkpoint(run, "best")
     experiment = run.experiment()
-    corpus = PreparedCorpus.open(experiment.data.path)
+    corpus = PreparedCorpus.open(corpus_folder or experiment.data.path)
     test = corpus.split("test")
     embedder = embedder_of(best.path, experiment, corpus, ranks)
     measures = _kept(recalls(embedder, {"test": test}, intervals=True))

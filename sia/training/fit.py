@@ -4,6 +4,7 @@ The same loop serves every corpus, one rank or many, a fresh start, a warm resta
 """
 
 import time
+from pathlib import Path
 
 import torch
 
@@ -18,14 +19,17 @@ from sia.training.record import Recorder, read_stage_plan
 from sia.training.trainer import Trainer, build_trainer
 
 
-def train_stage(run: RunFolder, number: int, ranks: Ranks, flag: PreemptionFlag) -> bool:
+def train_stage(
+    run: RunFolder, number: int, ranks: Ranks, flag: PreemptionFlag, corpus_folder: Path | None = None
+) -> bool:
     """Train stage `number` of the run to its end, from its last checkpoint if it has one.
 
+    corpus_folder: a copy of the run's corpus to read instead, such as one on the node's own disk.
     Returns False where a signal asked for an end: a checkpoint was saved, and the stage goes on at the next batch.
     Raises UserError for a corpus or checkpoint that does not fit the run.
     """
     experiment = run.experiment()
-    corpus = PreparedCorpus.open(experiment.data.path)
+    corpus = PreparedCorpus.open(corpus_folder or experiment.data.path)
     for split in ("train", experiment.training.select_on, "test"):
         # A split that is missing is found now, not after the days of training that need it.
         corpus.split(split)

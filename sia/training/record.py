@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from sia.atomic import read_json, write_json_lines
 from sia.config import Stage
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared import PreparedCorpus, check_features
 from sia.errors import UserError
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
@@ -45,13 +45,17 @@ class Recorder:
     def check_corpus(self, corpus: PreparedCorpus) -> None:
         """Raises UserError where the run was begun on another corpus; the first job records it."""
         known = read_json(self.run.corpus)
+        if known is not None:
+            check_features(corpus.folder, corpus.description, known["features"])
         if known is not None and known["identity"] != corpus.identity:
             raise UserError(
                 f"{self.run.path}: begun on corpus {known['identity']}, {corpus.folder} is {corpus.identity}; "
                 "set data.folder to the first one, or delete the run folder to begin again"
             )
         if known is None and self.is_first:
-            record(self.run.corpus, **{**corpus.description, "folder": str(corpus.folder.absolute())})
+            # Where it lies for everybody, not the copy on this node.
+            folder = str(self.run.experiment().data.path.absolute())
+            record(self.run.corpus, **{**corpus.description, "folder": folder})
 
     def agree_with(self, state: TrainingState) -> None:
         """After a restore, make metrics.jsonl and best.pt those of the checkpoint, whenever the job before died."""

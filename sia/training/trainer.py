@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sia.config import Experiment, Stage
 from sia.data.images import normalise
 from sia.data.loader import Batch, PairDataset
-from sia.data.prepared import PreparedCorpus, check_short_side
+from sia.data.prepared import PreparedCorpus, check_frame_features, check_short_side
 from sia.data.sampler import BucketBatchSampler
 from sia.distributed import Ranks
 from sia.errors import UserError
@@ -104,6 +104,7 @@ def build_trainer(
     """A freshly initialised pair and all that trains it; equal on all ranks."""
     training = experiment.training
     check_short_side(corpus.folder, corpus.description, experiment.data)
+    check_frame_features(corpus.folder, corpus.description, experiment.model)
     # 1. Initialisation depends on the seed alone.
     torch.manual_seed(training.seed)
     model = DualEncoder.from_config(experiment.model).to(ranks.device)

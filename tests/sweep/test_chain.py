@@ -15,6 +15,7 @@ from desk import assert_every_epoch_once, epoch_rows, experiment, test_rows, wai
 from sia.atomic import read_json, write_json_lines
 from sia.cluster.profile import Profile
 from sia.cluster.state import State, look
+from sia.data.staging import staged
 from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock
 from sia.run_folder import RunFolder, run_of
@@ -218,6 +219,36 @@ def test_another_corpus_in_the_same_folder_is_refused(new_run, corpus, tmp_path)
     with pytest.raises(StageFailed, match="begun on corpus"):
         follow(run)
     assert_every_epoch_once(run, 2)
+
+
+def test_other_features_in_the_same_folder_are_refused_by_their_name(new_run, corpus, tmp_path):
+    place = tmp_path / "corpus"
+    shutil.copytree(corpus, place)
+    run = new_run(folder=place)
+    follow_run_until_stage_2(run)
+    description = json.loads((place / "corpus.json").read_text())
+    others = {**description["features"], "kind": "melspec"}
+    (place / "corpus.json").write_text(json.dumps({**description, "features": others, "identity": "another"}))
+    with pytest.raises(StageFailed, match=r"it holds melspec frames.*trained on mfcc"):
+        follow(run)
+
+
+def test_frames_of_another_width_are_refused_with_the_setting(new_run):
+    with pytest.raises(StageFailed, match=r"set model\.frame_features=40"):
+        follow(new_run(**{"model.frame_features": 39}))
+
+
+def test_a_run_reads_the_copy_of_its_corpus_on_the_nodes_disk(new_run, corpus, tmp_path):
+    """The shards themselves are gone when it trains: it cannot have read them."""
+    place = tmp_path / "corpus"
+    shutil.copytree(corpus, place)
+    disk = tmp_path / "disk"
+    staged(place, str(disk))
+    shutil.rmtree(place / "shards")
+    run = new_run(folder=place)
+    follow_run(run, Launch("debug", Profile(stage_corpus_to=str(disk))), lambda row: None)
+    assert look(run).state == State.FINISHED
+    assert json.loads(run.corpus.read_text())["folder"] == str(place), "where it lies for everybody"
 
 
 def follow_run_until_stage_2(run: RunFolder) -> None:

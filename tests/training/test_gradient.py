@@ -172,7 +172,7 @@ def test_the_temperature_is_learnt_recorded_and_bounded(corpus: Path) -> None:
     with torch.no_grad():
         one.objective.log_scale.fill_(50.0)
     one.objective.keep_in_bounds()
-    assert float(one.objective.temperature) == pytest.approx(1 / LARGEST_SCALE)
+    assert one.objective.measures()["train/temperature"] == pytest.approx(1 / LARGEST_SCALE)
 
 
 def test_a_temperature_that_is_not_learnt_stays(corpus: Path) -> None:
