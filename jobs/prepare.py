@@ -1,4 +1,4 @@
-"""Prepare a corpus for training: MFCC frames and resized images in HDF5 shards."""
+"""Prepare a corpus for training, MFCC frames and images in HDF5 shards, or verify one that was prepared."""
 
 import argparse
 from pathlib import Path
@@ -7,25 +7,40 @@ from sia import command
 
 
 def parse() -> argparse.Namespace:
+    from sia.data.corpora import READERS
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", required=True, help="places205, scenes (made here) or stamps")
+    parser.add_argument("--corpus", help=f"the reader of what lies there: {', '.join(READERS)} (scenes is made here)")
     parser.add_argument("--root", type=Path, help="where the corpus lies; for scenes, where it is made (OUT/raw)")
     parser.add_argument("--out", type=Path, required=True, help="the prepared corpus's folder")
     parser.add_argument("--shards", type=int, help="number of shards and tasks (default: one for 1000 captions)")
+    parser.add_argument("--images", choices=("resized", "original"), default="resized", help="original: files as is")
     parser.add_argument("--image-short-side", type=int, default=256, metavar="PIXELS")
     parser.add_argument("--limit", type=int, help="about so many captions only, for a first try")
     parser.add_argument("--cluster", choices=("auto", "local", "slurm"), default="local")
     parser.add_argument("--profile", type=Path, help="resources of a task on Slurm (slurm/*.yaml)")
+    parser.add_argument("--verify", action="store_true", help="read OUT's shards and tell what is damaged in them")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    if arguments.verify:
+        from sia.data.verify import verify_corpus
+
+        print(verify_corpus(arguments.out))
+    else:
+        prepare(arguments)
+
+
+def prepare(arguments: argparse.Namespace) -> None:
     from sia.cluster.prepare import prepare_corpus
     from sia.cluster.profile import choose_cluster, load_profile
     from sia.data.prepare import summary
     from sia.errors import UsageError
 
+    if arguments.corpus is None:
+        raise UsageError("--corpus is missing; name the corpus to prepare, or give --verify to check --out")
     for name in ("shards", "image_short_side", "limit"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: give 1 or more")
@@ -34,6 +49,7 @@ def main() -> None:
         arguments.root,
         arguments.out,
         short_side=arguments.image_short_side,
+        images=arguments.images,
         num_shards=arguments.shards,
         limit=arguments.limit,
         cluster=choose_cluster(arguments.cluster),

@@ -12,6 +12,7 @@ from typing import Any
 from sia.cluster.profile import Cluster, Profile
 from sia.cluster.state import is_in_queue
 from sia.data.prepare import finish, is_written, plan, write_shard
+from sia.data.usable import Images
 from sia.errors import UserError
 from sia.progress import tracked
 from sia.run_folder import private_folder
@@ -38,6 +39,7 @@ def prepare_corpus(
     short_side: int,
     num_shards: int | None = None,
     limit: int | None = None,
+    images: Images = "resized",
     cluster: Cluster = "local",
     profile: Profile | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def prepare_corpus(
 
     Raises UserError for a corpus that is not there, and for a task that failed.
     """
-    num_shards = plan(name, root or out / "raw", out, num_shards, short_side, limit)
+    num_shards = plan(name, root or out / "raw", out, num_shards, short_side, limit, images)
     for _ in tracked(write_shards(out, num_shards, cluster, profile or Profile()), f"{name}: shards", num_shards):
         pass
     return finish(out)

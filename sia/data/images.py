@@ -7,27 +7,55 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
+from sia.data import hdf5_path
 from sia.errors import UserError
 
 # The customary mean and deviation of natural RGB images, in shares of full intensity.
 CUSTOMARY_MEAN = (0.485, 0.456, 0.406)
 CUSTOMARY_STD = (0.229, 0.224, 0.225)
 JPEG_QUALITY = 95
+# A longer image loses its ends: scaled up, a line of 10000 x 2 pixels would fill a gigabyte.
+MAX_ASPECT = 10
+
+# What Pillow raises for a file that is no image, or not a whole one.
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
 
 
-def read_image(source: Path | str | BinaryIO) -> Image.Image:
+def read_file(path: str) -> bytes:
+    """The bytes of an image file, or of one in an HDF5 file (`FILE.h5::DATASET[ROW]`). Raises UserError."""
+    if hdf5_path.parse(path) and not Path(path).exists():
+        return hdf5_path.read_bytes(path)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: unreadable image ({error.strerror or error}); mend or remove it") from None
+
+
+def read_image(source: Path | str | BinaryIO, name: str = "") -> Image.Image:
     """An RGB image from a file, upright by its EXIF orientation, transparency laid over white.
 
-    Raises UserError that names the file where it is missing or no image.
+    Raises UserError that names the file (or `name`) where it is missing, no image, or not a whole one.
     """
     try:
         with Image.open(source) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{source}: unreadable image ({' '.join(str(error).split())}); mend or remove it") from None
+            return to_rgb(ImageOps.exif_transpose(_straight_cmyk(image)))
+    except _UNREADABLE as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{name or source}: unreadable image ({problem}); mend or remove it") from None
+
+
+def is_jpeg(file: bytes) -> bool:
+    """Whether the bytes of an image file are those of a JPEG."""
+    return file.startswith(b"\xff\xd8\xff")
+
+
+def _straight_cmyk(image: Image.Image) -> Image.Image:
+    # Pillow takes every CMYK JPEG for one of Adobe's, whose inks are inverted; without Adobe's marker they are not.
+    straight = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
+    return ImageChops.invert(image) if straight else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -42,7 +70,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:
-    """The image with its shorter side of `side` pixels, its shape kept."""
+    """The image with its shorter side of `side` pixels, its shape kept.
+
+    Of one that is more than MAX_ASPECT times as long as it is wide, the middle is taken.
+    """
+    longest = MAX_ASPECT * min(image.size)
+    if max(image.size) > longest:
+        left, top = (max(0, length - longest) // 2 for length in image.size)
+        image = image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)

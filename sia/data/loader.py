@@ -1,6 +1,6 @@
 """Captions of a prepared corpus to padded batches.
 
-Letters: B captions, T frames of the longest, H and W pixels.
+Letters: B captions, T frames of the longest, F numbers a frame (40 MFCCs), H and W pixels.
 """
 
 import io
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sia.config import Experiment
-from sia.data.images import centre_view, pixels, random_view, read_image
+from sia.data.images import centre_view, pixels, random_view, read_image, resize_short_side
 from sia.data.prepared import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
@@ -22,7 +22,7 @@ from sia.errors import UserError
 class Batch(NamedTuple):
     """Aligned pairs: caption b describes image b."""
 
-    frames: Tensor  # [B, T, 40] of float32, padded with zeros
+    frames: Tensor  # [B, T, F] of float32, padded with zeros
     num_frames: Tensor  # [B]
     images: Tensor  # [B, 3, H, W] of uint8
     image_ids: Tensor  # [B], equal for captions of the same image
@@ -33,28 +33,28 @@ class PairDataset(Dataset[Any]):
 
     def __init__(self, corpus: PreparedCorpus, experiment: Experiment) -> None:
         self.corpus, self.data, self.seed = corpus, experiment.data, experiment.training.seed
-        self.captions = corpus.split("train")
-        shown = {corpus.captions[index].image_id: index for index in self.captions}
-        self.number_of_image = {image_id: number for number, image_id in enumerate(sorted(shown))}
-        self.shown = [shown[image_id] for image_id in sorted(shown)]  # a caption index for each image number
+        self.captions = np.array(corpus.split("train"), np.int32)
+        # For each image of the split one of its captions, and for each caption the number of its image.
+        images = corpus.captions.column("image")[self.captions]
+        _, first, numbers = np.unique(images, return_index=True, return_inverse=True)
+        self.image_numbers = numbers.astype(np.int32)
+        self.shown_numbers = np.arange(len(first), dtype=np.int32)
         if self.data.shuffle_pairs:
-            self.shown = [self.shown[number] for number in shuffled_pairs(len(shown), self.seed)]
+            self.shown_numbers = shuffled_pairs(len(first), self.seed)
+        self.caption_of_image = self.captions[first]
 
     @property
     def lengths(self) -> list[int]:
-        return [self.corpus.captions[index].num_frames for index in self.captions]
+        return self.corpus.captions.column("num_frames")[self.captions].tolist()
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
         position, epoch = place
-        index = self.captions[position]
-        shown = self.shown[self.number_of_image[self.corpus.captions[index].image_id]]
+        index = int(self.captions[position])
+        shown = int(self.shown_numbers[self.image_numbers[position]])
+        image = decoded(self.corpus, int(self.caption_of_image[shown]), self.data.short_side)
         key = f"{self.seed}/{epoch}/{self.corpus.captions[index].utterance_id}"
-        view = random_view(decoded(self.corpus, shown), self.data.crop_size, self.data.flip_probability, key)
-        return (
-            speech_frames(self.corpus, index, self.data.standardise_frames),
-            view,
-            self.number_of_image[self.corpus.captions[shown].image_id],
-        )
+        view = random_view(image, self.data.crop_size, self.data.flip_probability, key)
+        return speech_frames(self.corpus, index, self.data.standardise_frames), view, shown
 
 
 class SpeechDataset(Dataset[Tensor]):
@@ -71,20 +71,25 @@ class SpeechDataset(Dataset[Tensor]):
 
 
 class ImageDataset(Dataset[Tensor]):
-    """The centre crops [3, H, W] of chosen captions' images, for embedding."""
+    """The centre crops [3, H, W] of chosen captions' images, for embedding.
 
-    def __init__(self, corpus: PreparedCorpus, indices: Sequence[int], crop_size: int) -> None:
-        self.corpus, self.indices, self.crop_size = corpus, indices, crop_size
+    short_side: that of the images before the crop; a corpus of original files needs it, any other has its own.
+    """
+
+    def __init__(
+        self, corpus: PreparedCorpus, indices: Sequence[int], crop_size: int, short_side: int | None = None
+    ) -> None:
+        self.corpus, self.indices, self.crop_size, self.short_side = corpus, indices, crop_size, short_side
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Tensor:
-        return centre_view(decoded(self.corpus, self.indices[position]), self.crop_size)
+        return centre_view(decoded(self.corpus, self.indices[position], self.short_side), self.crop_size)
 
 
 def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tensor:
-    """A caption's frames [T, 40]; standardised, each coefficient has mean 0 and deviation 1 over the training split."""
+    """A caption's frames [T, F]; standardised, each coefficient has mean 0 and deviation 1 over the training split."""
     frames = corpus.frames(index)
     if standardise:
         mean, std = corpus.description["frame_mean"], corpus.description["frame_std"]
@@ -92,18 +97,25 @@ def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tens
     return torch.from_numpy(frames)
 
 
-def decoded(corpus: PreparedCorpus, index: int) -> np.ndarray:
-    """The pixels [H, W, 3] of a caption's image. Raises UserError that names the caption where they are damaged."""
-    stored = io.BytesIO(corpus.image(index))
+def decoded(corpus: PreparedCorpus, index: int, short_side: int | None = None) -> np.ndarray:
+    """The pixels [H, W, 3] of a caption's image; of an original file, resized to a short side of so many.
+
+    Raises UserError that names the caption where they are damaged.
+    """
     try:
-        return pixels(read_image(stored))
+        image = read_image(io.BytesIO(corpus.image(index)))
     except UserError:
         name = corpus.captions[index].utterance_id
         raise UserError(f"{corpus.folder}: the image of {name!r} is damaged; prepare its shard again") from None
+    if corpus.description["short_side"] is not None:
+        return pixels(image)
+    if short_side is None:
+        raise ValueError(f"{corpus.folder} holds original images; say to which short_side they are resized")
+    return pixels(resize_short_side(image, short_side))
 
 
 def pad(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Captions' frames [T_b, 40] -> padded frames [B, T, 40] and their valid numbers [B]."""
+    """Captions' frames [T_b, F] -> padded frames [B, T, F] and their valid numbers [B]."""
     num_frames = torch.tensor([len(caption) for caption in frames])
     return torch.nn.utils.rnn.pad_sequence(list(frames), batch_first=True), num_frames
 

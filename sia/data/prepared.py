@@ -2,11 +2,12 @@
 
 corpus.json      name, identity, counts, features, image side, pixel statistics; written last
 captions.jsonl   every caption with its place in the shards
+captions.npy     the index of its lines
 dropped.jsonl    every utterance left out, with its reason
 shards/*.h5
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,26 +16,11 @@ from typing import Any
 import numpy as np
 
 from sia.atomic import read_json
-from sia.config import Data
+from sia.config import Data, Model
 from sia.data.manifest import SPLITS
+from sia.data.placed import PlacedCaptions
 from sia.data.shards import ShardReader
 from sia.errors import UserError
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedCaption:
-    """A caption and where its frames and image lie: rows of a shard."""
-
-    utterance_id: str
-    image_id: str
-    split: str
-    shard: int
-    row: int
-    image_row: int
-    num_frames: int
-    speaker: str = ""
-    language: str = ""
-    text: str = ""
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -45,20 +31,18 @@ def shard_path(folder: Path, number: int) -> Path:
 class PreparedCorpus:
     """The captions of a prepared corpus; frames and images are read from its shards on demand.
 
-    Copies of it may go to worker processes: each opens the shards itself.
+    Copies of it may go to worker processes: each opens the files itself.
     """
 
     folder: Path
     description: dict[str, Any]
-    captions: list[PlacedCaption]
+    captions: PlacedCaptions
     _readers: dict[int, ShardReader] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> "PreparedCorpus":
         """Raises UserError that names the folder and the command that fills it."""
-        description = read_description(folder)
-        lines = (folder / "captions.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        return cls(folder, description, [PlacedCaption(**json.loads(line)) for line in lines])
+        return cls(folder, read_description(folder), PlacedCaptions(folder))
 
     @property
     def identity(self) -> str:
@@ -66,10 +50,8 @@ class PreparedCorpus:
 
     @cached_property
     def indices_of_split(self) -> dict[str, list[int]]:
-        indices: dict[str, list[int]] = {split: [] for split in SPLITS}
-        for index, caption in enumerate(self.captions):
-            indices[caption.split].append(index)
-        return indices
+        splits = self.captions.column("split")
+        return {split: np.flatnonzero(splits == number).tolist() for number, split in enumerate(SPLITS)}
 
     def split(self, name: str) -> list[int]:
         """Indices of the captions of a split. Raises UserError where it has none."""
@@ -78,19 +60,18 @@ class PreparedCorpus:
             raise UserError(f"{self.folder}: no caption of split {name!r}; this corpus has {held}")
         return self.indices_of_split[name]
 
-    def image_pool(self, indices: list[int]) -> list[int]:
+    def image_pool(self, indices: Sequence[int]) -> list[int]:
         """One caption index for each image that queries of these captions choose among.
 
         Where splits hold out images, the captions' own images; where they hold out captions, all images there are.
         """
-        among = indices if self.description["held_out"] == "images" else range(len(self.captions))
-        first: dict[str, int] = {}
-        for index in among:
-            first.setdefault(self.captions[index].image_id, index)
-        return list(first.values())
+        own = self.description["held_out"] == "images"
+        among = np.asarray(indices, np.int64) if own else np.arange(len(self.captions))
+        _, first = np.unique(self.captions.column("image")[among], return_index=True)
+        return among[np.sort(first)].tolist()
 
     def frames(self, index: int) -> np.ndarray:
-        """The MFCC frames [T, 40] of a caption."""
+        """The speech frames [T, F] of a caption; F is the corpus's `coefficients`."""
         caption = self.captions[index]
         return self._reader(caption.shard).frames(caption.row)
 
@@ -105,8 +86,9 @@ class PreparedCorpus:
         return self._readers[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        # An HDF5 handle that crosses a fork or a pickle reads garbage.
-        return {**self.__dict__, "_readers": {}}
+        # An HDF5 handle that crosses a fork or a pickle reads garbage; what can be derived is, where it is needed.
+        derived = {name: value for name, value in self.__dict__.items() if name != "indices_of_split"}
+        return {**derived, "_readers": {}}
 
 
 class MissingCorpus(UserError):
@@ -127,10 +109,40 @@ def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
 
 
 def check_short_side(folder: Path, description: dict[str, Any], data: Data) -> None:
-    """Raises UserError where images of another size were prepared than the experiment crops from."""
+    """Raises UserError where images of another size were prepared than the experiment crops from.
+
+    Of original files (a short side of None), any size is made when they are read.
+    """
     side = description["short_side"]
-    if side != data.short_side:
+    if side not in (None, data.short_side):
         raise UserError(
             f"{folder}: images were prepared with a short side of {side}, data.short_side is {data.short_side}; "
             f"set data.short_side={side} or prepare the corpus again"
         )
+
+
+def check_features(folder: Path, description: dict[str, Any], features: dict[str, Any]) -> None:
+    """Raises UserError where the corpus's frames are not of the kind, `features`, that a pair was trained on."""
+    held = description["features"]
+    if held != features:
+        raise UserError(
+            f"{folder}: it holds {_told(held, features)}, the pair was trained on {_told(features, held)}; "
+            "give a corpus of the pair's features, or train another pair on this one"
+        )
+
+
+def check_frame_features(folder: Path, description: dict[str, Any], model: Model) -> None:
+    """Raises UserError where a frame has another width than the speech branch reads."""
+    width = description["features"]["coefficients"]
+    if width != model.frame_features:
+        raise UserError(
+            f"{folder}: its frames have {width} coefficients, model.frame_features is {model.frame_features}; "
+            f"set model.frame_features={width} or prepare the corpus with other features"
+        )
+
+
+def _told(features: dict[str, Any], others: dict[str, Any]) -> str:
+    """The kind of features, and what else of them differs from the others'."""
+    different = [key for key in features if key != "kind" and features[key] != others.get(key)]
+    details = ", ".join(f"{key} {features[key]}" for key in different)
+    return f"{features.get('kind', 'unnamed')} frames" + (f" ({details})" if details else "")

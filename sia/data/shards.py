@@ -1,18 +1,21 @@
-"""The HDF5 layout of a prepared corpus's shard: MFCC frames of captions, and the images they describe.
+"""The HDF5 layout of a prepared corpus's shard: speech frames of captions, and the images they describe.
 
-frames         float32 [F, 40]   the frames of all captions, one after the other
+frames         float32 [F, 40]   the frames of all captions, one after the other; of imported features, another width
 frame_offsets  int64   [N + 1]   caption n owns frames[frame_offsets[n] : frame_offsets[n + 1]]
-captions       str     [N]       the caption's record as JSON
-digests        str     [N]       hash of a caption's record, frames and image
-image_bytes    uint8   [P]       PNG or JPEG files, one after the other
+captions       JSON    [N]       the caption's record, as JSON again
+digests        JSON    [N]       hash of a caption's record, frames and image
+image_bytes    uint8   [P]       PNG, JPEG or other image files, one after the other
 image_offsets  int64   [M + 1]
-image_ids      str     [M]
-dropped        str     [K]       utterances left out of this shard, as JSON
+image_ids      JSON    [M]
+dropped        JSON    [K]       utterances left out of this shard, as JSON again
+
+JSON is a list of strings, stored as its bytes: HDF5's own strings end the process that reads them where they are
+damaged. The attribute `checksum` is the SHA-256 of all of these and of the other attributes.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,13 @@ import h5py
 import numpy as np
 
 from sia.atomic import write_atomically
+from sia.data.hdf5_path import open_unlocked
 from sia.data.manifest import Dropped, SpokenCaption
 from sia.errors import UserError
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+CHECKSUM = "checksum"
+BLOCK_BYTES = 1 << 24
 
 
 class ShardWriter:
@@ -50,10 +56,10 @@ class ShardWriter:
         write_atomically(path, self._fill)
 
     def _fill(self, stream: Any) -> None:
-        with h5py.File(stream, "w") as shard:
-            shard.attrs.update(
-                {"layout_version": LAYOUT_VERSION, **{k: json.dumps(v) for k, v in self.attributes.items()}}
-            )
+        # Of this format HDF5 keeps checksums of its own metadata; of older ones it does not.
+        with h5py.File(stream, "w", libver="v110") as shard:
+            shard.attrs["layout_version"] = LAYOUT_VERSION
+            shard.attrs.update({name: np.bytes_(json.dumps(value)) for name, value in self.attributes.items()})
             width = self.frames[0].shape[1] if self.frames else 0
             shard["frames"] = np.concatenate(self.frames) if self.frames else np.zeros((0, width), np.float32)
             shard["frame_offsets"] = _offsets(len(frames) for frames in self.frames)
@@ -63,12 +69,34 @@ class ShardWriter:
             _write_strings(shard, "captions", (json.dumps(asdict(caption)) for caption in self.captions))
             _write_strings(shard, "digests", map(self._digest, self.captions, self.frames))
             _write_strings(shard, "dropped", (json.dumps(asdict(entry)) for entry in self.dropped))
+            shard.attrs[CHECKSUM] = np.bytes_(checksum(shard))
 
     def _digest(self, caption: SpokenCaption, frames: np.ndarray) -> str:
-        # Paths are left out: the same corpus may lie elsewhere.
-        record = json.dumps([caption.utterance_id, caption.image_id, caption.split])
-        content = hashlib.sha256(record.encode() + frames.tobytes() + self.images[caption.image_id])
-        return content.hexdigest()[:16]
+        return caption_digest(caption, frames, self.images[caption.image_id])
+
+
+def caption_digest(caption: SpokenCaption, frames: np.ndarray, image: bytes) -> str:
+    """Sixteen hexadecimal digits of the hash of a caption's record, frames [T, F] of float32 and image file."""
+    # Paths are left out: the same corpus may lie elsewhere.
+    record = json.dumps([caption.utterance_id, caption.image_id, caption.split])
+    return hashlib.sha256(record.encode() + frames.tobytes() + image).hexdigest()[:16]
+
+
+def checksum(shard: h5py.File) -> str:
+    """SHA-256 over a shard's attributes (but the checksum itself) and the names, shapes and bytes of its datasets."""
+    content = hashlib.sha256()
+    for name, value in sorted(shard.attrs.items()):
+        if name != CHECKSUM:
+            content.update(name.encode() + b"=" + np.asarray(value).tobytes() + b"\n")
+    for name, dataset in sorted(shard.items()):
+        content.update(f"{name} {dataset.shape}\n".encode())
+        for block in _blocks(dataset):
+            content.update(block)
+    return content.hexdigest()
+
+
+# What h5py, HDF5 and JSON raise for bytes that were changed.
+_DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 
 
 class ShardReader:
@@ -80,21 +108,20 @@ class ShardReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.file = h5py.File(path, "r")
-        except OSError as error:
+            self.file = open_unlocked(path)
+            version = self.file.attrs.get("layout_version")
+        except _DAMAGED as error:
             problem = "missing" if not path.exists() else f"not a readable HDF5 file ({' '.join(str(error).split())})"
             raise UserError(f"{path}: shard is {problem}; run `python jobs/prepare.py` for its corpus again") from None
-        version = self.file.attrs.get("layout_version")
         if version != LAYOUT_VERSION:
             raise UserError(
                 f"{path}: shard of layout version {version}, this program reads {LAYOUT_VERSION}; "
                 "delete it and run `python jobs/prepare.py` for its corpus again"
             )
-        self.frame_offsets = self.file["frame_offsets"][:]
-        self.image_offsets = self.file["image_offsets"][:]
+        self.frame_offsets, self.image_offsets = self._dataset("frame_offsets"), self._dataset("image_offsets")
 
     def frames(self, row: int) -> np.ndarray:
-        """The MFCC frames [T, 40] of caption `row`."""
+        """The speech frames [T, F] of caption `row`; F is 40 where they are this program's MFCCs."""
         return self.file["frames"][self.frame_offsets[row] : self.frame_offsets[row + 1]]
 
     def image(self, row: int) -> bytes:
@@ -102,14 +129,49 @@ class ShardReader:
         return self.file["image_bytes"][self.image_offsets[row] : self.image_offsets[row + 1]].tobytes()
 
     def attribute(self, name: str) -> Any:
-        value = self.file.attrs.get(name)
-        return None if value is None else json.loads(value)
+        """The value of an attribute, or None where the shard has none of that name."""
+        try:
+            value = self.file.attrs.get(name)
+            return None if value is None else json.loads(value)
+        except _DAMAGED as error:
+            raise self._unreadable(name, error) from None
 
     def strings(self, name: str) -> list[str]:
-        return [value.decode() for value in self.file[name][:]]
+        """The strings of a dataset: captions, digests, image_ids or dropped."""
+        try:
+            return list(json.loads(self._dataset(name).tobytes()))
+        except _DAMAGED as error:
+            raise self._unreadable(name, error) from None
 
     def close(self) -> None:
         self.file.close()
+
+    def _dataset(self, name: str) -> np.ndarray:
+        try:
+            return self.file[name][:]
+        except _DAMAGED as error:
+            raise self._unreadable(name, error) from None
+
+    def _unreadable(self, name: str, error: BaseException) -> UserError:
+        if isinstance(error, UserError):
+            return error
+        return UserError(
+            f"{self.path}: {name} cannot be read ({' '.join(str(error).split())}); "
+            "delete the shard and run `python jobs/prepare.py` for its corpus again"
+        )
+
+
+def stored_checksum(shard: h5py.File) -> str:
+    """The checksum that was written; empty where there is none."""
+    return bytes(shard.attrs.get(CHECKSUM, b"")).decode("ascii", "replace")
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[bytes]:
+    """A dataset's bytes in order, a part of it at a time."""
+    row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, len(dataset), step):
+        yield dataset[start : start + step].tobytes()
 
 
 def _offsets(lengths: Iterable[int]) -> np.ndarray:
@@ -117,5 +179,4 @@ def _offsets(lengths: Iterable[int]) -> np.ndarray:
 
 
 def _write_strings(shard: h5py.File, name: str, values: Iterable[str]) -> None:
-    encoded = np.array([value.encode() for value in values], dtype=object)
-    shard.create_dataset(name, data=encoded, dtype=h5py.string_dtype(), shape=encoded.shape)
+    shard[name] = np.frombuffer(json.dumps(list(values)).encode(), dtype=np.uint8)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import h5py
 import pytest
 import tiny_corpus
 from desk import Desk, wait_until
@@ -12,7 +13,7 @@ from desk import Desk, wait_until
 from sia.cluster.prepare import write_shards
 from sia.cluster.profile import Profile
 from sia.data.prepare import finish
-from sia.data.prepared import shard_path
+from sia.data.prepared import PreparedCorpus, shard_path
 
 SHARDS = 3
 
@@ -54,7 +55,7 @@ def test_the_command_resumes_after_a_kill(tmp_path: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in blocks.glob("block-*")}
     done = desk.run(*arguments, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert "captions of" in done.stdout
+    assert "images (resized)" in done.stdout
     assert shard_path(tmp_path / "scenes", 0).exists()
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
@@ -66,3 +67,37 @@ def test_a_missing_root_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(tmp_path / "nowhere") in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_verifies_a_corpus(raw: Path, tmp_path: Path) -> None:
+    corpus = tiny_corpus.prepare(raw, tmp_path / "out", SHARDS)
+    desk = Desk(tmp_path)
+    good = desk.run("prepare.py", "--out", corpus.folder, "--verify")
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.splitlines() == [
+        f"3 shards, 36 captions, 27 images, {corpus.description['num_frames']:,} frames: all good"
+    ]
+    with h5py.File(shard_path(corpus.folder, 1), "r+") as shard:
+        shard["frames"][0, 0] += 1
+    bad = desk.run("prepare.py", "--out", corpus.folder, "--verify")
+    assert bad.returncode == 1 and len(bad.stderr.splitlines()) == 1 and "2 faults" in bad.stderr
+    name = next(caption.utterance_id for caption in corpus.captions if (caption.shard, caption.row) == (1, 0))
+    assert str(shard_path(corpus.folder, 1)) in bad.stdout and repr(name) in bad.stdout
+
+
+def test_what_to_prepare_must_be_said(tmp_path: Path) -> None:
+    done = Desk(tmp_path).run("prepare.py", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "--corpus" in done.stderr and len(done.stderr.splitlines()) == 1
+    unfinished = Desk(tmp_path).run("prepare.py", "--out", tmp_path / "out", "--verify")
+    assert unfinished.returncode == 1 and "no prepared corpus there" in unfinished.stderr
+
+
+@pytest.mark.slow
+def test_the_command_keeps_original_images(raw: Path, tmp_path: Path) -> None:
+    arguments = ("--corpus", "table", "--root", raw, "--out", "out", "--images", "original")
+    done = Desk(tmp_path).run("prepare.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "27 images (original)" in done.stdout
+    corpus = PreparedCorpus.open(tmp_path / "out")
+    for index, caption in enumerate(corpus.captions):
+        assert corpus.image(index) == (raw / f"{caption.image_id}.png").read_bytes()

@@ -11,16 +11,16 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tiny_corpus
-from PIL import Image
+from readings import described, prepare_reading
 
 from sia.data.images import pixels, read_image
-from sia.data.manifest import SpokenCaption
-from sia.data.prepare import finish, is_written, summary, write_shard
+from sia.data.loader import decoded
+from sia.data.prepare import finish, is_written, read_plan, summary, write_shard
 from sia.data.prepared import PreparedCorpus, shard_path
-from sia.data.shards import ShardReader
 from sia.errors import UsageError, UserError
 
 
@@ -29,27 +29,6 @@ def raw(tmp_path: Path) -> Path:
     """16 captions of 12 images."""
     tiny_corpus.write_corpus(tmp_path / "raw", kinds=2)
     return tmp_path / "raw"
-
-
-def add(root: Path, name: str, wave: np.ndarray | None = None, image: bool = True) -> SpokenCaption:
-    """One more training caption; without a wave or an image, that file is damaged."""
-    new = tiny_corpus.caption(root, name, f"image-{name}")
-    Path(new.speech_path).write_text("damaged")
-    Path(new.image_path).write_text("damaged")
-    if wave is not None:
-        tiny_corpus.record(Path(new.speech_path), wave)
-    if image:
-        tiny_corpus.draw(Path(new.image_path), 0, 0, seed=0)
-    return new
-
-
-def noise(samples: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(0, 0.1, samples)
-
-
-def described(root: Path, captions: list[SpokenCaption], out: Path, **options: int) -> PreparedCorpus:
-    tiny_corpus.describe(root, captions)
-    return tiny_corpus.prepare(root, out, **options)
 
 
 def test_frames_and_images_are_those_of_the_files(raw: Path, tmp_path: Path) -> None:
@@ -65,28 +44,16 @@ def test_frames_and_images_are_those_of_the_files(raw: Path, tmp_path: Path) -> 
         assert np.array_equal(pixels(read_image(io.BytesIO(corpus.image(index)))), original)
 
 
-@pytest.mark.parametrize("size", [(100, 50), (20, 90)])
-def test_images_are_resized(tmp_path: Path, size: tuple[int, int]) -> None:
-    raw = tmp_path / "raw"
-    caption = add_first(raw)
-    Image.new("RGB", size).save(caption.image_path)
-    corpus = described(raw, [caption], tmp_path / "out", num_shards=1, short_side=40)
-    assert min(read_image(io.BytesIO(corpus.image(0))).size) == 40
-    assert corpus.description["short_side"] == 40
-
-
-def add_first(raw: Path) -> SpokenCaption:
-    raw.mkdir(parents=True)
-    return add(raw, "first", noise(4000))
-
-
 @pytest.mark.parametrize("num_shards", [1, 3, 7, 20])
 def test_identity_does_not_depend_on_the_number_of_shards(raw: Path, tmp_path: Path, num_shards: int) -> None:
     """Twenty: more than there are images, so that some shards are empty."""
     expected = tiny_corpus.prepare(raw, tmp_path / "two", num_shards=2)
     corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=num_shards)
     assert corpus.identity == expected.identity
+    assert corpus.description["num_shards"] == num_shards
     for key, value in expected.description.items():
+        if key == "num_shards":
+            continue
         approximate = isinstance(value, list)  # sums of floats, in another order
         assert corpus.description[key] == (pytest.approx(value) if approximate else value)
     assert len({caption.shard for caption in corpus.captions}) <= num_shards
@@ -119,55 +86,6 @@ def test_captions_of_an_image_lie_in_one_shard(raw: Path, tmp_path: Path) -> Non
     assert len(shards_of) == corpus.description["num_images"] == 12
 
 
-def test_what_cannot_be_used_is_dropped_and_listed(raw: Path, tmp_path: Path) -> None:
-    captions = tiny_corpus.read(raw).captions
-    kept = [add(raw, "longest", noise(8191 * 200)), add(raw, "shortest", noise(5 * 200))]
-    too_many = [add(raw, "long", noise(8192 * 200))]
-    too_short = [add(raw, "short", noise(5 * 200 - 1)), add(raw, "click", noise(150))]
-    no_speech = [
-        add(raw, "noise"),
-        replace(add(raw, "gone", noise(4000)), speech_path=str(raw / "nowhere.wav")),
-        add(raw, "nothing", noise(0)),
-        add(raw, "nan", np.full(4000, np.nan)),
-    ]
-    no_image = [add(raw, "blind", noise(4000), image=False)]
-    corpus = described(raw, captions + kept + too_many + too_short + no_speech + no_image, tmp_path / "out")
-
-    lengths = {caption.utterance_id: caption.num_frames for caption in corpus.captions}
-    assert lengths.keys() == {caption.utterance_id for caption in captions + kept}
-    assert (lengths["longest"], lengths["shortest"]) == (8192, 6)
-    expected = {
-        "more than 8192 frames": too_many,
-        "too short speech": too_short,
-        "unreadable speech": no_speech,
-        "unreadable image": no_image,
-    }
-    assert corpus.description["dropped"] == {reason: len(dropped) for reason, dropped in expected.items()}
-    listed = dropped_of(corpus)
-    assert {name: reason for name, (reason, _) in listed.items()} == {
-        caption.utterance_id: reason for reason, dropped in expected.items() for caption in dropped
-    }
-    assert all(path in detail for path, detail in [(str(raw / "short.wav"), listed["short"][1])])
-    assert "dropped 4: unreadable speech" in summary(corpus.description)
-
-
-def dropped_of(corpus: PreparedCorpus) -> dict[str, tuple[str, str]]:
-    import json
-
-    rows = map(json.loads, (corpus.folder / "dropped.jsonl").read_text().splitlines())
-    return {row["utterance_id"]: (row["reason"], row["detail"]) for row in rows}
-
-
-def test_a_corpus_of_which_all_was_dropped(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
-    captions = [add(tmp_path / "raw", "a"), add(tmp_path / "raw", "b")]
-    with pytest.raises(UserError, match=r"every caption of corpus 'tiny' was dropped.*unreadable speech") as caught:
-        described(tmp_path / "raw", captions, tmp_path / "out")
-    assert "\n" not in str(caught.value) and str(tmp_path / "out") in str(caught.value)
-    with pytest.raises(UserError, match="not finished"):
-        PreparedCorpus.open(tmp_path / "out")
-
-
 def test_statistics_are_those_of_the_training_split(raw: Path, tmp_path: Path) -> None:
     corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
     train = corpus.split("train")
@@ -192,13 +110,33 @@ def test_an_image_of_two_splits_counts_where_it_is_trained_on(raw: Path, tmp_pat
     assert means[1] == pytest.approx(means[0]) and min(means[0]) > 0
 
 
+def test_notes_are_told_and_change_no_shard(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    identity = tiny_corpus.prepare(raw, out).identity
+    times = [shard_path(out, number).stat().st_mtime_ns for number in range(2)]
+    reading = tiny_corpus.read(raw)._replace(notes=("val is the test split",))
+    prepare_reading(reading, out)
+    corpus = PreparedCorpus.open(out)
+    assert read_plan(out)["notes"] == corpus.description["notes"] == ["val is the test split"]
+    assert "val is the test split" in summary(corpus.description) and corpus.identity == identity
+    assert [shard_path(out, number).stat().st_mtime_ns for number in range(2)] == times
+
+
+def test_the_summary_counts_all(raw: Path, tmp_path: Path) -> None:
+    description = tiny_corpus.prepare(raw, tmp_path / "out").description
+    said = summary(description)
+    for part in ("8 train, 4 validation, 4 test captions", "16 pairs", "12 images", "h of speech", "frames (mfcc, 40"):
+        assert part in said
+    assert "h of speech" not in summary({**description, "hours": None})
+
+
 def test_shards_that_are_there_are_kept(raw: Path, tmp_path: Path) -> None:
     first = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "shards").iterdir()}
     assert len(written) == 3
     second = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "shards").iterdir()} == written
-    assert second.description == first.description and second.captions == first.captions
+    assert second.description == first.description and list(second.captions) == list(first.captions)
 
 
 def test_shards_of_another_plan_are_written_anew(raw: Path, tmp_path: Path) -> None:
@@ -214,18 +152,25 @@ def test_a_new_plan_takes_the_finished_corpus_away_until_it_is_done(raw: Path, t
         PreparedCorpus.open(tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten", "without its plan"])
 def test_only_what_is_not_whole_is_written_again(raw: Path, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
     first = tiny_corpus.prepare(raw, out, num_shards=3)
     times = {number: shard_path(out, number).stat().st_mtime_ns for number in range(3)}
     if damage == "missing":
         shard_path(out, 1).unlink()
+    elif damage == "truncated":
+        os.truncate(shard_path(out, 1), shard_path(out, 1).stat().st_size - 1)
+    elif damage == "overwritten":
+        content = shard_path(out, 1).read_bytes()
+        shard_path(out, 1).write_bytes(content[:48] + bytes(1000) + content[1048:])
     else:
-        os.truncate(shard_path(out, 1), 1000)
+        with h5py.File(shard_path(out, 1), "r+") as shard:
+            del shard.attrs["plan"]
     assert [is_written(out, number) for number in range(3)] == [True, False, True]
-    with pytest.raises(UserError, match=str(shard_path(out, 1))):
-        finish(out)
+    if damage != "without its plan":
+        with pytest.raises(UserError, match=str(shard_path(out, 1))):
+            finish(out)
     second = tiny_corpus.prepare(raw, out, num_shards=3)
     assert second.identity == first.identity
     changed = {number for number in range(3) if shard_path(out, number).stat().st_mtime_ns != times[number]}
@@ -263,10 +208,6 @@ def test_a_limit_takes_captions_of_the_whole_corpus(raw: Path, tmp_path: Path) -
 
 
 def test_damaged_pixels_in_a_shard_name_their_caption(raw: Path, tmp_path: Path) -> None:
-    import h5py
-
-    from sia.data.loader import decoded
-
     corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=1)
     with h5py.File(shard_path(corpus.folder, 0), "r+") as shard:
         shard["image_bytes"][:] = 0
@@ -285,12 +226,6 @@ def test_no_plan_and_no_such_corpus(tmp_path: Path) -> None:
 
 def test_a_corpus_without_captions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
+    tiny_corpus.describe(tmp_path / "raw", [])
     with pytest.raises(UserError, match=str(tmp_path / "raw")):
-        described(tmp_path / "raw", [], tmp_path / "out")
-
-
-def test_every_shard_says_what_was_dropped_from_it(raw: Path, tmp_path: Path) -> None:
-    captions = [*tiny_corpus.read(raw).captions, add(raw, "blind", noise(4000), image=False)]
-    described(raw, captions, tmp_path / "out", num_shards=2)
-    dropped = [ShardReader(shard_path(tmp_path / "out", number)).strings("dropped") for number in range(2)]
-    assert [len(lines) for lines in dropped] == [0, 1]
+        tiny_corpus.prepare(tmp_path / "raw", tmp_path / "out")

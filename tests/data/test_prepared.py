@@ -2,13 +2,23 @@ import itertools
 import json
 import pickle
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_corpus
 
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.config import Data, Model
+from sia.data.placed import INDEX, PlacedCaption, PlacedCaptions, write_placed
+from sia.data.prepared import (
+    PreparedCorpus,
+    check_features,
+    check_frame_features,
+    check_short_side,
+    read_description,
+    shard_path,
+)
 from sia.errors import UserError
 
 
@@ -65,6 +75,48 @@ def test_a_copy_for_a_worker_opens_its_shards_itself(prepared: PreparedCorpus) -
     assert np.array_equal(copy.frames(0), prepared.frames(0))
 
 
+def test_captions_are_those_of_captions_jsonl(prepared: PreparedCorpus) -> None:
+    """The index beside a naive reading of every line."""
+    rows = [json.loads(line) for line in (prepared.folder / "captions.jsonl").read_text().splitlines()]
+    assert [asdict(caption) for caption in prepared.captions] == rows and len(prepared.captions) == 16
+    assert prepared.captions[-1] == prepared.captions[15]
+    assert prepared.captions[3:9:2] == [prepared.captions[index] for index in (3, 5, 7)]
+    assert prepared.captions[np.int64(4)].utterance_id == rows[4]["utterance_id"]
+    for outside in (16, -17):
+        with pytest.raises(IndexError):
+            prepared.captions[outside]
+    for name in ("shard", "row", "image_row", "num_frames"):
+        assert prepared.captions.column(name).tolist() == [row[name] for row in rows]
+    numbers = dict(zip((row["image_id"] for row in rows), prepared.captions.column("image").tolist(), strict=True))
+    assert sorted(numbers.values()) == list(range(12))
+
+
+def test_names_in_any_script(tmp_path: Path) -> None:
+    caption = PlacedCaption("ütter\u2028ance", "бильд", "test", 0, 0, 0, 6, text='zwei\nZeilen "日本"')
+    write_placed(tmp_path, [caption, caption])
+    assert list(PlacedCaptions(tmp_path)) == [caption, caption]
+
+
+def test_a_copy_for_a_worker_is_small(prepared: PreparedCorpus) -> None:
+    prepared.split("train")
+    assert list(prepared.captions)
+    assert len(pickle.dumps(prepared)) < 6000
+    assert list(pickle.loads(pickle.dumps(prepared)).captions) == list(prepared.captions)
+
+
+@pytest.mark.parametrize("damage", ["missing", "other layout", "another corpus's"])
+def test_an_index_that_does_not_fit_is_refused(prepared: PreparedCorpus, tmp_path: Path, damage: str) -> None:
+    folder = copy_of(prepared, tmp_path)
+    if damage == "missing":
+        (folder / "captions.npy").unlink()
+    elif damage == "other layout":
+        np.save(folder / "captions.npy", np.zeros(16, INDEX.descr[:3]))
+    else:
+        with open(folder / "captions.jsonl", "a") as lines:
+            lines.write("{}\n")
+    assert "captions.npy" in refused(folder)
+
+
 def test_image_pools(prepared: PreparedCorpus) -> None:
     train = prepared.split("train")
     pool = prepared.image_pool(train)
@@ -102,3 +154,33 @@ def test_the_description_counts(prepared: PreparedCorpus) -> None:
     frames = sum(len(prepared.frames(index)) for index in range(16))
     assert (described["num_images"], described["num_frames"], described["dropped"]) == (12, frames, {})
     assert described["hours"] == pytest.approx(frames * 0.0125 / 3600)
+
+
+def test_another_short_side_than_the_experiments(prepared: PreparedCorpus) -> None:
+    folder, description = prepared.folder, prepared.description
+    check_short_side(folder, description, Data(short_side=32, crop_size=24))
+    with pytest.raises(UserError, match=r"data\.short_side=32"):
+        check_short_side(folder, description, Data(short_side=256))
+    check_short_side(folder, {**description, "short_side": None}, Data(short_side=256))
+
+
+def test_a_pair_trained_on_one_kind_of_features_refuses_another(prepared: PreparedCorpus) -> None:
+    folder, own = prepared.folder, prepared.description["features"]
+    check_features(folder, prepared.description, read_description(folder)["features"])
+    others = {"kind": "melspec", "coefficients": 40, "hop_length": 160, "source": "ResDAVEnet"}
+    with pytest.raises(UserError) as caught:
+        check_features(folder, prepared.description, others)
+    said = str(caught.value)
+    assert str(folder) in said and "\n" not in said
+    assert said.index("mfcc") < said.index("melspec") and "source ResDAVEnet" in said
+    with pytest.raises(UserError, match=r"mfcc frames \(hop_length 200\).*mfcc frames \(hop_length 160\)"):
+        check_features(folder, prepared.description, {**own, "hop_length": 160})
+
+
+def test_frames_of_another_width_than_the_model_reads(prepared: PreparedCorpus) -> None:
+    check_frame_features(prepared.folder, prepared.description, Model())
+    narrow = {**prepared.description, "features": {"kind": "mfcc", "coefficients": 39}}
+    check_frame_features(prepared.folder, narrow, Model(frame_features=39))
+    with pytest.raises(UserError, match=r"39 coefficients.*set model\.frame_features=39") as caught:
+        check_frame_features(prepared.folder, narrow, Model())
+    assert str(prepared.folder) in str(caught.value)

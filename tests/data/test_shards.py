@@ -1,3 +1,5 @@
+import fcntl
+import hashlib
 import os
 from pathlib import Path
 
@@ -5,8 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
+from sia.data import shards
 from sia.data.manifest import SpokenCaption
-from sia.data.shards import LAYOUT_VERSION, ShardReader, ShardWriter
+from sia.data.shards import CHECKSUM, LAYOUT_VERSION, ShardReader, ShardWriter, checksum, stored_checksum
 from sia.errors import UserError
 
 
@@ -100,6 +103,53 @@ def test_a_write_that_raises_keeps_the_file_of_before(written: Path) -> None:
     with pytest.raises(TypeError):
         writer.write(written)
     assert written.read_bytes() == before and os.listdir(written.parent) == [written.name]
+
+
+def test_the_checksum_is_that_of_all_content(written: Path, tmp_path: Path) -> None:
+    """A naive one beside it: every attribute and every dataset as a whole, in the order of their names."""
+    with h5py.File(written) as shard:
+        told = dict(shard.attrs)
+        version = np.int64(told.pop("layout_version")).tobytes()
+        written_sum = told.pop(CHECKSUM)
+        content = b"layout_version=" + version + b"\n"
+        content += b"".join(name.encode() + b"=" + value + b"\n" for name, value in sorted(told.items()))
+        for name in sorted(shard):
+            content += f"{name} {shard[name].shape}\n".encode() + shard[name][:].tobytes()
+        assert written_sum.decode() == stored_checksum(shard) == checksum(shard) == hashlib.sha256(content).hexdigest()
+
+
+def test_the_checksum_does_not_depend_on_how_it_is_read(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(written) as shard:
+        monkeypatch.setattr(shards, "BLOCK_BYTES", 100)
+        assert checksum(shard) == stored_checksum(shard)
+
+
+def test_the_checksum_tells_contents_apart(tmp_path: Path) -> None:
+    def of(writer: ShardWriter) -> str:
+        writer.write(tmp_path / "one.h5")
+        with h5py.File(tmp_path / "one.h5") as shard:
+            return stored_checksum(shard)
+
+    others = [filled() for _ in range(4)]
+    others[0].frames[0][0, 0] += 1
+    others[1].images["image2"] = b"another"
+    others[2].attributes["sums"] = [1.5, 2.1]
+    others[3].drop("utterance4", "unreadable speech", "")
+    assert of(filled()) == of(filled())
+    assert len({of(filled()), *map(of, others)}) == 5
+
+
+def test_a_shard_is_read_while_somebody_holds_a_lock_on_it(written: Path) -> None:
+    with open(written, "r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert ShardReader(written).strings("image_ids") == ["image0", "image2"]
+
+
+def test_frames_of_another_width(tmp_path: Path) -> None:
+    writer = ShardWriter({})
+    writer.add(caption(0), frames(7)[:, :13], b"image")
+    writer.write(tmp_path / "narrow.h5")
+    assert np.array_equal(ShardReader(tmp_path / "narrow.h5").frames(0), frames(7)[:, :13])
 
 
 def test_another_layout_version_is_refused(written: Path) -> None:

@@ -12,6 +12,8 @@ READERS = {
     "places205": "sia.data.corpora.places205",
     "flickr8k": "sia.data.corpora.flickr8k",
     "spokencoco": "sia.data.corpora.spokencoco",
+    "resdavenet_hdf5": "sia.data.corpora.resdavenet_hdf5",
+    "speech2image_hdf5": "sia.data.corpora.speech2image_hdf5",
     "table": "sia.data.corpora.table",
     "scenes": "sia.data.corpora.scenes",
     "stamps": "sia.data.corpora.stamps",

@@ -1,0 +1,100 @@
+"""What lies inside an HDF5 file, named like a file: `FILE.h5::DATASET`, or one row of it, `FILE.h5::DATASET[ROW]`.
+
+So name corpora that others prepared their frames and images. This module loads no torch.
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from sia.errors import UserError
+
+CURE = "mend the file or give another one"
+OPEN_FILES = 4
+
+_INSIDE = re.compile(r"(?P<file>.+?)::(?P<dataset>[^\[\]]+)(?:\[(?P<row>\d+)\])?", re.DOTALL)
+
+
+class Hdf5Path(NamedTuple):
+    """A dataset of an HDF5 file, or a row of it."""
+
+    file: str
+    dataset: str
+    row: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}::{self.dataset}" + ("" if self.row is None else f"[{self.row}]")
+
+
+def parse(path: str) -> Hdf5Path | None:
+    """The parts of `FILE.h5::DATASET[ROW]`; None for the path of a plain file."""
+    match = _INSIDE.fullmatch(path)
+    if match is None:
+        return None
+    return Hdf5Path(match["file"], match["dataset"], None if match["row"] is None else int(match["row"]))
+
+
+def open_unlocked(path: Path | str) -> h5py.File:
+    """An HDF5 file to read, without a lock: Lustre and NFS may refuse one. Raises OSError."""
+    # The argument is refused where h5py was built on an older library; there HDF5_USE_FILE_LOCKING=FALSE does it.
+    unlocked = {"locking": False} if h5py.version.hdf5_version_tuple >= (1, 12, 1) else {}
+    return h5py.File(path, "r", **unlocked)
+
+
+def open_named(path: Path) -> h5py.File:
+    """As open_unlocked, but raises UserError that names the file."""
+    try:
+        return open_unlocked(path)
+    except OSError as error:
+        raise UserError(f"{path}: no readable HDF5 file ({' '.join(str(error).split())}); {CURE}") from None
+
+
+def read_frames(path: str) -> np.ndarray:
+    """The frames [T, F] of float32 at `FILE.h5::DATASET` or `FILE.h5::DATASET[ROW]`.
+
+    Where a dataset `DATASET_len` lies beside it, a row is [F, columns], of which the first `DATASET_len[ROW]` are
+    frames and the rest padding (ResDAVEnet). Raises UserError that names what is missing or of another shape.
+    """
+    place = _place(path)
+    values, length = _row(place)
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {values.dtype} of shape {list(values.shape)}, not frames [T, F]; {CURE}")
+    frames = values if length is None else values[:, : max(0, length)].T
+    return np.ascontiguousarray(frames, dtype=np.float32)
+
+
+def read_bytes(path: str) -> bytes:
+    """The image file of which `FILE.h5::DATASET[ROW]` holds the bytes. Raises UserError where it is not there."""
+    values, _ = _row(_place(path))
+    if values.ndim != 1 or values.dtype != np.uint8:
+        raise UserError(f"{path}: {values.dtype} of shape {list(values.shape)}, not the bytes of a file; {CURE}")
+    return values.tobytes()
+
+
+def _place(path: str) -> Hdf5Path:
+    place = parse(path)
+    if place is None:
+        raise UserError(f"{path}: a plain file, where FILE.h5::DATASET is expected; {CURE}")
+    return place
+
+
+def _row(place: Hdf5Path) -> tuple[np.ndarray, int | None]:
+    """A dataset or a row of it, and the number of its columns that are no padding, where the file tells it."""
+    try:
+        file = _opened(place.file, Path(place.file).stat().st_mtime_ns)
+        if place.row is None:
+            return np.asarray(file[place.dataset][()]), None
+        lengths = file.get(f"{place.dataset}_len")
+        return np.asarray(file[place.dataset][place.row]), None if lengths is None else int(lengths[place.row])
+    except (OSError, KeyError, IndexError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())}); {CURE}") from None
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _opened(file: str, modified: int) -> h5py.File:
+    """Kept open from caption to caption; a file that was written anew in between (`modified`) is opened anew."""
+    return open_unlocked(file)

@@ -1,0 +1,77 @@
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sia.data.hdf5_path import Hdf5Path, parse, read_bytes, read_frames
+from sia.errors import UserError
+
+WORD = st.text("abcxyz019_-./ :", min_size=1)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    with h5py.File(tmp_path / "a.h5", "w") as written:
+        written["group/frames"] = np.arange(12, dtype=np.float64).reshape(4, 3)
+        written["whole"] = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+        written["padded"] = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+        written["padded_len"] = [2, 4]
+        written["text"] = "hello"
+        image = written.create_dataset("image", (1,), dtype=h5py.special_dtype(vlen=np.dtype("uint8")))
+        image[0] = np.frombuffer(b"a file", np.uint8)
+    return str(tmp_path / "a.h5")
+
+
+@given(WORD, WORD, st.none() | st.integers(0, 10**9))
+def test_a_path_is_read_as_it_was_written(name: str, dataset: str, row: int | None) -> None:
+    place = Hdf5Path(f"{name.replace('::', '')}.h5", dataset.replace(":", ""), row)
+    if place.dataset and not place.file.endswith(":"):
+        assert parse(str(place)) == place
+
+
+@pytest.mark.parametrize("path", ["a.wav", "/b/c.h5", "", "::", "a::", "a::b[x]", "a::b[1"])
+def test_plain_files_are_no_such_paths(path: str) -> None:
+    assert parse(path) is None
+
+
+def test_frames_of_a_dataset_and_of_a_row(file: str) -> None:
+    whole = read_frames(f"{file}::group/frames")
+    assert whole.dtype == np.float32 and whole.tolist() == np.arange(12).reshape(4, 3).tolist()
+    assert read_frames(f"{file}::/group/frames").tolist() == whole.tolist()
+    assert read_frames(f"{file}::whole[1]").tolist() == np.arange(12, 24).reshape(4, 3).tolist()
+
+
+def test_padding_is_left_out_and_columns_are_frames(file: str) -> None:
+    assert read_frames(f"{file}::padded[0]").tolist() == [[0, 4, 8], [1, 5, 9]]
+    assert read_frames(f"{file}::padded[1]").shape == (4, 3)
+
+
+def test_bytes_of_a_file(file: str) -> None:
+    assert read_bytes(f"{file}::image[0]") == b"a file"
+
+
+@pytest.mark.parametrize(
+    "inside", ["nothing", "text", "whole", "padded[2]", "image[0]", "group", "image", "padded_len"]
+)
+def test_what_holds_no_frames_is_named(file: str, inside: str) -> None:
+    with pytest.raises(UserError, match="mend") as caught:
+        read_frames(f"{file}::{inside}")
+    assert f"{file}::{inside}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_holds_no_bytes_and_missing_files_are_named(file: str) -> None:
+    for path in (f"{file}::whole[0]", f"{file}x::image[0]", file):
+        with pytest.raises(UserError, match=path.split("::")[0]):
+            read_bytes(path)
+
+
+def test_a_file_that_was_written_anew_is_read_anew(file: str) -> None:
+    assert read_frames(f"{file}::group/frames")[0, 0] == 0
+    os.unlink(file)
+    with h5py.File(file, "w") as written:
+        written["group/frames"] = np.ones((2, 2))
+    assert read_frames(f"{file}::group/frames").tolist() == [[1, 1], [1, 1]]
