@@ -2,15 +2,19 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sia import command
+
+if TYPE_CHECKING:
+    from sia.run_folder import RunFolder
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--sample", type=int, metavar="N", help="N fixed captions of the split instead of all")
@@ -20,7 +24,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals of every measure")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="another prepared corpus than the run's own")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a run, a line each")
+    parser.add_argument("--cluster", choices=("here", "slurm"), default="here", help="slurm: a job array, a task a run")
+    parser.add_argument("--profile", type=Path, help="resources of a task on Slurm (slurm/NAME.yaml)")
     return parser.parse_args()
 
 
@@ -39,24 +45,33 @@ def main() -> None:
     check(arguments)
     from sia.run_folder import find_run
 
-    run = find_run(arguments.run)
-    # It loads torch: not before the run is known to be there.
+    runs = [find_run(name) for name in arguments.runs]
+    names = ("checkpoint", "split", "sample", "pool", "folds", "intervals")
+    options = {**{name: getattr(arguments, name) for name in names}, "corpus": arguments.corpus}
+    for result in evaluated(runs, options, arguments):
+        if arguments.json:
+            print(json.dumps(result), flush=True)
+        else:
+            tell(result, arguments)
+
+
+def evaluated(
+    runs: "list[RunFolder]", options: dict[str, Any], arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    if arguments.cluster == "slurm":
+        from sia.cluster.evaluate import evaluate_on_slurm
+        from sia.cluster.profile import choose_cluster, load_profile
+
+        choose_cluster("slurm")
+        if arguments.corpus is not None:
+            options["corpus"] = str(arguments.corpus.absolute())
+        yield from evaluate_on_slurm(runs, load_profile(arguments.profile), options)
+        return
+    # It loads torch: not before the runs are known to be there.
     from sia.training.evaluation import evaluate_run
 
-    result = evaluate_run(
-        run,
-        arguments.checkpoint,
-        arguments.split,
-        arguments.sample,
-        pool=arguments.pool,
-        folds=arguments.folds,
-        intervals=arguments.intervals,
-        corpus=arguments.corpus,
-    )
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        tell(result, arguments)
+    for run in runs:
+        yield evaluate_run(run, **options)
 
 
 def tell(result: dict[str, Any], arguments: argparse.Namespace) -> None:

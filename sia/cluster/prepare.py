@@ -5,30 +5,20 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia.atomic import read_json
 from sia.cluster.profile import Cluster, Profile
+from sia.cluster.shard_job import WriteShard
 from sia.cluster.state import is_in_queue
-from sia.data.prepare import finish, is_written, plan, write_shard
+from sia.cluster.submit import submit_all
+from sia.data.prepare import finish, is_written, plan
 from sia.data.usable import Images
 from sia.errors import UserError
 from sia.progress import tracked
-from sia.run_folder import private_folder
 
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class WriteShard:
-    """The task of one shard."""
-
-    out: str
-    number: int
-
-    def __call__(self) -> None:
-        write_shard(Path(self.out), self.number)
 
 
 def prepare_corpus(
@@ -75,29 +65,27 @@ def _on_this_machine(out: Path, missing: list[int]) -> Iterator[int]:
 
 
 def _on_slurm(out: Path, missing: list[int], profile: Profile) -> Iterator[int]:
-    from submitit import SlurmExecutor
-
-    private_folder(out / "jobs")
-    executor = SlurmExecutor(out / "jobs", max_num_timeout=1000)
+    waiting = {number: WriteShard(str(out.absolute()), number) for number in missing}
     one_task = profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0})
-    executor.update_parameters(**one_task.slurm_parameters(f"prepare {out.name}"))
-    tasks = [WriteShard(str(out.absolute()), number) for number in missing]
-    with executor.batch():
-        jobs = [executor.submit(task) for task in tasks]
-    waiting = dict(zip(missing, jobs, strict=True))
+    # A command that was ended left its tasks in the queue: they are waited for, not submitted twice.
+    fresh = [task for task in waiting.values() if not _queued(task)]
+    if fresh:
+        submit_all(fresh, "slurm", one_task)
     while waiting:
-        left = {number for number, job in waiting.items() if not _queued(job.job_id)}
+        left = {number for number, task in waiting.items() if not _queued(task)}
         # The queue is asked before the files are looked for: a task that left in between has written its shard.
         for number in [number for number in waiting if is_written(out, number)]:
             del waiting[number]
             yield number
         if lost := sorted(left & waiting.keys()):
-            logs = out / "jobs" / f"{waiting[lost[0]].job_id}_0_log.err"
+            job = (read_json(waiting[lost[0]].job_record) or {}).get("job_id")
+            logs = out / "jobs" / f"{job}_0_log.err"
             raise UserError(
                 f"{out}: the task of shard {lost[0]} ended without writing it; see {logs}, then run it again"
             )
         time.sleep(POLL_SECONDS)
 
 
-def _queued(job_id: str) -> bool:
-    return is_in_queue({"cluster": "slurm", "job_id": job_id})
+def _queued(task: WriteShard) -> bool:
+    job = read_json(task.job_record)
+    return job is not None and is_in_queue(job)

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,42 +37,53 @@ def submit(task: Task, cluster: Cluster, profile: Profile, code: Path | None = N
 
     Its job record is there when this returns. Raises UserError with what the cluster said.
     """
-    task_json = json.dumps({"kind": type(task).__name__, "fields": asdict(task)})
-    private_folder(task.jobs)
-    log = task.jobs / "submit.log"
+    submit_all([task], cluster, profile, code)
+
+
+def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: Path | None = None) -> None:
+    """The same for several tasks; on Slurm they become one job array."""
+    described = [{"kind": type(task).__name__, "fields": asdict(task)} for task in tasks]
+    for task in tasks:
+        private_folder(task.jobs)
+    log = tasks[0].jobs / "submit.log"
     with open(log, "w") as stream:
-        status = subprocess.call(
-            [sys.executable, "-c", ENTRY, str(code or snapshot()), task_json, cluster, profile.model_dump_json()],
+        status = subprocess.run(
+            [sys.executable, "-c", ENTRY, str(code or snapshot()), cluster, profile.model_dump_json()],
             env=clean_environment(dict(os.environ), profile),
             cwd=os.environ.get("SIA_WORKING_FOLDER"),
-            stdin=subprocess.DEVNULL,
+            input=json.dumps(described),
+            text=True,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
-        )
+        ).returncode
     if status:
         last_line = (log.read_text().strip().splitlines() or [f"exit status {status}"])[-1]
-        raise UserError(f"the {cluster} cluster did not take {task.name}: {last_line} (see {log})")
+        raise UserError(f"the {cluster} cluster did not take {tasks[0].name}: {last_line} (see {log})")
 
 
-def main(code: str, task_json: str, cluster: Cluster, profile_json: str) -> None:
+def main(code: str, cluster: Cluster, profile_json: str) -> None:
+    """The submitting process: tasks are read from its standard input."""
     import cloudpickle
 
-    described = json.loads(task_json)
-    task = TASKS[described["kind"]](**described["fields"])
+    described = json.load(sys.stdin)
+    tasks = [TASKS[one["kind"]](**one["fields"]) for one in described]
     profile = Profile.model_validate_json(profile_json)
     cloudpickle.register_pickle_by_value(bootstrap)
-    job_id = _executor(task, cluster, profile).submit(bootstrap.Bootstrap(code, **described)).job_id
-    record(
-        task.job_record,
-        cluster=cluster,
-        job_id=str(job_id),
-        host=socket.gethostname(),
-        folder=str(task.jobs),
-        code=code,
-        time=time.time(),
-        profile=profile.model_dump(mode="json"),
-    )
+    executor = _executor(tasks[0], cluster, profile)
+    with executor.batch() if len(tasks) > 1 else nullcontext():
+        jobs = [executor.submit(bootstrap.Bootstrap(code, **one)) for one in described]
+    for task, job in zip(tasks, jobs, strict=True):
+        record(
+            task.job_record,
+            cluster=cluster,
+            job_id=str(job.job_id),
+            host=socket.gethostname(),
+            folder=str(task.jobs),
+            code=code,
+            time=time.time(),
+            profile=profile.model_dump(mode="json"),
+        )
 
 
 def _executor(task: Task, cluster: Cluster, profile: Profile) -> "LocalExecutor | SlurmExecutor":

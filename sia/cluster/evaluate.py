@@ -1,0 +1,44 @@
+"""Evaluate runs as a job array on Slurm."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import read_json
+from sia.cluster.evaluation_job import EvaluateRun, evaluation_profile
+from sia.cluster.profile import Profile
+from sia.cluster.state import is_in_queue
+from sia.cluster.submit import submit_all
+from sia.errors import UserError
+from sia.run_folder import RunFolder
+
+POLL_SECONDS = 1.0
+
+
+def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The result of each run's evaluation, in order, as `evaluate_run` returns it; `options` are those of it.
+
+    Raises UserError with the error of the first one that failed, or that ended without a result.
+    """
+    tasks = [EvaluateRun(str(run.path), options) for run in runs]
+    for task in tasks:
+        task.result.unlink(missing_ok=True)
+    submit_all(tasks, "slurm", evaluation_profile(profile))
+    for task in tasks:
+        yield _result(task)
+
+
+def _result(task: EvaluateRun) -> dict[str, Any]:
+    while True:
+        job = read_json(task.job_record) or {}
+        gone = not is_in_queue(job)
+        # The queue is asked before the file is looked for: a task that left in between has written it.
+        result = read_json(task.result)
+        if result is not None:
+            if "error" in result:
+                raise UserError(f"{Path(task.path).name}: {result['error']}")
+            return result
+        if gone:
+            raise UserError(f"{task.name}: job {job['job_id']} ended without a result; see its logs in {task.jobs}")
+        time.sleep(POLL_SECONDS)
