@@ -9,6 +9,7 @@ from sia.report.tables import NONE_YET, both_directions, duration
 from sia.training.selection import protocol
 
 COLUMNS = ("Run", "Speech\nparameters", "Image\nparameters", "Best\nepoch", "R@10\n", "R@1\n", "Wall\ntime")
+TEXTS = ("Run", "Settings", "State")
 SPREAD_NOTE = "±: the sample standard deviation over seeds"
 PROTOCOL_NOTE = f"*: best epoch chosen on {protocol('test')}"
 
@@ -24,11 +25,13 @@ def sweep_table(summaries: list[RunSummary]) -> Table:
     table = Table(title=_title(summaries), box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     notes = [SPREAD_NOTE] * any(len(group.finished) > 1 for group in groups) + [PROTOCOL_NOTE] * mixed
     table.caption = "\n".join(notes) or None
-    for column in (*COLUMNS, *(["State"] if unfinished else [])):
-        table.add_column(column, justify="left" if column in ("Run", "State") else "right", no_wrap=True)
+    told = any(group.settings for group in groups)
+    for column in (*COLUMNS, *(["Settings"] if told else []), *(["State"] if unfinished else [])):
+        table.add_column(column, justify="left" if column in TEXTS else "right", no_wrap=column != "Settings")
     for group in groups:
+        settings = ["\n".join(group.settings)] if told else []
         for run in group.runs:
-            table.add_row(*_cells(run, mixed), *([run.state] if unfinished else []))
+            table.add_row(*_cells(run, mixed), *settings, *([run.state] if unfinished else []))
         if len(group.finished) > 1:
             table.add_row(*_mean_cells(group))
     return table

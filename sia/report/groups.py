@@ -6,6 +6,8 @@ from typing import Any
 
 from sia.report.summary import RunSummary
 
+LONGEST_VALUE = 60
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -18,10 +20,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone, under the label that tells them from the study's other groups."""
+    """Runs that differ in their seed alone, and the settings that tell them from other groups of the same pair."""
 
-    label: str
+    settings: tuple[str, ...]  # each as key=value; none where the pair's name tells enough
     runs: tuple[RunSummary, ...]
+
+    @property
+    def label(self) -> str:
+        """The pair's name, and in brackets those settings."""
+        pair = self.runs[0].pair
+        return f"{pair} ({', '.join(self.settings)})" if self.settings else pair
 
     @property
     def finished(self) -> list[RunSummary]:
@@ -47,9 +55,9 @@ def grouped(summaries: list[RunSummary]) -> list[Group]:
     for run in sorted(summaries, key=_order):
         groups.setdefault(repr(sorted(_settings(run, summaries).items())), []).append(run)
     firsts = [_settings(runs[0], summaries) for runs in groups.values()]
-    labels = [_label(runs[0], _settings(runs[0], summaries), firsts) for runs in groups.values()]
+    differences = [_differing(_settings(runs[0], summaries), firsts) for runs in groups.values()]
     by_seed = [tuple(sorted(runs, key=lambda run: run.seed)) for runs in groups.values()]
-    return [Group(label, runs) for label, runs in zip(labels, by_seed, strict=True)]
+    return [Group(settings, runs) for settings, runs in zip(differences, by_seed, strict=True)]
 
 
 def _order(run: RunSummary) -> tuple[int, int, str]:
@@ -62,10 +70,12 @@ def _settings(run: RunSummary, summaries: list[RunSummary]) -> dict[str, Any]:
     return {**run.settings, "pair": run.pair, "corpus": run.corpus_identity or next(iter(known), "")}
 
 
-def _label(run: RunSummary, own: dict[str, Any], firsts: list[dict[str, Any]]) -> str:
-    """The pair's name, and the settings in which it differs from another configuration of the same pair."""
-    same_pair = [settings for settings in firsts if settings["pair"] == run.pair]
+def _differing(own: dict[str, Any], firsts: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The settings in which a configuration differs from another one of the same pair."""
+    same_pair = [settings for settings in firsts if settings["pair"] == own["pair"]]
     shared = [key for key in own if all(key in settings for settings in same_pair)]
     differing = [key for key in shared if any(settings[key] != own[key] for settings in same_pair)]
-    told = ", ".join(f"{key}={str(own[key])[:24]}" for key in differing)
-    return f"{run.pair} ({told})" if told else run.pair
+    if "stages" in differing:
+        # It tells the chain in short.
+        differing = [key for key in differing if not key.startswith("stages.")]
+    return tuple(f"{key}={str(own[key])[:LONGEST_VALUE]}" for key in differing)

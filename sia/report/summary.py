@@ -78,7 +78,12 @@ class RunSummary:
         stages = [stage.model_dump(mode="json") for stage in self.stages]
         values = flatten({**self.experiment.model_dump(mode="json"), "stages": stages})
         kept = {key: value for key, value in values.items() if not key.startswith(NOT_SETTINGS)}
-        return {**kept, "stages": " then ".join(f"{stage.epochs} {stage.schedule}" for stage in self.stages)}
+        return {**kept, "stages": " then ".join(map(_in_short, self.stages))}
+
+
+def _in_short(stage: Stage) -> str:
+    """'30 calr', or '30 calr ×0.5' at half the rate."""
+    return f"{stage.epochs} {stage.schedule}" + ("" if stage.lr_scale == 1 else f" ×{stage.lr_scale:g}")
 
 
 def summarise(run: RunFolder) -> RunSummary:

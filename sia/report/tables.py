@@ -109,17 +109,17 @@ def _numbers(spread: Spread | None) -> list[str]:
 def runs_table(summaries: list[RunSummary]) -> Table:
     """Every run, finished or not."""
     header = ["Run", "State", "Seed", "Best epoch", "Chosen on", "Stage", "Epochs", "Stage restarts"]
-    header += ["R@1", "R@5", "R@10", "Median rank", "Wall time", "Commit"]
-    return header, [_runs_row(run) for group in grouped(summaries) for run in group.runs]
+    header += ["R@1", "R@5", "R@10", "Median rank", "R@10 trained", "Wall time", "Commit", "Settings"]
+    return header, [_runs_row(run, group) for group in grouped(summaries) for run in group.runs]
 
 
-def _runs_row(run: RunSummary) -> list[str]:
+def _runs_row(run: RunSummary, group: Group) -> list[str]:
     planned = sum(stage.epochs for stage in run.stages)
     begun = [f"{one.after_epoch} (from {one.from_epoch})" for one in run.restarts if one.from_epoch is not None]
     epochs = [_text(run.best_epoch, NONE_YET), protocol(run.selected_on), _text(run.best_stage, NONE_YET)]
     epochs += [f"{run.epochs_trained} of {planned}"]
     recalls = [both_directions(run, measure) for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank")]
-    tail = [duration(run.seconds), run.commit[:8] or NONE_YET]
+    tail = [on_trained(run), duration(run.seconds), run.commit[:8] or NONE_YET, ", ".join(group.settings)]
     return [run.name, run.state, str(run.seed), *epochs, ", ".join(begun) or "none", *recalls, *tail]
 
 
@@ -147,6 +147,13 @@ def _runs_record(run: RunSummary) -> list[str]:
     pool = [run.num_test_captions, run.num_test_images]
     values = [run.name, run.state, run.pair, run.seed, *sizes, *course, after, run.seconds, run.commit, *tests, *pool]
     return [_text(value) for value in values]
+
+
+def on_trained(run: RunSummary) -> str:
+    """R@10 in percent over the sample of trained captions after the last epoch, where it was measured."""
+    last = run.epoch_rows[-1] if run.epoch_rows else {}
+    values = [last.get(f"train/{measure}") for measure in (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH)]
+    return " / ".join(f"{value * 100:.1f}" for value in values if value is not None) or NONE_YET
 
 
 def both_directions(run: RunSummary, measure: str) -> str:

@@ -85,8 +85,10 @@ PAPER_NOTE = """\
 The text of the paper that this repository was built from lacks the numbers of its Table 2, hence `unknown`.
 """
 RUNS_NOTE = """\
-Recalls and median ranks: speech→image / image→speech on the test split, recalls in percent. Stage restarts: the epoch
-after which a stage began, and the epoch whose checkpoint it began from. Wall time is hours:minutes:seconds of training.
+Recalls and median ranks: speech→image / image→speech on the test split, recalls in percent. R@10 trained: over a sample
+of the training split after the last epoch (`training.train_recall_sample`), as the paper read it on Flickr8k. Stage
+restarts: the epoch after which a stage began, and the epoch whose checkpoint it began from. Wall time is
+hours:minutes:seconds of training. Settings: those in which runs of one pair differ.
 """
 FIGURES = {
     CURVES: (

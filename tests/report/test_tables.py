@@ -6,6 +6,7 @@ import pytest
 from written_runs import experiment, finish_run, measures
 
 from sia.report import tables
+from sia.report.console import sweep_table
 from sia.report.groups import grouped
 from sia.report.summary import RunSummary, summarise
 
@@ -38,6 +39,40 @@ def test_table_1_is_the_papers():
 
 def test_table_1_names_a_pair_once():
     assert len(tables.table1([summary(seed=0), summary(seed=1), summary(**{"loss.margin": 0.1})])[1]) == 1
+
+
+def test_runs_of_one_pair_are_told_apart_by_their_settings():
+    chains = [[{"epochs": 6, "schedule": "calr"}], [{"epochs": 6, "schedule": "calr"}] * 2]
+    chains.append([chains[0][0], {"epochs": 2, "schedule": "calr", "lr_scale": 0.5}])
+    groups = grouped([replace(summary(stages=chain), corpus_identity="0") for chain in chains])
+    assert sorted(group.label for group in groups) == [
+        "DG3A1024 (stages=6 calr then 2 calr ×0.5)",
+        "DG3A1024 (stages=6 calr then 6 calr)",
+        "DG3A1024 (stages=6 calr)",
+    ]
+    by_loss = grouped([summary(**{"loss.name": name}) for name in ("hinge", "info_nce")])
+    assert [group.settings for group in by_loss] in (
+        [("loss.name=hinge",), ("loss.name=info_nce",)],
+        [("loss.name=info_nce",), ("loss.name=hinge",)],
+    )
+    assert "loss.name=hinge" in "".join(
+        str(cell) for column in sweep_table([*by_loss[0].runs, *by_loss[1].runs]).columns for cell in column.cells
+    )
+
+
+def test_recall_on_trained_captions_is_that_of_the_last_epoch():
+    rows = tuple(
+        {
+            "epoch": epoch,
+            "stage": 1,
+            "stage_epoch": epoch,
+            "train/speech_to_image/R_at_10": share,
+            "train/image_to_speech/R_at_10": 0.5,
+        }
+        for epoch, share in ((1, 0.25), (2, 0.975))
+    )
+    assert tables.on_trained(replace(summary(), epoch_rows=rows)) == "97.5 / 50.0"
+    assert tables.on_trained(summary()) == "–"
 
 
 def test_the_papers_own_recalls_are_unknown_not_invented():
@@ -130,7 +165,7 @@ def test_runs_table_tells_stages_and_time(tmp_path):
     run = summarise(finish_run(tmp_path, "size", experiment()))
     _, [row] = tables.runs_table([run])
     assert row[1:8] == ["finished", "0", "4", "validation", "2", "5 of 5", "3 (from 2)"]
-    assert row[10:] == ["50.0 / 45.0", "7.0 / 7.0", "0:05:00", "aaaaaaaa"]
+    assert row[10:] == ["50.0 / 45.0", "7.0 / 7.0", "–", "0:05:00", "aaaaaaaa", ""]
 
 
 def test_csv_and_markdown_have_every_cell():
