@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sia.atomic import write_atomically
 from sia.errors import UserError
 
 Row = dict[str, Any]
@@ -26,19 +25,6 @@ def append_row(path: Path, row: Row) -> None:
     with open(path, "ab", buffering=0) as stream:
         stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         os.fsync(stream.fileno())
-
-
-def keep_rows(path: Path, count: int) -> None:
-    """Cut the file to its first `count` rows, atomically: what a job wrote after the checkpoint it resumes from.
-
-    Raises UserError if there are fewer.
-    """
-    lines = _whole_lines(path)
-    if len(lines) < count:
-        raise UserError(f"{path}: the checkpoint was saved after {count} rows, but only {len(lines)} are left")
-    kept = b"".join(lines[:count])
-    if path.exists() and path.stat().st_size != len(kept):
-        write_atomically(path, lambda stream: stream.write(kept))
 
 
 def _whole_lines(path: Path) -> list[bytes]:

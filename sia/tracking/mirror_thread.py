@@ -8,9 +8,10 @@ from sia.tracking.mlflow_mirror import MlflowMirror
 
 
 class MirrorThread:
-    """Syncs the runs that `list_runs` gives every few seconds; `with MirrorThread(...)` starts and stops it.
+    """Syncs the runs that `list_runs` gives every few seconds, from `start` to `stop` or `abandon`.
 
-    A daemon thread: a driver that is killed does not wait for a store that does not answer.
+    A daemon thread: a driver that is killed does not wait for a store that does not answer. Whatever the store raises,
+    the sweep goes on: the fault is the mirror's `trouble` until a later sync makes up for it.
     """
 
     def __init__(
@@ -36,13 +37,6 @@ class MirrorThread:
             self._thread.join()
         self._sync()
 
-    def __enter__(self) -> "MirrorThread":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def _work(self) -> None:
         while not self._stopping.wait(self._every_seconds):
             self._sync()
@@ -50,6 +44,6 @@ class MirrorThread:
     def _sync(self) -> None:
         try:
             self.mirror.sync(self._list_runs())
-        except OSError as fault:
-            # A file server that hiccups while folders are listed must not end the thread.
-            self.mirror.trouble = str(fault)
+        except Exception as fault:
+            # A file server that hiccups while folders are listed, or what no store is known to raise.
+            self.mirror.trouble = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"

@@ -7,7 +7,7 @@ neither a lost file nor a new database can make it disagree; mlflow.json tells o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,22 +38,20 @@ class MlflowMirror:
         self.trouble: str | None = None
         self._store: tuple[MlflowClient, str] | None = None
         self._mirrored: dict[Path, Any] = {}
-        self._closed: dict[Path, values.Status] = {}
+        self._ended: Mapping[Path, values.Ending] = {}
         self._lock = threading.RLock()
 
-    def sync(self, runs: list[RunFolder]) -> None:
-        """Bring MLflow up to date with the folders that changed since the last sync. Twice is the same as once."""
+    def sync(self, runs: list[RunFolder], ended: Mapping[Path, values.Ending] | None = None) -> None:
+        """Bring MLflow up to date with the folders that changed since the last sync. Twice is the same as once.
+
+        `ended` says of runs that nobody trains any more, by their folders, how to close those whose files do not tell.
+        A run that is not in it is open again, whatever MLflow holds.
+        """
         with self._lock:
-            self.trouble = None
+            self.trouble, self._ended = None, ended or {}
             for run in runs:
                 if not self._tried(run):
                     return
-
-    def close(self, run: RunFolder, status: values.Status) -> None:
-        """End the run in MLflow with `status` unless its folder says how it ended: nobody trains it any more."""
-        with self._lock:
-            self._closed[run.path] = status
-            self.sync([run])
 
     def _tried(self, run: RunFolder) -> bool:
         """Mirror one run; False if the store is out of reach for every run."""
@@ -75,17 +73,19 @@ class MlflowMirror:
         own = [run.config, run.corpus, run.metrics, run.finished, run.stopped, run.provenance]
         stages = sorted(run.path.glob("stages/*/*.json"))
         sizes = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in [*own, *stages] if path.is_file()]
-        return sizes, self._closed.get(run.path)
+        return sizes, self._ended.get(run.path)
 
     def _mirror(self, run: RunFolder) -> None:
-        rows = read_rows(run.metrics)
+        # First what a damaged folder refuses, so that none of it is in MLflow.
+        rows, parameters = read_rows(run.metrics), values.trial_parameters(run)
         trial, stages, count = self._adopt(run, rows)
         trial = trial or self._create(run.name, run.config, values.trial_tags(run))
         for number in values.stage_numbers(run, rows):
             stages[number] = self._mirror_stage(run, number, rows, count, trial, stages.get(number))
-        self._log(trial, values.trial_parameters(run), values.trial_tags(run), values.points(rows, count))
+        self._log(trial, parameters, values.trial_tags(run), _points(trial, rows, count))
         self._record(run, trial, stages, rows)
-        self._set_status(trial, *self._or_closed(run, values.trial_status(run)))
+        files = [run.config, *run.path.glob("stages/*/plan.json"), *run.path.glob("stages/*/job.json")]
+        self._end(trial, values.closed(values.trial_ending(run), self._ended.get(run.path), rows, files))
 
     def _mirror_stage(
         self, run: RunFolder, number: int, rows: list[Row], count: int, trial: Run, stage: Run | None
@@ -95,13 +95,10 @@ class MlflowMirror:
         mirrored = sum(row.get("stage") == number for row in rows[:count]) if stage else 0
         stage = stage or self._create(values.stage_name(run, number), run.stage(number).plan, tags)
         own = [row for row in rows if row.get("stage") == number]
-        self._log(stage, values.stage_parameters(run, number), tags, values.points(own, mirrored))
-        self._set_status(stage, *self._or_closed(run, values.stage_status(run, number)))
+        self._log(stage, values.stage_parameters(run, number), tags, _points(stage, own, mirrored))
+        files = [run.stage(number).plan, run.stage(number).job]
+        self._end(stage, values.closed(values.stage_ending(run, number), self._ended.get(run.path), own, files))
         return stage
-
-    def _or_closed(self, run: RunFolder, found: tuple[values.Status, int | None]) -> tuple[values.Status, int | None]:
-        closed = self._closed.get(run.path)
-        return (closed, None) if closed and found[0] == "RUNNING" else found
 
     def _open(self) -> tuple[MlflowClient, str]:
         """The client and the study's experiment id."""
@@ -109,6 +106,9 @@ class MlflowMirror:
             client = connect(self.uri)
             experiment = client.get_experiment_by_name(self.study)
             known = experiment.experiment_id if experiment else None
+            if experiment and experiment.lifecycle_stage == "deleted":
+                # Its name stays taken: there can be no other.
+                client.restore_experiment(experiment.experiment_id)
             place = artifact_location(self.uri, self.study)
             self._store = client, known or client.create_experiment(self.study, artifact_location=place)
         return self._store
@@ -159,14 +159,23 @@ class MlflowMirror:
         cursor = {"tracking_uri": self.uri, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
         write_json(run.mirror, cursor)
 
-    def _set_status(self, target: Run, status: values.Status, ended_ms: int | None) -> None:
-        client, run_id = self._open()[0], target.info.run_id
-        if target.info.status == status:
-            return
-        if status == "RUNNING":
-            client.update_run(run_id, status=status)
-        else:
-            client.set_terminated(run_id, status=status, end_time=ended_ms)
+    def _end(self, target: Run, ending: values.Ending) -> None:
+        """Set the run's status, its end and why; what MLflow holds already is left as it is."""
+        client, run_id, known = self._open()[0], target.info.run_id, target.data.tags.get(values.ENDED_TAG)
+        if ending.why and known != ending.why:
+            client.set_tag(run_id, values.ENDED_TAG, ending.why)
+        elif known is not None and not ending.why:
+            client.delete_tag(run_id, values.ENDED_TAG)
+        if ending.status == "RUNNING" != target.info.status:
+            client.update_run(run_id, status="RUNNING")
+        elif ending.status != "RUNNING" and ending[:2] != (target.info.status, target.info.end_time):
+            client.set_terminated(run_id, status=ending.status, end_time=ending.ended_ms)
+
+
+def _points(target: Run, rows: list[Row], first: int) -> list[values.Point]:
+    # A database that an earlier version filled has the rows, but not their best.
+    known = first if values.BEST in target.data.metrics else 0
+    return [*values.points(rows, first), *values.best_points(rows, known)]
 
 
 def _children(trial: Run, found: list[Run]) -> list[Run]:

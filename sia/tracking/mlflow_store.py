@@ -47,7 +47,8 @@ def artifact_location(uri: str, study: str) -> str | None:
 
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a sqlite URI, None for any other store."""
-    scheme, separator, path = uri.partition(":///")
+    scheme, separator, rest = uri.partition(":///")
+    path = rest.partition("?")[0]
     return Path(path).absolute() if separator and scheme.startswith("sqlite") and path else None
 
 
@@ -59,7 +60,7 @@ def network_mount_warning(uri: str, mounts: str | None = None) -> str | None:
     path = sqlite_path(uri)
     if path is None:
         return None
-    file_system = _file_system_of(path, _proc_mounts() if mounts is None else mounts)
+    file_system = file_system_of(path, mounts)
     if file_system not in NETWORK_FILE_SYSTEMS:
         return None
     return (
@@ -113,18 +114,22 @@ def _alone(database: Path | None) -> Iterator[None]:
         yield
 
 
-def _proc_mounts() -> str:
-    try:
-        return Path("/proc/mounts").read_text()
-    except OSError:
-        return ""
+def file_system_of(path: Path, mounts: str | None = None) -> str | None:
+    """The type of the file system that an absolute path lies on, None if no mount tells.
 
-
-def _file_system_of(path: Path, mounts: str) -> str | None:
+    `mounts` is the text of /proc/mounts.
+    """
     found, longest = None, -1
-    for line in mounts.splitlines():
+    for line in (_proc_mounts() if mounts is None else mounts).splitlines():
         _, mount, file_system, *_ = line.split(" ")
         mount_point = Path(mount.replace("\\040", " "))
         if path.is_relative_to(mount_point) and len(mount_point.parts) >= longest:
             found, longest = file_system, len(mount_point.parts)
     return found
+
+
+def _proc_mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text()
+    except OSError:
+        return ""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,9 @@ Texts = dict[str, str]
 RUN_TAG = "sia.run"
 STAGE_TAG = "sia.stage"
 ROWS_TAG = "sia.rows"
+ENDED_TAG = "sia.ended"  # why a run did not finish
 PARENT_TAG = "mlflow.parentRunId"
+BEST = "best/R_at_10"  # R@10 is no legal name in MLflow
 # Not its statistics: forty numbers that nobody compares runs by.
 CORPUS_KEYS = ("name", "identity", "held_out", "short_side", "num_images", "num_captions")
 
@@ -30,6 +32,14 @@ class Point(NamedTuple):
     value: float
     timestamp_ms: int
     step: int
+
+
+class Ending(NamedTuple):
+    """A run's status in MLflow; when it ended (Unix milliseconds), and why, unless it finished."""
+
+    status: Status
+    ended_ms: int | None = None
+    why: str = ""
 
 
 def trial_parameters(run: RunFolder) -> Texts:
@@ -108,9 +118,38 @@ def points(rows: list[Row], first: int = 0) -> list[Point]:
 
 def _row_points(row: Row) -> list[Point]:
     # NaN stays NaN in MLflow and infinity becomes the largest float; what is no number there is no metric.
-    time_ms, step = int(float(row.get("time", 0)) * 1000), int(row.get("epoch", 0))
+    time_ms, step = _time_ms(row), int(row.get("epoch", 0))
     numbers = {key: value for key, value in row.items() if "/" in key and isinstance(value, (int, float))}
     return [Point(key, float(value), time_ms, step) for key, value in numbers.items()]
+
+
+def best_points(rows: list[Row], first: int = 0) -> Iterator[Point]:
+    """`best/R_at_10` from row index `first` on: a point at each epoch that is the best so far.
+
+    As `sia.training.selection` chooses: the mean of both directions on validation, on test where there is none.
+    """
+    best = float("-inf")
+    for index, row in enumerate(rows):
+        value = _selecting_recall(row)
+        if value is not None and value > best:
+            best = value
+            if index >= first:
+                yield Point(BEST, value, _time_ms(row), int(row["epoch"]))
+
+
+def _selecting_recall(row: Row) -> float | None:
+    if "stage_epoch" not in row:  # the test row of the best checkpoint
+        return None
+    for split in ("validation", "test"):
+        recalls = [row.get(f"{split}/{direction}/R_at_10") for direction in ("speech_to_image", "image_to_speech")]
+        numbers = [value for value in recalls if isinstance(value, (int, float))]
+        if len(numbers) == len(recalls):
+            return float(sum(numbers) / len(numbers))
+    return None
+
+
+def _time_ms(row: Row) -> int:
+    return int(float(row.get("time", 0)) * 1000)
 
 
 def rows_mark(rows: list[Row]) -> str:
@@ -127,23 +166,41 @@ def mirrored_count(tags: Mapping[str, str], rows: list[Row]) -> int | None:
     return count if rows_mark(rows[:count]) == mark else None
 
 
-def trial_status(run: RunFolder) -> tuple[Status, int | None]:
-    """The run's status by its markers, and when it ended (milliseconds)."""
+def trial_ending(run: RunFolder) -> Ending:
+    """How the run ended by its markers; RUNNING where it has none."""
     failures = sorted(run.path.glob("stages/*/failed.json"))
     return _first_marker({run.finished: "FINISHED", **dict.fromkeys(failures, "FAILED"), run.stopped: "KILLED"})
 
 
-def stage_status(run: RunFolder, number: int) -> tuple[Status, int | None]:
+def stage_ending(run: RunFolder, number: int) -> Ending:
     """The same for one stage."""
     stage = run.stage(number)
     return _first_marker({stage.done: "FINISHED", stage.failed: "FAILED", run.stopped: "KILLED"})
 
 
-def _first_marker(markers: dict[Path, Any]) -> tuple[Status, int | None]:
+def _first_marker(markers: dict[Path, Any]) -> Ending:
     for marker, status in markers.items():
         if (ended_ms := modified_ms(marker)) is not None:
-            return status, ended_ms
-    return "RUNNING", None
+            return Ending(status, ended_ms, _reason(read_json(marker) or {}, status))
+    return Ending("RUNNING")
+
+
+def _reason(marker: dict[str, Any], status: Status) -> str:
+    if status == "KILLED":
+        return f"stopped by {marker.get('by', 'hand')}"
+    # MLflow refuses longer tags.
+    return str(marker.get("error", "it failed"))[:5000] if status == "FAILED" else ""
+
+
+def closed(found: Ending, closing: Ending | None, rows: list[Row], files: Iterable[Path]) -> Ending:
+    """How a run ended that nobody trains any more: as its markers say, else as `closing`, at its last sign of life.
+
+    That is its last row; without one, the time of the latest of its `files`.
+    """
+    if closing is None or found.status != "RUNNING":
+        return found
+    signs = [_time_ms(row) for row in rows if "time" in row] or [modified_ms(path) or 0 for path in files]
+    return closing._replace(ended_ms=max(signs, default=None))
 
 
 def modified_ms(path: Path) -> int | None:

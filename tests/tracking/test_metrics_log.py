@@ -1,7 +1,7 @@
 import pytest
 
 from sia.errors import UserError
-from sia.tracking.metrics_log import append_row, keep_rows, read_rows
+from sia.tracking.metrics_log import append_row, read_rows
 
 ROWS = [{"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.25}, {"epoch": 3, "train/loss": 0.125}]
 
@@ -50,29 +50,6 @@ def test_a_line_that_is_no_object_is_broken(log):
     log.write_text("3\n")
     with pytest.raises(UserError, match="line 1"):
         read_rows(log)
-
-
-@pytest.mark.parametrize("count", [0, 2, 3])
-def test_keep_rows(log, count):
-    keep_rows(log, count)
-    assert read_rows(log) == ROWS[:count]
-
-
-def test_keep_rows_drops_a_torn_line_too(log):
-    with open(log, "a") as stream:
-        stream.write('{"epoch"')
-    keep_rows(log, 3)
-    assert log.read_bytes().endswith(b"}\n")
-
-
-def test_keep_rows_refuses_to_invent_rows(log):
-    with pytest.raises(UserError, match="only 3 are left"):
-        keep_rows(log, 4)
-
-
-def test_keep_no_rows_of_a_missing_file(tmp_path):
-    keep_rows(tmp_path / "metrics.jsonl", 0)
-    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_not_a_number_survives(tmp_path):

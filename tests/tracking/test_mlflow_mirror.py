@@ -2,95 +2,15 @@
 
 import socket
 import sqlite3
-import time
 from collections import Counter
 
 import pytest
+from mirrored import STUDY, assert_in_step, history, mirrored, mlflow_runs, stages_of, trial_of
 from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run, measures
 
-from sia.atomic import read_json, write_json
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import append_row, keep_rows, read_rows
-from sia.tracking.mirror_thread import MirrorThread
+from sia.atomic import read_json, write_json, write_json_lines
+from sia.tracking.metrics_log import append_row, read_rows
 from sia.tracking.mlflow_mirror import MlflowMirror
-from sia.tracking.mlflow_store import connect
-
-STUDY = "size"
-
-
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory):
-    # The migration of a new database takes seconds: once is enough.
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path.read_bytes()
-
-
-@pytest.fixture
-def uri(tmp_path, migrated_database):
-    (tmp_path / "mlflow.db").write_bytes(migrated_database)
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-@pytest.fixture
-def two_runs(tmp_path):
-    return [finish_run(tmp_path, STUDY, experiment(**{"training.seed": seed})) for seed in (0, 1)]
-
-
-def mirrored(uri, runs) -> MlflowMirror:
-    mirror = MlflowMirror(STUDY, uri)
-    mirror.sync(runs)
-    assert mirror.trouble is None
-    return mirror
-
-
-def mlflow_runs(uri):
-    client = connect(uri)
-    experiment_id = client.get_experiment_by_name(STUDY).experiment_id
-    return client, client.search_runs([experiment_id], order_by=["attributes.start_time"])
-
-
-def trial_of(uri, run: RunFolder):
-    found = [one for one in mlflow_runs(uri)[1] if one.info.run_name == run.name]
-    assert len(found) == 1
-    return found[0]
-
-
-def stages_of(uri, trial):
-    found = [one for one in mlflow_runs(uri)[1] if one.data.tags.get("mlflow.parentRunId") == trial.info.run_id]
-    return {int(one.data.tags["sia.stage"]): one for one in found}
-
-
-def history(uri, mlflow_run):
-    """Every stored point of the run: ((key, step), value, timestamp)."""
-    client = connect(uri)
-    keys = client.get_run(mlflow_run.info.run_id).data.metrics
-    return [
-        ((point.key, point.step), point.value, point.timestamp)
-        for key in keys
-        for point in client.get_metric_history(mlflow_run.info.run_id, key)
-    ]
-
-
-def expected(rows):
-    return {
-        ((key, row["epoch"]), value, int(row["time"] * 1000))
-        for row in rows
-        for key, value in row.items()
-        if "/" in key
-    }
-
-
-def assert_in_step(uri, run):
-    """MLflow holds every (key, step) of the file once, on the trial and on the stage, and nothing else."""
-    rows, trial = read_rows(run.metrics), trial_of(uri, run)
-    for target, own in [
-        (trial, rows),
-        *((stage, [row for row in rows if row["stage"] == n]) for n, stage in stages_of(uri, trial).items()),
-    ]:
-        points = history(uri, target)
-        assert set(points) == expected(own)
-        assert set(Counter(place for place, _, _ in points).values()) <= {1}
 
 
 def test_a_study_is_an_experiment_of_trials_with_nested_stages(uri, two_runs):
@@ -165,12 +85,12 @@ def test_a_resume_that_cuts_rows_leaves_no_stale_ones(uri, tmp_path):
     for epoch in (1, 2, 3):
         append_row(run.metrics, epoch_row(epoch, 1, epoch, 0.1 * epoch))
     mirror = mirrored(uri, [run])
-    keep_rows(run.metrics, 2)
+    write_json_lines(run.metrics, read_rows(run.metrics)[:2])
     # As many rows as before: their number alone would not tell.
     append_row(run.metrics, epoch_row(3, 1, 3, 0.35, time=BEGAN + 999.0))
     mirror.sync([run])
     assert_in_step(uri, run)
-    keep_rows(run.metrics, 1)
+    write_json_lines(run.metrics, read_rows(run.metrics)[:1])
     mirror.sync([run])
     assert_in_step(uri, run)
 
@@ -198,9 +118,6 @@ def test_statuses_follow_the_markers(uri, tmp_path):
     runs[1].stage(1).failed.unlink()
     mirror.sync(runs)
     assert trial_of(uri, runs[1]).info.status == "RUNNING"
-    mirror.close(runs[0], "KILLED")
-    mirror.sync(runs)
-    assert trial_of(uri, runs[0]).info.status == "KILLED"
 
 
 def test_values_that_are_no_numbers_do_not_stop_the_rest(uri, tmp_path):
@@ -252,15 +169,3 @@ def test_a_locked_database_is_caught_up_later(uri, two_runs, tmp_path):
     assert mirror.trouble is None
     for run in two_runs:
         assert_in_step(uri, run)
-
-
-def test_the_thread_mirrors_and_its_stop_brings_the_last_rows(uri, tmp_path):
-    run = begin_run(tmp_path, STUDY, experiment())
-    append_row(run.metrics, epoch_row(1, 1, 1, 0.1))
-    with MirrorThread(MlflowMirror(STUDY, uri), lambda: [run], every_seconds=0.05):
-        deadline = time.monotonic() + 30
-        while not run.mirror.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert run.mirror.exists()
-        append_row(run.metrics, epoch_row(2, 1, 2, 0.2))
-    assert_in_step(uri, run)

@@ -47,3 +47,8 @@ def test_the_environment_names_another_store(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     assert tracking_uri() == "http://host:5000"
     assert artifact_location(tracking_uri(), "size") is None
+
+
+def test_options_of_the_store_are_no_part_of_its_path():
+    assert sqlite_path("sqlite:////home/me/mlflow.db?timeout=60") == Path("/home/me/mlflow.db")
+    assert "nfs4" in str(network_mount_warning("sqlite:////home/me/mlflow.db?timeout=60", MOUNTS))

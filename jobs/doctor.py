@@ -1,0 +1,42 @@
+"""Say what keeps a study from running here: Slurm, the runs folder, MLflow, names, ports, packages, torch, GPUs.
+
+Each check is ok, a warning or a problem, with its cure. The exit status is 1 if there is a problem.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", type=Path, help="resources of a job (slurm/NAME.yaml): would Slurm take it?")
+    parser.add_argument("--json", action="store_true", help="a list of findings for programs")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    from sia.cluster.doctor.diagnose import Patient, diagnose, findings_table, line_of
+    from sia.cluster.profile import load_profile
+    from sia.run_folder import runs_root
+    from sia.tracking.mlflow_store import tracking_uri
+
+    profile = load_profile(arguments.profile)
+    source = str(arguments.profile or "no profile (the cluster's defaults)")
+    findings = diagnose(Patient(profile, source, runs_root(), tracking_uri()))
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in findings], indent=1, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        command.console().print(findings_table(findings))
+    else:
+        print("\n".join(line_of(one) for one in findings))
+    return int(any(one.level == "problem" for one in findings))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,48 @@
+"""Fill MLflow from the run folders: after its database was lost, or after the driver of a study died.
+
+Twice is the same as once. A run that nobody trains any more is closed, with the reason in its tag `sia.ended`;
+a submit that goes on with it opens it again.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from sia import command
+
+if TYPE_CHECKING:
+    from sia.sweep.track import Tracked
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="*", help="studies; all of them without it")
+    parser.add_argument("--uri", help="the store (default: $MLFLOW_TRACKING_URI, or mlflow.db of the repository)")
+    return parser.parse_args()
+
+
+def tell(tracked: "Tracked") -> int:
+    print(f"{tracked.study}: {tracked.num_runs} runs, {tracked.num_rows} rows, {tracked.num_closed} closed", flush=True)
+    if tracked.trouble is None:
+        return 0
+    print(f"error: {tracked.study}: {tracked.trouble}", file=sys.stderr)
+    return 1
+
+
+def main() -> int:
+    arguments = parse()
+    from sia.errors import UserError
+    from sia.run_folder import runs_root, studies
+    from sia.sweep.track import track
+
+    known = studies()
+    chosen = arguments.study or known
+    unknown = [study for study in chosen if study not in known]
+    if unknown or not chosen:
+        what = f"study {unknown[0]!r}" if unknown else "run"
+        raise UserError(f"{runs_root()}: no {what} there; it has {', '.join(known) or 'none'}")
+    return max([tell(track(study, arguments.uri)) for study in chosen])
+
+
+if __name__ == "__main__":
+    command.run(main)
