@@ -1,6 +1,7 @@
-"""List runs: their state, stage, epoch, job and best R@10."""
+"""List runs: their state, stage, epoch, job and best R@10, and who drives each study."""
 
 import argparse
+import json
 
 from sia import command
 
@@ -8,23 +9,40 @@ from sia import command
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", nargs="?", help="one study; all of them without it")
-    return parser.parse_args()
+    parser.add_argument(
+        "--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="show it anew until Ctrl-C (default: 2)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
+    if arguments.json and arguments.watch is not None:
+        parser.error("--json prints once: leave --watch out")
+    if arguments.watch is not None and not arguments.watch > 0:
+        parser.error(f"--watch {arguments.watch:g}: give more than 0 seconds")
+    return arguments
 
 
-def main() -> None:
+def main() -> int:
     arguments = parse()
     from sia.errors import UserError
-    from sia.run_folder import runs_of, runs_root, studies
-    from sia.sweep.watch import status_table
+    from sia.run_folder import runs_root, studies
+    from sia.sweep.status import all_studies, study_views
+    from sia.sweep.watch import studies_shown, watch_studies
 
-    chosen = [arguments.study] if arguments.study else studies()
-    tables = [status_table(runs) for study in chosen if (runs := runs_of(study))]
-    if not tables:
+    chosen = [arguments.study] if arguments.study else None
+    found = study_views(chosen or all_studies())
+    if not found:
         what = f"study {arguments.study!r}" if arguments.study else "run"
         raise UserError(f"{runs_root()}: no {what} there; it has {', '.join(studies()) or 'none'}")
-    console = command.console()
-    for table in tables:
-        console.print(table)
+    if arguments.json:
+        print(json.dumps([study.as_json() for study in found], ensure_ascii=False))
+    elif arguments.watch is None:
+        command.console().print(studies_shown(found))
+    else:
+        try:
+            watch_studies(lambda: study_views(chosen or all_studies()), arguments.watch, command.console())
+        except KeyboardInterrupt:
+            return 0
+    return 0
 
 
 if __name__ == "__main__":

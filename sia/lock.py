@@ -26,7 +26,8 @@ class LockHeld(Exception):
 class HeartbeatLock:
     """Held from `acquire` to `release`, its file's time renewed by a thread meanwhile.
 
-    `who` is written into the lock. A holder of the same non-empty `job_id` is a former life of this job.
+    `who` is written into the lock. A holder of the same non-empty `job_id` of the same `cluster` is a former life of
+    this job; a local job's number is a process's, and means the same job on its own host only.
     `on_lost` is called, in the thread, where another has taken the lock over after a stall of this process.
     """
 
@@ -76,7 +77,8 @@ class HeartbeatLock:
             unfinished.unlink()
 
     def _is_former_self(self, found: dict[str, Any]) -> bool:
-        return bool(self.who.get("job_id")) and found.get("job_id") == self.who["job_id"]
+        compared = ["job_id", "cluster"] + (["host"] if self.who.get("cluster") == "local" else [])
+        return bool(self.who.get("job_id")) and all(found.get(key) == self.who.get(key) for key in compared)
 
     def _remove_dead(self, found: dict[str, Any]) -> None:
         """Move the dead holder's file away; of several who try, the rename lets one succeed."""

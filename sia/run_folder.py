@@ -7,11 +7,14 @@ Who writes which file, and when, is the state machine of sia/cluster/README.md. 
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sia.atomic import read_json, write_json, write_text
-from sia.config import Experiment, Stage, dump_experiment, load_experiment
+from sia.config import Experiment, Stage, _StrictLoader, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
 
 
@@ -124,9 +127,13 @@ class RunFolder:
 
     def experiment(self) -> Experiment:
         """Raises UserError where the folder holds no run."""
-        if not self.config.is_file():
-            raise UserError(f"{self.path}: no run there (no config.yaml); `python jobs/status.py` lists the runs")
-        return load_experiment(self.config)
+        try:
+            stat = self.config.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(
+                f"{self.path}: no run there (no config.yaml); `python jobs/status.py` lists the runs"
+            ) from None
+        return _read_experiment(self.config, stat.st_mtime_ns, stat.st_size)
 
     def planned_stages(self) -> list[Stage]:
         """The experiment's chain, then the warm restarts that were added to this run by hand."""
@@ -161,21 +168,54 @@ def studies() -> list[str]:
     return sorted({config.parents[1].name for config in runs_root().glob("*/*/config.yaml")})
 
 
+def is_study(name: str) -> bool:
+    """Whether a folder of that name under runs/ holds runs, or the job of a driver that will make them."""
+    folder = runs_root() / name
+    plain = bool(re.fullmatch(r"\w[\w.-]*", name))
+    return plain and ((folder / "driver.json").is_file() or next(folder.glob("*/config.yaml"), None) is not None)
+
+
+def find_runs(name: str) -> list[RunFolder]:
+    """All runs of a study, or the one run that `find_run` finds."""
+    return runs_of(name) if is_study(name) else [find_run(name)]
+
+
 def find_run(name: str) -> RunFolder:
-    """A run by its path, `study/run`, or the run's name. Raises UserError if there is none, or more than one."""
+    """A run by its path, by `study/run`, by its name, or by a part of these that no other run has.
+
+    A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is no
+    such run, or more than one.
+    """
     if (Path(name) / "config.yaml").is_file():
         return RunFolder(Path(name).absolute())
-    found = [
-        RunFolder(p.parent)
-        for p in runs_root().glob("*/*/config.yaml")
-        if name in (p.parent.name, "/".join(p.parts[-3:-1]))
-    ]
-    if len(found) != 1:
-        problem = f"{len(found)} runs have that name" if found else "no such run"
-        raise UserError(
-            f"{name}: {problem} under {runs_root()}; give the path of a run that `python jobs/status.py` lists"
-        )
-    return found[0]
+    runs = [RunFolder(config.parent) for config in sorted(runs_root().glob("*/*/config.yaml"))]
+    found = next((matching for fits in _FITS if (matching := [run for run in runs if fits(run, name)])), [])
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        cure = "give the path of a run that `python jobs/status.py` lists"
+        raise UserError(f"{name}: no such run under {runs_root()}; {cure}")
+    listed = ", ".join(f"{run.study}/{run.name}" for run in found[:8]) + (", ..." if len(found) > 8 else "")
+    raise UserError(f"{name}: {len(found)} runs have that name under {runs_root()}; give one of {listed}")
+
+
+# How a name may mean a run, the surest way first.
+_FITS = (
+    lambda run, name: name in (run.name, f"{run.study}/{run.name}"),
+    lambda run, name: run.name.startswith(name) or f"{run.study}/{run.name}".startswith(name),
+    lambda run, name: name in f"{run.study}/{run.name}",
+)
+
+
+@lru_cache(maxsize=10_000)
+def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
+    """The experiment of a file that has not changed since it was last read; a list of runs asks for each many times."""
+    try:
+        # libyaml reads it, nine times as fast; the strict loader only builds the values.
+        node = yaml.compose(config.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return Experiment.model_validate(_StrictLoader("").construct_document(node))
+    except (ValueError, AttributeError, yaml.YAMLError):
+        return load_experiment(config)  # it names the fault
 
 
 def private_folder(path: Path) -> None:

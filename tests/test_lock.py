@@ -122,6 +122,20 @@ def test_a_requeued_job_takes_over_from_its_former_life(path):
         assert holder_of(path)["host"] != "elsewhere"
 
 
+@pytest.mark.parametrize(("cluster", "host"), [("slurm", "elsewhere"), ("local", "elsewhere")])
+def test_a_job_of_another_cluster_or_host_may_have_the_same_number(path, cluster, host):
+    """A local job's number is that of a process, and any host may have such a process."""
+    of_another_host(path, age=0, job_id="17", cluster=cluster, host=host)
+    with pytest.raises(LockHeld):
+        HeartbeatLock(path, job_id="17", cluster="local").acquire()
+
+
+def test_a_requeued_slurm_job_may_come_back_on_another_host(path):
+    of_another_host(path, age=0, job_id="17", cluster="slurm")
+    with HeartbeatLock(path, job_id="17", cluster="slurm"):
+        assert holder_of(path)["host"] != "elsewhere"
+
+
 def test_an_empty_job_id_is_nobodys_former_life(path):
     of_another_host(path, age=0, job_id="")
     with pytest.raises(LockHeld):

@@ -5,7 +5,7 @@ from written_runs import begin_run, experiment, finish_run, plan_stage
 
 from sia.config import Stage
 from sia.errors import UserError
-from sia.run_folder import RunFolder, find_run, run_of, runs_of, runs_root, studies
+from sia.run_folder import RunFolder, find_run, find_runs, is_study, run_of, runs_of, runs_root, studies
 
 
 @pytest.fixture
@@ -98,3 +98,39 @@ def test_a_name_that_two_studies_use_must_be_told_apart(root):
 def test_an_unknown_run_is_named_with_the_cure(root):
     with pytest.raises(UserError, match=r"^DG9A9-none: no such run under .*jobs/status.py"):
         find_run("DG9A9-none")
+
+
+def test_a_part_of_a_name_that_no_other_run_has_is_enough(root):
+    one, other = (begin_run(root, "size", experiment(**{"training.seed": seed})) for seed in (0, 1))
+    for part in (one.name[:-3], one.name.partition("-")[2][:6], f"size/{one.name[:-3]}"):
+        assert find_run(part) == one
+    with pytest.raises(UserError, match="2 runs have that name") as ambiguous:
+        find_run("DG2A64")
+    assert f"size/{one.name}" in str(ambiguous.value) and f"size/{other.name}" in str(ambiguous.value)
+
+
+def test_a_whole_name_goes_before_the_beginning_of_another(root):
+    run = begin_run(root, "size", experiment())
+    longer = RunFolder(run.path.with_name(f"{run.name}-copy"))
+    longer.create(experiment())
+    assert find_run(run.name) == run
+    assert find_run(f"{run.name}-") == longer
+
+
+def test_a_study_is_told_from_a_run(root):
+    run = begin_run(root, "size", experiment())
+    (root / "new").mkdir()
+    assert is_study("size") and not any(map(is_study, ("new", run.name, f"size/{run.name}", "..", "none")))
+    (root / "new" / "driver.json").write_text("{}")
+    assert is_study("new") and find_runs("new") == []
+    assert find_runs("size") == find_runs(run.name) == [run]
+
+
+def test_an_experiment_is_read_again_once_its_file_has_changed(root):
+    run = begin_run(root, "size", experiment())
+    assert run.experiment() is run.experiment()
+    run.config.write_text(run.config.read_text().replace("seed: 0", "seed: 10"))
+    assert run.experiment().training.seed == 10
+    run.config.write_text(run.config.read_text().replace("seed: 10", "seed: 10\n  seed: 11"))
+    with pytest.raises(UserError, match=r"config\.yaml.*'seed' is given twice"):
+        run.experiment()

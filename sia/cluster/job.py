@@ -19,8 +19,6 @@ from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
 
-SECONDS_FOR_THE_CAUSE = 3.0
-
 
 @dataclass(frozen=True)
 class Place:
@@ -31,6 +29,7 @@ class Place:
     world_size: int = 1
     job_id: str = ""
     life: str = "0"  # how often Slurm has restarted the job
+    cluster: str = ""
 
     @classmethod
     def of_submitit(cls) -> "Place":
@@ -38,7 +37,7 @@ class Place:
 
         env = JobEnvironment()
         life = os.environ.get("SLURM_RESTART_COUNT", "0")
-        return cls(env.global_rank, env.local_rank, env.num_tasks, env.job_id, life)
+        return cls(env.global_rank, env.local_rank, env.num_tasks, env.job_id, life, env.cluster)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ class TrainStage:
     def train(self, place: Place) -> int | None:
         """Train to the stage's end, or to a signal, which is returned.
 
-        A run that another job is training is left to it. An error is recorded in failed.json.
+        A run that another job is training is left to it. An error is recorded in failed.json; a rank that ended without
+        a word is none: the job is lost, and its driver submits the stage again.
         """
         from sia.distributed import JobNotNeeded, call_off
 
@@ -109,7 +109,8 @@ class TrainStage:
     def _lock(self, place: Place) -> AbstractContextManager[Any]:
         if place.rank != 0:
             return nullcontext()
-        return HeartbeatLock(self.run.lock, on_lost=end_at_once, job_id=place.job_id, stage=self.number)
+        who = {"job_id": place.job_id, "cluster": place.cluster, "stage": self.number}
+        return HeartbeatLock(self.run.lock, on_lost=end_at_once, **who)
 
     def _meeting_place(self, place: Place) -> Path:
         return self.run.stage(self.number).rendezvous / f"{place.job_id}-{place.life}.json"
@@ -117,11 +118,10 @@ class TrainStage:
     def _record_failure(self, place: Place, error: Exception) -> None:
         failed = self.run.stage(self.number).failed
         if is_lost_connection(error):
-            # The error of the rank that left first is the cause; this one follows from it.
-            time.sleep(SECONDS_FOR_THE_CAUSE)
-        if (read_json(failed) or {}).get("job_id") == place.job_id != "":
-            return
-        record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
+            # It follows from the error of the rank that left first, which that one records, unless it was killed.
+            print("another rank ended without a word (killed, perhaps for memory?)", file=sys.stderr)
+        elif (read_json(failed) or {}).get("job_id") != place.job_id or place.job_id == "":
+            record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
 
     def _train(self, place: Place) -> int | None:
         import torch
@@ -139,6 +139,7 @@ class TrainStage:
         corpus = self._corpus()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:
             if ranks.is_first:
+                run.stage(self.number).failed.unlink(missing_ok=True)  # of a former life of this job
                 record_provenance(run, self.number, place.job_id, ranks)
             done = run.stage(self.number).done
             # One rank's word counts for all: they may not see the same files at the same time.
@@ -158,8 +159,6 @@ def end_at_once() -> None:
 def in_one_line(error: Exception) -> str:
     """What failed.json says of an error: a user's fault as it is, any other with its kind."""
     line = " ".join(str(error).split())
-    if is_lost_connection(error):
-        return f"another rank ended without a word (killed, perhaps for memory? see the logs of all ranks): {line}"
     return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
 
 

@@ -14,6 +14,7 @@ from sia.run_folder import RunFolder
 
 QUEUE_SECONDS = 10.0
 QUEUE_SECONDS_OF_THE_ABSENT = 1.0
+CLOCK_SECONDS = 60.0
 
 
 class State(str, Enum):
@@ -76,7 +77,7 @@ def current_stage(run: RunFolder) -> int:
 def is_in_queue(job: dict[str, Any]) -> bool:
     """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
     if job["cluster"] == "slurm":
-        return QUEUE.knows(job["job_id"])
+        return QUEUE.knows(job["job_id"], job.get("time", float("inf")))
     if job["cluster"] == "local" and job["host"] == socket.gethostname():
         return _is_our_process(int(job["job_id"]), job["folder"])
     return False
@@ -89,14 +90,19 @@ class Queue:
     asked: float = float("-inf")
     jobs: frozenset[str] | None = None  # None: the queue did not answer
 
-    def knows(self, job_id: str) -> bool:
-        """Whether the job is queued or running; yes if nobody can tell."""
+    def knows(self, job_id: str, submitted: float = float("inf")) -> bool:
+        """Whether the job, submitted at that time of the clock, is queued or running; yes if nobody can tell."""
         age = time.monotonic() - self.asked
+        # A job that seems to be gone may have come after the question; hosts' clocks differ a little.
+        new = submitted > time.time() - age - CLOCK_SECONDS
         absent = self.jobs is not None and job_id not in self.jobs
-        # A job that seems to be gone may have come after the question.
-        if age > QUEUE_SECONDS or (absent and age > QUEUE_SECONDS_OF_THE_ABSENT):
+        if age > QUEUE_SECONDS or (absent and new and age > QUEUE_SECONDS_OF_THE_ABSENT):
             self.jobs, self.asked = _squeue(), time.monotonic()
         return self.jobs is None or job_id in self.jobs
+
+    def forget(self) -> None:
+        """Ask anew at the next question: a job was just told to end."""
+        self.asked = float("-inf")
 
 
 QUEUE = Queue()

@@ -19,6 +19,8 @@ from sia.training.chosen_checkpoint import Chosen, choose_checkpoint
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 20.0
 MAX_LOSSES = 3
+# What Slurm's commands say of a controller that does not answer.
+CONTROLLER_IS_AWAY = ("Unable to contact slurm controller", "Socket timed out", "backup controller in standby")
 
 
 class StageFailed(UserError):
@@ -68,7 +70,18 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
         if task.train(Place()) is not None:
             raise KeyboardInterrupt
     else:
-        submit(task, launch.cluster, profile, launch.code)
+        _submit_when_it_answers(task, launch)
+
+
+def _submit_when_it_answers(task: TrainStage, launch: Launch) -> None:
+    """A controller that is away for a while, or restarted, fails no run; sbatch itself gives up after half a minute."""
+    while True:
+        try:
+            return submit(task, launch.cluster, launch.profile, launch.code)
+        except UserError as error:
+            if not any(text in str(error) for text in CONTROLLER_IS_AWAY):
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def plan_stage(run: RunFolder, number: int) -> None:
@@ -148,5 +161,8 @@ class Losses:
         self.without_progress = self.without_progress + 1 if rows == self.rows else 1
         self.since, self.rows = None, rows
         if self.without_progress > MAX_LOSSES:
-            raise UserError(f"stage {status.stage} was lost {MAX_LOSSES} times without a new epoch; see its logs")
+            raise UserError(
+                f"stage {status.stage} was lost {MAX_LOSSES} times without a new epoch (killed, perhaps for memory?); "
+                "see its logs"
+            )
         return True

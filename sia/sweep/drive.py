@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from sia.atomic import read_json
 from sia.cluster.profile import Cluster
 from sia.cluster.state import State, look
 from sia.errors import UserError
@@ -61,9 +62,9 @@ def drive(sweep: Sweep) -> dict[str, str]:
 
 
 def _drive(sweep: Sweep) -> dict[str, str]:
-    if sweep.scheduler != "asha":
-        for run in sweep.runs:
-            # What asha gave up is taken up again by whoever does not ask for asha.
+    for run in sweep.runs:
+        # What a person cancelled is taken up again, and what asha gave up by whoever does not ask for asha.
+        if sweep.scheduler != "asha" or (read_json(run.stopped) or {}).get("by") == "cancel":
             run.stopped.unlink(missing_ok=True)
     mirror = MlflowMirror(sweep.study)
     thread = MirrorThread(mirror, lambda: sweep.runs)

@@ -2,16 +2,17 @@
 
 import sys
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
 
 from rich.box import SIMPLE
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from sia.cluster.state import look
 from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import Row, read_rows
-from sia.training.selection import protocol, selected_on, selecting_recalls, selection_value
+from sia.sweep.status import RunView, StudyView, run_views
+from sia.training.selection import protocol
 
 EVERY_SECONDS = 1.0
 HEADINGS = {
@@ -19,6 +20,7 @@ HEADINGS = {
     **{"s→i": "speech_to_image", "i→s": "image_to_speech", "best": "best"},
 }
 MIXED = {"on": "measured_on"}
+ALIVE = {"heartbeat": "heartbeat"}
 
 
 class SweepDisplay:
@@ -44,35 +46,70 @@ class SweepDisplay:
             live.update(status_table(self.runs))
 
     def _lines(self) -> None:
-        said: dict[str, tuple[str, int]] = {}
+        news = News()
         while not self._over.wait(EVERY_SECONDS):
-            self._say_news(said)
-        self._say_news(said)
+            news.say(run_views(self.runs))
+        news.say(run_views(self.runs))
 
-    def _say_news(self, said: dict[str, tuple[str, int]]) -> None:
-        for run in self.runs:
-            status, row = look(run), last_epoch(run)
-            news = (status.state.value, row["epoch"] if row else 0)
-            if said.get(run.name) != news:
-                said[run.name] = news
-                print(f"{run.name}: {status.state.value}, stage {status.stage}{_measures(row)}", flush=True)
+
+class News:
+    """Says a line of each run whose state or epoch is another than when it was last asked."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[str, int]] = {}
+
+    def say(self, runs: list[RunView]) -> None:
+        for run in runs:
+            if self._said.get(run.folder) != (run.state, run.epoch):
+                self._said[run.folder] = (run.state, run.epoch)
+                print(f"{run.run}: {run.state}, stage {run.stage}{_measures(run)}", flush=True)
+
+
+def watch_studies(look: Callable[[], list[StudyView]], every_seconds: float, console: Console) -> None:
+    """Show the studies anew every so many seconds, until a KeyboardInterrupt, which passes through."""
+    if not console.is_terminal:
+        drivers: dict[str, str] = {}
+        news = News()
+        while True:
+            for study in look():
+                if drivers.get(study.study) != study.driver_line:
+                    drivers[study.study] = study.driver_line
+                    print(study.driver_line, flush=True)
+                news.say(study.runs)
+            time.sleep(every_seconds)
+    with Live(studies_shown(look()), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(every_seconds)
+            live.update(studies_shown(look()), refresh=True)
+
+
+def studies_shown(studies: list[StudyView]) -> Group:
+    """Of each study, who drives it and the table of its runs."""
+    return Group(*(part for study in studies for part in (study.driver_line, views_table(study.study, study.runs))))
 
 
 def status_table(runs: list[RunFolder]) -> Table:
+    """The table of these runs as they are now, all of one study."""
+    return views_table(runs[0].study if runs else "", run_views(runs))
+
+
+def views_table(study: str, runs: list[RunView]) -> Table:
     """A row a run: state, stage, epoch, job, R@10 of the last epoch, the best mean of both directions (percent).
 
-    The title names the split that they are of; where runs differ in it, a column does.
+    The title names the split that they are of; where runs differ in it, a column does. Runs that are under way tell
+    how many seconds ago they gave a sign of life; errors stand below.
     """
-    rows = [status_cells(run) for run in runs]
-    splits = {row["measured_on"] for row in rows}
-    table = Table(title=_title(runs[0].study, splits) if runs else None, box=SIMPLE)
+    splits = {run.measured_on for run in runs}
+    table = Table(title=_title(study, splits) if runs else None, box=SIMPLE)
     headings = HEADINGS if len(splits) < 2 else {**HEADINGS, **MIXED}
+    headings = {**headings, **ALIVE} if any(run.heartbeat_seconds is not None for run in runs) else headings
     for heading in headings:
         table.add_column(heading, no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[key] for key in headings.values()))
-    errors = [f"{row['run']}: {row['error']}" for row in rows if row["error"]]
-    table.caption = "\n".join(errors) or None
+    for run in runs:
+        cells = status_cells(run)
+        table.add_row(*(cells[key] for key in headings.values()))
+    table.caption = "\n".join(f"{run.run}: {run.error}" for run in runs if run.error) or None
+    table.caption_justify = "left"
     return table
 
 
@@ -81,38 +118,28 @@ def _title(study: str, splits: set[str]) -> str:
     return f"{study}: R@10{where} of the last epoch, and the best mean of both directions, in percent"
 
 
-def status_cells(run: RunFolder) -> dict[str, str]:
+def status_cells(run: RunView) -> dict[str, str]:
     """What status tells of a run, as text."""
-    status = look(run)
-    rows = [row for row in read_rows(run.metrics) if "stage_epoch" in row]
-    last: dict[str, Any] = rows[-1] if rows else {}
-    planned = run.planned_stages()
-    epochs = sum(stage.epochs for stage in planned)
-    speech_to_image, image_to_speech = selecting_recalls(last) if last else (None, None)
+    under_way = "" if run.share_of_epoch is None else f" +{run.share_of_epoch:.0%}"
     return {
-        "run": run.name,
-        "state": status.state.value,
-        "stage": f"{status.stage}/{len(planned)}",
-        "epoch": f"{last.get('epoch', 0)}/{epochs}",
-        "job": status.job_id,
-        "speech_to_image": _percent(speech_to_image),
-        "image_to_speech": _percent(image_to_speech),
-        "best": _percent(max((selection_value(row) for row in rows), default=None)),
-        "measured_on": selected_on(last) if last else run.experiment().training.select_on,
-        "error": status.error,
+        "run": run.run,
+        "state": run.state,
+        "stage": f"{run.stage}/{run.stages}",
+        "epoch": f"{run.epoch}/{run.epochs}{under_way}",
+        "job": run.job_id,
+        "speech_to_image": _percent(run.speech_to_image),
+        "image_to_speech": _percent(run.image_to_speech),
+        "best": _percent(run.best),
+        "measured_on": run.measured_on,
+        "heartbeat": "" if run.heartbeat_seconds is None else f"{run.heartbeat_seconds:.0f} s ago",
     }
 
 
-def last_epoch(run: RunFolder) -> Row | None:
-    rows = [row for row in read_rows(run.metrics) if "stage_epoch" in row]
-    return rows[-1] if rows else None
-
-
-def _measures(row: Row | None) -> str:
-    if row is None:
+def _measures(run: RunView) -> str:
+    if run.speech_to_image is None:
         return ""
-    speech_to_image, image_to_speech = (_percent(value) for value in selecting_recalls(row))
-    return f", epoch {row['epoch']}, {selected_on(row)} R@10 in percent: s→i {speech_to_image}, i→s {image_to_speech}"
+    recalls = f"s→i {_percent(run.speech_to_image)}, i→s {_percent(run.image_to_speech)}"
+    return f", epoch {run.epoch}, {run.measured_on} R@10 in percent: {recalls}"
 
 
 def _percent(share: float | None) -> str:

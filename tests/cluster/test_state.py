@@ -12,7 +12,7 @@ import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage
 
 from sia.atomic import write_json
-from sia.cluster.cancel import cancel_job
+from sia.cluster.cancel import cancel_job, has_left
 from sia.cluster.state import Queue, State, current_stage, is_in_queue, look
 from sia.config import Stage
 from sia.lock import STALE_SECONDS, HeartbeatLock
@@ -161,6 +161,16 @@ def test_a_job_that_came_after_the_last_answer_is_asked_for_again(squeue, monkey
     assert is_in_queue(SLURM_JOB)
 
 
+def test_old_jobs_that_are_gone_are_asked_for_once(squeue, monkeypatch, tmp_path):
+    monkeypatch.setattr("sia.cluster.state.QUEUE_SECONDS_OF_THE_ABSENT", -1.0)
+    squeue(0, stdout="16\\n", log=tmp_path / "asked")
+    for number in range(17, 40):
+        assert not is_in_queue({**SLURM_JOB, "job_id": str(number), "time": time.time() - 3600})
+    assert len((tmp_path / "asked").read_text().split()) == 1
+    assert not is_in_queue({**SLURM_JOB, "time": time.time()})
+    assert len((tmp_path / "asked").read_text().split()) == 2
+
+
 def test_a_job_that_squeue_has_no_line_for_is_lost(run, squeue):
     squeue(0)
     submitted(run, SLURM_JOB)
@@ -263,3 +273,21 @@ def test_a_local_job_is_told_to_end_and_one_that_left_is_left_alone(run, local_j
     assert not is_in_queue(local_job)
     cancel_job(local_job)
     cancel_job(gone(run))
+
+
+def test_the_ranks_of_a_local_job_end_though_its_shell_has(run):
+    """A process that names the folder but is not submitit's, such as a pager, is let live."""
+    code = "import time; time.sleep(60)"
+    rank = subprocess.Popen([sys.executable, "-c", code, "submitit.core._submit", str(run.jobs)])
+    pager = subprocess.Popen([sys.executable, "-c", code, str(run.jobs)])
+    try:
+        job = gone(run)
+        assert not is_in_queue(job) and not has_left(job)
+        assert has_left({**job, "host": "elsewhere"}) and has_left({**job, "folder": str(run.path)})
+        cancel_job(job)
+        assert rank.wait(10) == -15 and pager.poll() is None
+        assert has_left(job)
+    finally:
+        for process in (rank, pager):
+            process.kill()
+            process.wait()

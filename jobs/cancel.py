@@ -1,0 +1,37 @@
+"""End a study (its driver, then its jobs), or one run. Jobs save a checkpoint; a later submit goes on from it."""
+
+import argparse
+import sys
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", metavar="STUDY|RUN", help="a study, or a run as jobs/status.py lists it")
+    parser.add_argument("--yes", action="store_true", help="do it without asking")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    from sia.run_folder import find_run, is_study, runs_of
+    from sia.sweep.cancel import end, ending_of_run, ending_of_study
+    from sia.sweep.confirm import confirmed
+
+    name = arguments.name
+    ending = ending_of_study(name, runs_of(name)) if is_study(name) else ending_of_run(find_run(name))
+    if not ending:
+        print(f"{name}: nothing is under way")
+        return 0
+    print("to be ended:", *ending.lines, sep="\n  ")
+    if not confirmed(arguments.yes, "end all of these?"):
+        return 1
+    ended = end(ending, lambda line: print(line, flush=True))
+    if not ended:
+        print("error: not everything has ended", file=sys.stderr)
+    return 0 if ended else 1
+
+
+if __name__ == "__main__":
+    command.run(main)

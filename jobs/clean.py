@@ -1,0 +1,52 @@
+"""Delete old checkpoints by a policy, and what killed jobs and old submissions left behind.
+
+Without a policy the best of each stage stays, and the last of unfinished runs and of a run's final stage. Runs that are
+running or pending are left alone; so is what an unfinished run needs to go on. Every Nth epoch's weights go.
+"""
+
+import argparse
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="STUDY|RUN", help="studies or runs; everything without them")
+    parser.add_argument("--keep", metavar="best,last", help="of every stage: best, last or both")
+    parser.add_argument("--every", type=int, metavar="N", help="also keep every Nth epoch's weights")
+    parser.add_argument("--dry-run", action="store_true", help="list what would go; deletes nothing")
+    parser.add_argument("--yes", action="store_true", help="do it without asking")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    from sia.run_folder import find_runs, runs_of, studies
+    from sia.sweep.clean import Policy
+    from sia.sweep.confirm import confirmed
+    from sia.sweep.removal import in_gigabytes, remove, what_may_go
+
+    policy = Policy.parse(arguments.keep, arguments.every)
+    names = [run for name in arguments.names for run in find_runs(name)]
+    runs = names if arguments.names else [run for study in studies() for run in runs_of(study)]
+    found = what_may_go(runs, policy, everything=not arguments.names)
+    if not found:
+        print("nothing to clean")
+        return 0
+    for group in found:
+        print(group.line)
+        if arguments.dry_run:
+            print(*(f"  {path}" for path in group.relative), sep="\n")
+    count, freed = sum(len(group.files) for group in found), sum(group.freed for group in found)
+    if arguments.dry_run:
+        print(f"{count} files would go and free {in_gigabytes(freed)}")
+        return 0
+    if not confirmed(arguments.yes, f"delete {count} files and free {in_gigabytes(freed)}?"):
+        return 1
+    gone, freed = remove(found, policy)
+    print(f"{gone} files deleted, {in_gigabytes(freed)} freed")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

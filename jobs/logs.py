@@ -1,0 +1,52 @@
+"""Print the log of a run's latest job, or of a study's detached driver."""
+
+import argparse
+import sys
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", metavar="RUN|STUDY", help="a run, or a part of its name; a study: its driver's job")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is finished, or Ctrl-C")
+    parser.add_argument("--rank", type=int, default=0, metavar="N", help="of this rank (default: 0)")
+    parser.add_argument("--stage", type=int, metavar="N", help="of this stage (default: the latest)")
+    parser.add_argument("--stderr", action="store_true", help="standard error alone")
+    return parser.parse_args()
+
+
+def write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def main() -> int:
+    arguments = parse()
+    from sia.run_folder import find_run, is_study
+    from sia.sweep.logs import Follower, LogSource, log_files, logs_of_driver, logs_of_run
+
+    source: LogSource
+    if is_study(arguments.name):
+        source = logs_of_driver(arguments.name)
+    else:
+        source = logs_of_run(find_run(arguments.name), arguments.stage)
+    follower = Follower(source, arguments.rank, arguments.stderr)
+    if arguments.follow:
+        try:
+            follower.follow(write)
+        except KeyboardInterrupt:
+            return 0
+        return 0
+    shown = list(follower.news())
+    for text in shown:
+        write(text)
+    job = source.job()
+    if not shown and job is not None:
+        files = " or ".join(map(str, log_files(job, arguments.rank, arguments.stderr)))
+        print(f"job {job['job_id']} has written nothing yet to {files}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,38 @@
+"""Submit the runs of a study that failed, were lost or cancelled again, each as it was submitted before."""
+
+import argparse
+
+from sia import command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", help="a study as jobs/status.py lists it")
+    parser.add_argument("--only", nargs="+", default=[], metavar="RUN", help="these runs, or the beginning of a name")
+    parser.add_argument("--max-concurrent", type=int, metavar="N", help="runs at once")
+    arguments = parser.parse_args()
+    if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
+        parser.error(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
+    from sia.sweep.command import submit_sweep
+    from sia.sweep.drive import Sweep
+    from sia.sweep.launch import default_concurrency
+    from sia.sweep.retry import retry_launches, retryable
+
+    runs = retryable(arguments.study, arguments.only)
+    if not runs:
+        print(f"{arguments.study}: no run failed, was lost or cancelled; python jobs/status.py {arguments.study}")
+        return 0
+    launches = retry_launches(runs)
+    print(f"to be submitted again: {', '.join(run.name for run in runs)}")
+    at_once = arguments.max_concurrent or max(map(default_concurrency, launches.values()))
+    sweep = Sweep(arguments.study, runs, launches, "none", at_once)
+    return submit_sweep(sweep, command.console())
+
+
+if __name__ == "__main__":
+    command.run(main)

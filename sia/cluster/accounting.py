@@ -1,0 +1,80 @@
+"""Why a Slurm job that has left the queue ended, where the cluster keeps accounts. It loads no torch."""
+
+import contextlib
+import pwd
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+ANSWER_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 60.0
+UNDER_WAY = ("RUNNING", "PENDING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")
+CURES = {
+    "TIMEOUT": "raise timeout_min of its profile",
+    "OUT_OF_MEMORY": "raise mem_gb of its profile",
+    "NODE_FAIL": "submit again",
+    "BOOT_FAIL": "submit again",
+    "PREEMPTED": "submit again",
+    "DEADLINE": "raise timeout_min of its profile",
+}
+
+
+@dataclass
+class Accounting:
+    """What sacct says of jobs that ended, kept for the life of this process; a cluster without it is asked once."""
+
+    absent: bool = False
+    known: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
+
+    def why(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """How each job ended, such as `TIMEOUT (raise timeout_min of its profile)`; jobs nobody knows are left out.
+
+        All that are not known yet are asked for in one call, which is given up after 5 s.
+        """
+        wanted, now = list(job_ids), time.monotonic()
+        new = [one for one in wanted if one not in self.known and now - self.asked.get(one, -1e9) > ASK_AGAIN_SECONDS]
+        if new and not self.absent:
+            self.asked.update(dict.fromkeys(new, now))
+            answer = _sacct(new)
+            self.absent = answer is None
+            self.known.update(_endings(answer or "", set(new)))
+        return {one: self.known[one] for one in wanted if one in self.known}
+
+
+ACCOUNTING = Accounting()
+
+
+def _sacct(job_ids: list[str]) -> str | None:
+    """sacct's lines on these jobs; None where there is no sacct, no accounting, or no answer in time."""
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
+    try:
+        answer = subprocess.run(
+            [*command, "--jobs", ",".join(job_ids)], capture_output=True, text=True, timeout=ANSWER_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout if answer.returncode == 0 else None
+
+
+def _endings(answer: str, wanted: set[str]) -> dict[str, str]:
+    found = {}
+    for line in answer.splitlines():
+        job_id, _, rest = line.partition("|")
+        state, _, exit_code = rest.partition("|")
+        if job_id in wanted and state and not state.startswith(UNDER_WAY):
+            found[job_id] = _in_words(state, exit_code)
+    return found
+
+
+def _in_words(state: str, exit_code: str) -> str:
+    """`CANCELLED by 1000` with the user's name, `FAILED` with the exit code, others with the cure that is known."""
+    if state.startswith("CANCELLED by "):
+        user = state.removeprefix("CANCELLED by ")
+        with contextlib.suppress(KeyError, ValueError):
+            user = pwd.getpwuid(int(user)).pw_name
+        return f"CANCELLED by {user}"
+    if state == "FAILED":
+        return f"FAILED, exit code {exit_code}"
+    return f"{state} ({CURES[state]})" if state in CURES else state

@@ -1,0 +1,184 @@
+"""End a study or a run on purpose: its driver first, then its jobs, which save a checkpoint. It loads no torch."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sia.atomic import read_json
+from sia.cluster.cancel import cancel_job, has_left
+from sia.cluster.state import QUEUE, State, current_stage, is_in_queue, look
+from sia.errors import UserError
+from sia.lock import holder_of, is_alive
+from sia.run_folder import RunFolder, record
+from sia.sweep.driven import Driver, driver_status
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 20.0  # until a driver that was asked to leave is told to
+WAIT_SECONDS = 60.0
+AGAIN_SECONDS = 5.0
+BY = "cancel"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What would be ended: a study's driver, where that is asked for, and the runs that have a job."""
+
+    driver: Driver | None
+    runs: list[RunFolder] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.driver is not None or bool(self.runs)
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each, the driver first."""
+        driver = [f"driver of {self.driver.study}: {self.driver.who}"] if self.driver else []
+        return driver + [f"{run.study}/{run.name}: {_described(run)}" for run in self.runs]
+
+
+def ending_of_study(study: str, runs: list[RunFolder]) -> Ending:
+    """Raises UserError where another host's process drives the study: it would submit again what is ended here."""
+    driver = driver_status(study)
+    elsewhere = driver.process is not None and driver.process.get("host") != socket.gethostname()
+    if elsewhere and driver.job is None:
+        raise UserError(f"study {study} is driven by {driver.who}; end it on that host: python jobs/cancel.py {study}")
+    return Ending(driver if driver.lives else None, [run for run in runs if _is_within_reach(run)])
+
+
+def ending_of_run(run: RunFolder) -> Ending:
+    """A run that waits under a living driver counts, too: the driver will leave it out.
+
+    Raises UserError for a run that this host cannot end, or not without its driver.
+    """
+    writer, job = _writer(run), read_json(run.stage(current_stage(run)).job) or {}
+    if writer is not None and job.get("cluster") == "debug":
+        where = f"process {writer['pid']} of {writer['host']}"
+        raise UserError(f"{run.path}: {where} trains it with --cluster debug; press Ctrl-C there")
+    waits = look(run).state not in (State.FINISHED, State.STOPPED) and driver_status(run.study).lives
+    return Ending(None, [run] if waits or _is_within_reach(run) else [])
+
+
+def end(ending: Ending, say: Callable[[str], object]) -> bool:
+    """End all of it and wait; whether nothing is left. Runs are marked as stopped, none as failed.
+
+    Raises UserError for a driver that does not leave, and for a job that this host cannot reach.
+    """
+    if ending.driver is not None:
+        _end_driver(ending.driver)
+        say(f"driver of {ending.driver.study}: ended")
+    for run in ending.runs:
+        # First the marker: a driver that lives sees it before it sees that the job has gone.
+        record(run.stopped, by=BY, time=time.time())
+    left = _end_jobs(ending.runs)
+    for run in ending.runs:
+        say(f"{run.study}/{run.name}: {_outcome(run, run in left)}")
+    return not left
+
+
+def _outcome(run: RunFolder, left: bool) -> str:
+    if left:
+        return f"has not ended within {WAIT_SECONDS:.0f} s; look again with python jobs/status.py {run.study}"
+    if run.finished.exists():
+        run.stopped.unlink(missing_ok=True)
+        return "finished meanwhile"
+    return f"ended; submit it again to go on, or python jobs/retry.py {run.study}"
+
+
+def _end_jobs(runs: list[RunFolder]) -> list[RunFolder]:
+    """Tell every job to end, one that a driver submits meanwhile, too; the runs that have not within a minute."""
+    told: dict[str, float] = {}
+    deadline = time.monotonic() + WAIT_SECONDS
+    left = runs
+    while left and time.monotonic() < deadline:
+        for job in (job for run in left for job in _jobs(run)):
+            # A local job that has just begun does not hear it yet; Slurm ends such a job itself.
+            again = AGAIN_SECONDS if job["cluster"] == "local" else WAIT_SECONDS
+            if time.monotonic() - told.get(job["job_id"], float("-inf")) > again:
+                told[job["job_id"]] = time.monotonic()
+                cancel_job(job)
+        time.sleep(POLL_SECONDS)
+        QUEUE.forget()
+        left = [run for run in left if _is_under_way(run)]
+    return left
+
+
+def _jobs(run: RunFolder) -> list[dict[str, Any]]:
+    """The current stage's job; the job that holds the run, where that is another."""
+    recorded = read_json(run.stage(current_stage(run)).job)
+    writer = _writer(run)
+    if recorded is None or writer is None or writer.get("job_id") in ("", recorded["job_id"]):
+        return [recorded] if recorded else []
+    return [recorded, {**recorded, "job_id": writer["job_id"], "host": _submitted_from(recorded, writer)}]
+
+
+def _submitted_from(recorded: dict[str, Any], writer: dict[str, Any]) -> str:
+    return str(writer["host"] if recorded["cluster"] == "local" else recorded["host"])
+
+
+def _writer(run: RunFolder) -> dict[str, Any] | None:
+    holder = holder_of(run.lock)
+    return holder if holder is not None and is_alive(run.lock, holder) else None
+
+
+def _is_within_reach(run: RunFolder) -> bool:
+    """Whether it is under way. Raises UserError where it is so as another host's local job."""
+    writer, job = _writer(run), read_json(run.stage(current_stage(run)).job) or {}
+    if writer is not None and job.get("cluster") == "local" and writer["host"] != socket.gethostname():
+        raise UserError(f"{run.path}: a local job of {writer['host']} trains it; run this command on that host")
+    return _is_under_way(run)
+
+
+def _is_under_way(run: RunFolder) -> bool:
+    if run.finished.exists():
+        return False
+    return _writer(run) is not None or not all(has_left(job) for job in _jobs(run))
+
+
+def _described(run: RunFolder) -> str:
+    jobs = [f"{job['cluster']} job {job['job_id']}" for job in _jobs(run)]
+    writer = _writer(run)
+    where = f" on {writer['host']}" if writer else ""
+    return (", ".join(jobs) or "no job yet") + where
+
+
+def _end_driver(driver: Driver) -> None:
+    """As Ctrl-C would; the signal that nobody can overlook only where that does not help."""
+    for insist in (False, True):
+        if driver.job is not None and is_in_queue(driver.job):
+            _end_driver_job(str(driver.job["job_id"]), insist or driver.process is None)
+        if driver.process is not None and (insist or driver.job is None):
+            _end_driver_process(driver.process, signal.SIGTERM if insist else signal.SIGINT)
+        # A lock that its holder could not release is stale within a minute.
+        if _left(driver, WAIT_SECONDS if insist else PATIENCE_SECONDS):
+            return
+    raise UserError(f"study {driver.study}: its driver ({driver.who}) does not end; nothing else was cancelled")
+
+
+def _end_driver_process(process: dict[str, Any], number: int) -> None:
+    if process["host"] == socket.gethostname():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process["pid"]), number)
+
+
+def _end_driver_job(job_id: str, at_once: bool) -> None:
+    # A job that has not begun takes no signal but the end.
+    command = ["scancel", job_id] if at_once else ["scancel", "--signal=INT", job_id]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if answer.returncode and at_once:
+        raise UserError(f"scancel {job_id}: {answer.stderr.strip()}")
+
+
+def _left(driver: Driver, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        QUEUE.forget()
+        if not driver_status(driver.study).lives:
+            return True
+        time.sleep(POLL_SECONDS)
+    return False

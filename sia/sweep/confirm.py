@@ -1,0 +1,17 @@
+"""Ask before something is ended or deleted."""
+
+import sys
+
+from sia.errors import UsageError
+
+
+def confirmed(yes: bool, question: str) -> bool:
+    """Whether to go ahead: `yes`, or a y on a terminal. Raises UsageError where there is neither."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("nothing was done: there is no terminal to ask on; add --yes to go ahead")
+    agreed = input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    if not agreed:
+        print("nothing was done")
+    return agreed

@@ -1,0 +1,64 @@
+"""What killed jobs and old submissions leave behind: torn files, meeting places, copies of the code. No torch."""
+
+import time
+from pathlib import Path
+
+from sia.atomic import read_json
+from sia.cluster.driver_job import driver_of
+from sia.cluster.state import look
+from sia.run_folder import RunFolder, runs_of, runs_root, studies
+from sia.sweep.clean import AT_WORK
+from sia.sweep.driven import driver_status
+from sia.sweep.status import all_studies
+
+OLD_SECONDS = 24 * 3600.0
+
+
+def leftovers_of_run(run: RunFolder) -> list[Path]:
+    """Files that were never renamed into place, older than a day; where the ranks of a job that has left met."""
+    torn = [path for path in run.path.rglob(".*.tmp") if is_old(path)]
+    if look(run).state in AT_WORK or driver_status(run.study).lives:
+        return torn
+    return torn + [path for path in sorted(run.path.glob("stages/*/rendezvous")) if path.is_dir()]
+
+
+def leftovers_of_studies() -> list[Path]:
+    """Torn files beside the runs, older than a day, and copies of the code that nobody will run again."""
+    root = runs_root()
+    torn = [path for pattern in (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp") for path in sorted(root.glob(pattern))]
+    return [path for path in torn if is_old(path)] + old_snapshots()
+
+
+def old_snapshots() -> list[Path]:
+    """Copies of the code, older than a day, that no job of an unfinished run or of a driver names.
+
+    None at all while a study is driven: its next jobs may run any of them.
+    """
+    known = studies()
+    driven = all_studies()
+    if any(driver_status(study).lives for study in driven):
+        return []
+    used = {str((driver_of(study) or {}).get("code")) for study in driven}
+    for study in known:
+        used |= {code for run in runs_of(study) for code in _code_of(run)}
+    return [
+        path for path in sorted(runs_root().glob(".code/*")) + _half_copied() if str(path) not in used and is_old(path)
+    ]
+
+
+def _code_of(run: RunFolder) -> set[str]:
+    if run.finished.exists():
+        return set()
+    jobs = [read_json(path) or {} for path in run.path.glob("stages/*/job.json")]
+    return {str(job["code"]) for job in jobs if "code" in job}
+
+
+def _half_copied() -> list[Path]:
+    return sorted(runs_root().glob(".code/.*"))
+
+
+def is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > OLD_SECONDS
+    except FileNotFoundError:
+        return False  # renamed into place meanwhile

@@ -1,0 +1,56 @@
+"""Which runs of a study failed, were lost or cancelled, and how each is submitted again. It loads no torch."""
+
+from sia.atomic import read_json
+from sia.cluster.state import RunStatus, State, look
+from sia.errors import UsageError, UserError
+from sia.run_folder import RunFolder, runs_of, runs_root
+from sia.sweep.cancel import BY
+from sia.sweep.driven import driver_status
+from sia.sweep.launch import Launch, former_launch, last_job
+
+
+def retryable(study: str, only: list[str]) -> list[RunFolder]:
+    """The runs of the study that failed, were lost or cancelled; of these, those that `only` names.
+
+    Raises UserError for an unknown study, one that is driven, or a name in `only` of a run that needs no retry.
+    """
+    runs = runs_of(study)
+    if not runs:
+        raise UserError(f"{runs_root() / study}: no run there; `python jobs/status.py` lists the studies")
+    driver = driver_status(study)
+    if driver.lives:
+        raise UserError(
+            f"study {study} is driven by {driver.who}, which submits lost jobs again itself; wait for its end, or "
+            f"`python jobs/cancel.py {study}` first"
+        )
+    chosen = [_named(runs, study, name) for name in only]
+    for run in chosen:
+        if not _ended_badly(run, status := look(run)):
+            raise UsageError(f"--only {run.name}: it is {status.state.value}; there is nothing to retry")
+    return [run for run in chosen or runs if _ended_badly(run, look(run))]
+
+
+def retry_launches(runs: list[RunFolder]) -> dict[str, Launch]:
+    """How each run was submitted before, by its name; equal ones are one Launch, so that they run the same code."""
+    distinct: list[Launch] = []
+    launches = {}
+    for run in runs:
+        job = last_job(run) or {}
+        launch = former_launch(run, job.get("cluster", "auto"), None)
+        if launch not in distinct:
+            distinct.append(launch)
+        launches[run.name] = distinct[distinct.index(launch)]
+    return launches
+
+
+def _ended_badly(run: RunFolder, status: RunStatus) -> bool:
+    cancelled = status.state == State.STOPPED and (read_json(run.stopped) or {}).get("by") == BY
+    return status.state in (State.FAILED, State.LOST) or cancelled
+
+
+def _named(runs: list[RunFolder], study: str, name: str) -> RunFolder:
+    found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+    if len(found) != 1:
+        names = ", ".join(run.name for run in found) or f"none of {len(runs)}"
+        raise UsageError(f"--only {name}: it names {names} in study {study}; give one whole name")
+    return found[0]

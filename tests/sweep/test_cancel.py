@@ -1,0 +1,254 @@
+"""Real local jobs under a real driver: cancelled alone and with the study, and submitted again by retry."""
+
+import os
+import pty
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from desk import Desk, assert_every_epoch_once, epoch_rows, in_mid_stage, job_of, values, wait_until
+from written_runs import begin_run, experiment, finish_run
+
+from sia.atomic import read_json, write_json
+from sia.cluster.state import State, look
+from sia.errors import UsageError, UserError
+from sia.lock import HeartbeatLock, holder_of
+from sia.run_folder import RunFolder
+from sia.sweep.cancel import ending_of_run, ending_of_study
+from sia.sweep.driven import driver_status
+from sia.sweep.launch import former_launch
+from sia.sweep.retry import retry_launches, retryable
+
+SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "local", "--profile", "one.yaml", "--scheduler", "none")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "desk")
+
+
+def gone() -> dict[str, str]:
+    """A local job whose process has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return {"cluster": "local", "job_id": str(process.pid), "host": socket.gethostname(), "folder": "/runs"}
+
+
+def test_nothing_under_way_is_nothing_to_cancel(root: Path) -> None:
+    run = finish_run(root, "size", experiment())
+    waiting = begin_run(root, "size", experiment(**{"training.seed": 1}))
+    assert not ending_of_study("size", [run, waiting])
+    assert not ending_of_run(run) and not ending_of_run(waiting)
+    with HeartbeatLock(root / "size" / "driver.lock"):
+        assert ending_of_run(waiting) and not ending_of_run(run)
+
+
+def test_a_driver_of_another_host_is_ended_there(root: Path) -> None:
+    run = begin_run(root, "size", experiment())
+    write_json(root / "size" / "driver.lock", {"host": "node3", "pid": 4711, "token": "t"})
+    with pytest.raises(UserError, match=r"driven by process 4711 of node3; end it on that host: python jobs/cancel"):
+        ending_of_study("size", [run])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"), [("local", "a local job of node3 trains it"), ("debug", "press Ctrl-C there")]
+)
+def test_a_job_that_this_host_cannot_end_is_named(root: Path, cluster: str, said: str) -> None:
+    run = begin_run(root, "size", experiment())
+    write_json(run.lock, {"host": "node3", "pid": 4711, "token": "t", "job_id": "4711", "stage": 1})
+    write_json(run.stage(1).job, {"cluster": cluster, "job_id": "4711", "host": "node3", "folder": str(run.jobs)})
+    with pytest.raises(UserError, match=said):
+        ending_of_run(run)
+
+
+def test_the_command_asks_first(desk: Desk) -> None:
+    """Without a terminal it needs --yes; on one, only a y will do."""
+    begin_run(desk.folder / "runs", "size", experiment())
+    assert "nothing is under way" in desk.run("cancel.py", "size").stdout
+    with HeartbeatLock(desk.folder / "runs" / "size" / "driver.lock"):
+        done = desk.run("cancel.py", "DG2A64")
+        assert done.returncode == 2 and "add --yes" in done.stderr and "no job yet" in done.stdout
+        assert on_a_terminal(desk, "n\n", "cancel.py", "DG2A64") == 1
+        (run,) = desk.runs("size")
+        assert not run.stopped.exists()
+        assert on_a_terminal(desk, "y\n", "cancel.py", "DG2A64") == 0
+    assert read_json(run.stopped)["by"] == "cancel" and look(run).state == State.STOPPED
+
+
+def on_a_terminal(desk: Desk, typed: str, *arguments: str) -> int:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        desk.command(*arguments), cwd=desk.folder, env=desk.environment, stdin=theirs, stdout=subprocess.DEVNULL
+    )
+    os.close(theirs)
+    os.write(ours, typed.encode())
+    status = process.wait(30)
+    os.close(ours)
+    return status
+
+
+def test_retry_takes_what_ended_badly(root: Path) -> None:
+    names = ("finished", "failed", "lost", "cancelled", "asha", "waiting")
+    runs = {name: begin_run(root, "size", experiment(**{"training.seed": seed})) for seed, name in enumerate(names)}
+    write_json(runs["finished"].finished, {})
+    write_json(runs["failed"].stage(1).failed, {"error": "loss is nan"})
+    write_json(runs["lost"].stage(1).job, gone())
+    write_json(runs["cancelled"].stopped, {"by": "cancel"})
+    write_json(runs["asha"].stopped, {"by": "asha"})
+    wanted = {runs[name].path for name in ("failed", "lost", "cancelled")}
+    assert {run.path for run in retryable("size", [])} == wanted
+    assert retryable("size", [runs["lost"].name[:-2]]) == [runs["lost"]]
+    with pytest.raises(UsageError, match="it is finished; there is nothing to retry"):
+        retryable("size", [runs["finished"].name])
+    with pytest.raises(UsageError, match="give one whole name"):
+        retryable("size", ["DG2A64"])
+    with pytest.raises(UserError, match="no run there"):
+        retryable("sizes", [])
+    with HeartbeatLock(root / "size" / "driver.lock"), pytest.raises(UserError, match="is driven by process"):
+        retryable("size", [])
+
+
+def test_retry_submits_each_run_as_it_was(root: Path) -> None:
+    runs = [begin_run(root, "size", experiment(**{"training.seed": seed})) for seed in range(3)]
+    for run, cores in zip(runs, (1, 1, 3), strict=True):
+        write_json(run.stage(1).job, {**gone(), "profile": {"cpus_per_task": cores, "timeout_min": 7}})
+    launches = retry_launches(runs)
+    assert [launches[run.name].profile.cpus_per_task for run in runs] == [1, 1, 3]
+    assert launches[runs[0].name] is launches[runs[1].name], "they run the same code"
+    assert launches[runs[2].name] == former_launch(runs[2], "local", None)
+
+
+@pytest.fixture
+def driven(desk: Desk, corpus: Path):
+    """A study of two long runs on this machine, one at a time, in mid-stage; jobs are behind a shell that sets up."""
+    desk.write("one.yaml", {"tasks_per_node": 1, "setup": ["export SET_UP=1"], "timeout_min": 60})
+    chain = [{"epochs": 400, "schedule": "calr"}]
+    desk.write("tiny.yaml", {"experiment": values(corpus, stages=chain), "grid": {"model.gru_layers": [1, 2]}})
+    driver = desk.start(*SUBMIT, "--max-concurrent", "1")
+    yield desk, driver
+    driver.kill()
+    driver.wait()
+    for run in desk.runs("tiny"):
+        for process in processes_of(run):
+            process_ended(process)
+
+
+def processes_of(run: RunFolder) -> list[int]:
+    """The processes whose command line names the run's folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            command, state = (
+                (place / "cmdline").read_bytes(),
+                (place / "stat").read_text().rpartition(")")[2].split()[0],
+            )
+        except OSError:
+            continue
+        if str(run.jobs).encode() in command and state != "Z":
+            found.append(int(place.name))
+    return found
+
+
+def process_ended(pid: int) -> None:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return
+
+
+def under_way(desk: Desk, known: RunFolder | None = None) -> RunFolder:
+    others = [run for run in desk.runs("tiny") if known is None or run.path != known.path]
+    return next((run for run in others if in_mid_stage(run)), None)
+
+
+@pytest.mark.slow
+def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
+    desk, driver = driven
+    first = wait_until(lambda: under_way(desk), 120, f"an epoch\n{desk.log}")
+    assert len(processes_of(first)) >= 3, "a shell, a controller and a rank"
+
+    cancelled = desk.run("cancel.py", first.name, "--yes", timeout=90)
+    assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
+    assert f"local job {job_of(first)}" in cancelled.stdout and "ended; submit it again to go on" in cancelled.stdout
+    assert not processes_of(first)
+    assert look(first).state == State.STOPPED and not first.stage(1).failed.exists() and not first.lock.exists()
+    saved = torch.load(first.stage(1).last, weights_only=True)["progress"]
+    second = wait_until(lambda: under_way(desk, first), 120, f"the driver goes on with the next run\n{desk.log}")
+    assert look(first).state == State.STOPPED, "and leaves the cancelled one out"
+
+    shown = desk.run("status.py", "tiny").stdout
+    assert f"driven by process {driver.pid} of {socket.gethostname()}" in shown and "by cancel" in shown
+    assert desk.run("retry.py", "tiny").returncode == 1, "a driver lives"
+    ended = desk.run("cancel.py", "tiny", "--yes", timeout=120)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.index("driver of tiny: ended") < ended.stdout.index(f"tiny/{second.name}: ended")
+    assert driver.wait(5) == 130 and "go on" in desk.log
+    assert not processes_of(second) and "nothing is under way" in desk.run("cancel.py", "tiny").stdout
+
+    log = desk.run("logs.py", second.name).stdout
+    assert "stage 1 epoch 1: loss" in log
+    epochs = len(epoch_rows(first))
+    follower = subprocess.Popen(
+        desk.command("logs.py", first.name, "-f"), cwd=desk.folder, env=desk.environment, stdout=subprocess.DEVNULL
+    )
+    follower.wait(20)  # a cancelled run has no more to say
+
+    again = desk.start("retry.py", "tiny", "--only", first.name)
+    try:
+        wait_until(lambda: len(epoch_rows(first)) > epochs, 120, f"another epoch\n{desk.log}")
+        assert look(second).state == State.STOPPED, "--only"
+        assert holder_of(first.lock)["cluster"] == "local"
+        done = torch.load(first.stage(1).last, weights_only=True)["progress"]
+        assert done["step"] > saved["step"] >= 12 * epochs
+        assert desk.run("cancel.py", "tiny", "--yes", timeout=120).returncode == 0
+        assert again.wait(10) == 130
+    finally:
+        again.kill()
+        again.wait()
+    rows = epoch_rows(first)
+    assert_every_epoch_once(first, len(rows))
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_deaf_to_ctrl_c_is_ended_all_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that a script started in the background."""
+    begin_run(desk.folder / "runs", "size", experiment())
+    lock = desk.folder / "runs" / "size" / "driver.lock"
+    code = "import signal, sys, time; from pathlib import Path; from sia.lock import HeartbeatLock\n"
+    code += "signal.signal(2, signal.SIG_IGN); HeartbeatLock(Path(sys.argv[1])).acquire(); time.sleep(100)"
+    driver = subprocess.Popen([sys.executable, "-c", code, str(lock)])
+    try:
+        wait_until(lambda: holder_of(lock), 20, "the lock")
+        monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
+        monkeypatch.setattr("sia.sweep.cancel.PATIENCE_SECONDS", 1.0)
+        monkeypatch.setattr("sia.sweep.cancel._left", reaping(driver))
+        from sia.sweep.cancel import end
+
+        said: list[str] = []
+        assert end(ending_of_study("size", []), said.append) and said == ["driver of size: ended"]
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def reaping(driver: subprocess.Popen):
+    """Waits as cancel does; a zombie of this process would count as alive."""
+    from sia.sweep import cancel
+
+    ask = cancel._left
+
+    def left(given, seconds: float) -> bool:
+        found = ask(given, min(seconds, 1.0))
+        driver.poll()
+        return found or not driver_status("size").lives
+
+    return left
