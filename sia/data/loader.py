@@ -102,8 +102,9 @@ def decoded(corpus: PreparedCorpus, index: int, short_side: int | None = None) -
 
     Raises UserError that names the caption where they are damaged.
     """
+    stored = io.BytesIO(corpus.image(index))
     try:
-        image = read_image(io.BytesIO(corpus.image(index)))
+        image = read_image(stored)
     except UserError:
         name = corpus.captions[index].utterance_id
         raise UserError(f"{corpus.folder}: the image of {name!r} is damaged; prepare its shard again") from None
