@@ -18,7 +18,24 @@ NO_TORCH = [
     *("sia.tracking.metrics_log", "sia.training.selection", "sia.training.chosen_checkpoint"),
     *("sia.cluster.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.job", "sia.cluster.cancel"),
     *("sia.sweep.grid", "sia.sweep.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
-    *("sia.sweep.watch", "sia.sweep.corpora"),
+    *(
+        "sia.sweep.watch",
+        "sia.sweep.corpora",
+        "sia.sweep.detach",
+        "sia.sweep.status",
+        "sia.sweep.logs",
+        "sia.sweep.cancel",
+    ),
+    *("sia.sweep.retry", "sia.sweep.clean", "sia.sweep.leftovers", "sia.sweep.track", "sia.sweep.in_process"),
+    *(
+        "sia.cluster.snapshot",
+        "sia.cluster.bootstrap",
+        "sia.cluster.tasks",
+        "sia.cluster.sbatch",
+        "sia.cluster.accounting",
+    ),
+    *("sia.cluster.evaluate", "sia.cluster.doctor.diagnose", "sia.data.staging", "sia.data.placed", "sia.data.verify"),
+    *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.description"),
     *("sia", "sia.inference.layers", "sia.inference.settings", "sia.inference.export_folder"),
 ]
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_folder", "sia.data.shards"}
