@@ -19,7 +19,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from sia.data.prepared import read_description
+    from sia.atomic import read_json
+    from sia.data.prepared import check_identity, read_description
+    from sia.errors import UsageError
     from sia.inference.layers import depth_of
     from sia.run_folder import find_run
     from sia.training.chosen_checkpoint import choose_checkpoint
@@ -30,7 +32,11 @@ def main() -> None:
     if arguments.layer is not None:
         depth_of(arguments.layer, experiment.model.gru_layers)
     folder = arguments.corpus or experiment.data.path
-    read_description(folder, experiment.data.corpus)
+    description = read_description(folder, experiment.data.corpus)
+    if arguments.corpus is None:
+        check_identity(folder, description, read_json(run.corpus), run.path)
+    if arguments.out is not None and arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out}: a folder; give the path of a file in it")
     layer = f"-{arguments.layer}" if arguments.layer else ""
     out = arguments.out or run.path / "embeddings" / f"{arguments.split}-epoch-{chosen.epoch:04d}{layer}.h5"
     # They load torch: not before the arguments are known to make sense.

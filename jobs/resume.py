@@ -27,11 +27,14 @@ def main() -> int:
     from sia.run_folder import find_run
     from sia.sweep.chain import add_restart
     from sia.sweep.command import submit_sweep
+    from sia.sweep.corpora import check_fit
     from sia.sweep.drive import Sweep
     from sia.sweep.launch import former_launch
 
     run = find_run(arguments.run)
     launch = former_launch(run, arguments.cluster, arguments.profile)
+    # First: a restart that cannot be trained must not un-finish the run.
+    check_fit(run, run.experiment(), launch)
     if arguments.start is not None:
         lr_scale = 0.5 if arguments.lr_scale is None else arguments.lr_scale
         number = add_restart(run, arguments.start, arguments.epochs, lr_scale)

@@ -52,7 +52,7 @@ def main() -> int:
         point = chosen_point(grid, arguments.point)
         run = point.run
     provide_corpora([point.experiment])
-    check_fit(point.experiment, LAUNCH)
+    check_fit(run, point.experiment, LAUNCH)
     try:
         train_here(run, point.experiment, arguments.stage)
     except KeyboardInterrupt:

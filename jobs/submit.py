@@ -67,7 +67,7 @@ def main() -> int:
     works_now = f"python jobs/submit.py --grid {arguments.grid} --miniature" if grid.has_miniature else ""
     provide_corpora([point.experiment for point in grid.points], works_now)
     for point in grid.points:
-        check_fit(point.experiment, launches[point.run.name])
+        check_fit(point.run, point.experiment, launches[point.run.name])
     if arguments.detach:
         from sia.sweep.detach import detach
 

@@ -30,8 +30,8 @@ def main() -> int:
     experiment = load_experiment(arguments.config, overrides)
     launch = choose_launch(arguments.cluster, arguments.profile, None)
     provide_corpora([experiment])
-    check_fit(experiment, launch)
     point = GridPoint(check_study_name(arguments.study), experiment)
+    check_fit(point.run, experiment, launch)
     sweep = Sweep(point.study, [point.run], {point.run.name: launch}, "none", create=point.create)
     return submit_sweep(sweep, command.console())
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from sia.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to disk, and rename it onto `path`.
@@ -38,8 +40,11 @@ def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The file's value, or None where there is no file."""
+    """The file's value, or None where there is no file. Raises UserError that names a file which is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged ({said}); delete it, and run again the command that writes it") from None

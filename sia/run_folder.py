@@ -186,6 +186,8 @@ def find_run(name: str) -> RunFolder:
     A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is no
     such run, or more than one.
     """
+    if not name:
+        raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
     if (Path(name) / "config.yaml").is_file():
         return RunFolder(Path(name).absolute())
     runs = [RunFolder(config.parent) for config in sorted(runs_root().glob("*/*/config.yaml"))]

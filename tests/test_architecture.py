@@ -41,7 +41,18 @@ NO_TORCH = [
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
-    {"errors", "atomic", "config", "lock", "run_folder", "flatten", "progress", "command", "parameter_counts"},
+    {
+        "errors",
+        "atomic",
+        "config",
+        "lock",
+        "run_folder",
+        "flatten",
+        "progress",
+        "command",
+        "parameter_counts",
+        "orphans",
+    },
     {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
     {"evaluate"},
     {"training"},

@@ -284,6 +284,41 @@ def test_a_shard_of_another_version(copied, corpus):
     assert "shard of layout version 99, this program reads" in message and "jobs/prepare.py" in message
 
 
+@pytest.fixture
+def changed(copied, corpus):
+    """A finished run, and another corpus now where its own was."""
+    desk, run = copied
+    shutil.copytree(corpus, desk.folder / "corpus")
+    description = json.loads((desk.folder / "corpus" / "corpus.json").read_text())
+    (desk.folder / "corpus" / "corpus.json").write_text(json.dumps({**description, "identity": "another"}))
+    config = yaml.safe_load(run.config.read_text())
+    config["data"]["folder"] = str(desk.folder / "corpus")
+    run.config.write_text(yaml.safe_dump(config))
+    return desk, run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [("evaluate.py",), ("embed.py",), ("resume.py", "--cluster", "debug", "--from", "best", "--epochs", "1")],
+    ids=lambda command: command[0],
+)
+def test_another_corpus_under_a_finished_run_is_refused_and_the_run_stays_finished(changed, command):
+    desk, run = changed
+    finished = run.finished.read_text()
+    message = refused(desk, 1, command[0], run.name, *command[1:])
+    assert "begun on corpus" in message and "is another" in message
+    assert run.finished.read_text() == finished
+    assert not (run.path / "embeddings").exists() and not run.stage(3).plan.exists()
+
+
+@pytest.mark.slow
+def test_another_corpus_may_be_named_on_purpose(changed):
+    desk, run = changed
+    done = desk.run("evaluate.py", run.name, "--corpus", desk.folder / "corpus")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_corpus_folder_that_is_gone(copied):
     desk, run = copied

@@ -16,6 +16,7 @@ from sia.cluster.submit import submit_all
 from sia.data.prepare import finish, is_written, plan
 from sia.data.usable import Images
 from sia.errors import UserError
+from sia.orphans import end_with
 from sia.progress import tracked
 
 POLL_SECONDS = 1.0
@@ -57,7 +58,8 @@ def write_shards(out: Path, num_shards: int, cluster: Cluster, profile: Profile)
 def _on_this_machine(out: Path, missing: list[int]) -> Iterator[int]:
     # Not forked: the parent may hold threads and open files.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(missing)), mp_context=context) as pool:
+    workers = min(os.cpu_count() or 1, len(missing))
+    with ProcessPoolExecutor(workers, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
         numbers = {pool.submit(WriteShard(str(out.absolute()), number)): number for number in missing}
         for future in as_completed(numbers):
             future.result()

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sia.data import hdf5_path
@@ -41,10 +41,23 @@ def read_image(source: Path | str | BinaryIO, name: str = "") -> Image.Image:
     """
     try:
         with Image.open(source) as image:
-            return to_rgb(ImageOps.exif_transpose(_straight_cmyk(image)))
+            return upright_rgb(image, name or str(source))
     except _UNREADABLE as error:
-        problem = " ".join(str(error).split())
+        # Pillow names a stream by its place in memory.
+        problem = "it is none that can be read" if isinstance(error, UnidentifiedImageError) else _said(error)
         raise UserError(f"{name or source}: unreadable image ({problem}); mend or remove it") from None
+
+
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An opened image as RGB, upright by its EXIF orientation. Raises UserError that names it where it is not whole."""
+    try:
+        return to_rgb(ImageOps.exif_transpose(_straight_cmyk(image)))
+    except _UNREADABLE as error:
+        raise UserError(f"{name}: unreadable image ({_said(error)}); mend or remove it") from None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def is_jpeg(file: bytes) -> bool:
@@ -61,12 +74,25 @@ def _straight_cmyk(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Grey, 16-bit, palette, CMYK or transparent pixels as RGB."""
     if image.mode.startswith(("I", "F")):
-        # Pillow's own conversion clips 16-bit values to 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
+        image = _eight_bits(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16-bit values, or of floats (to 1 or to 65535), as one of bytes; its transparent value stays so.
+
+    Pillow's own conversion clips such values to 255 instead of scaling them.
+    """
+    values = np.asarray(image).astype(np.float64)
+    white = 1.0 if image.mode.startswith("F") and np.nanmax(values, initial=0.0) <= 1 else 65535.0
+    scaled = Image.fromarray((np.nan_to_num(values) / white * 255).clip(0, 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        scaled.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return scaled
 
 
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:
@@ -88,7 +114,8 @@ def encode(image: Image.Image, lossless: bool) -> bytes:
     if lossless:
         image.save(buffer, "PNG", optimize=False)
     else:
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        # Colours at full size: halved, those of sharp edges would be off by a third.
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 

@@ -87,6 +87,14 @@ def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
     write_json_lines(path, [asdict(entry) for entry in dropped])
 
 
+def read_dropped(path: Path) -> list[Dropped] | None:
+    """What `write_dropped` wrote; None where it is missing or damaged."""
+    try:
+        return [Dropped(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def read_captions(path: Path) -> list[SpokenCaption]:
     """Raises UserError that names the file and line of a record that is no caption."""
     known = {field.name for field in fields(SpokenCaption)}

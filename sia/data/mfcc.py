@@ -1,5 +1,6 @@
 """Waveform to MFCC frames, as the paper computes them (section 5.1)."""
 
+import math
 import warnings
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,8 @@ HOP_LENGTH = 200
 MEL_BANDS = 128
 MAX_FRAMES = 8192
 MIN_FRAMES = CONV_KERNEL
+RATES = (4_000, 384_000)  # in Hz
+LARGEST_FILTER = 1 << 22  # rate/d times 16000/d, d their largest common divisor: 44.1 kHz takes 70,560
 
 # What a shard's frames are; a pair trained on one kind of features refuses another.
 FEATURES: dict[str, Any] = {
@@ -36,13 +39,15 @@ def mfcc(waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
     """Waveform [samples] -> MFCC frames [T, 40]: 25 ms windows every 12.5 ms, torchaudio's defaults.
 
     Another sample rate is resampled to 16 kHz. The 80 dB floor lies below the maximum of this clip alone.
-    Raises ValueError for a waveform that is not one-dimensional, or too short for one window.
+    Raises ValueError for a waveform that is not one-dimensional, or too short for one window, UnusableRate for a rate
+    that no recorder has.
     """
     wave = torch.as_tensor(waveform, dtype=torch.float32)
     if wave.ndim != 1:
         raise ValueError(f"waveform must be [samples], not {list(wave.shape)}; mix channels first")
     if sample_rate != SAMPLE_RATE:
-        wave = _resampler(sample_rate)(wave)
+        check_rate(sample_rate)
+        wave = _resampler(int(sample_rate))(wave)
     if len(wave) <= N_FFT // 2:
         raise ValueError(f"waveform has {len(wave)} samples at 16 kHz; MFCC needs at least {N_FFT // 2 + 1}")
     return _transform()(wave).T.contiguous()
@@ -62,6 +67,23 @@ def read_speech(path: Path | str) -> tuple[np.ndarray, int]:
     if not len(samples):
         raise UserError(f"{path}: speech of no samples; mend or remove the file")
     return samples.mean(axis=1), rate
+
+
+class UnusableRate(ValueError):
+    """A sample rate that cannot be resampled to 16 kHz."""
+
+
+def check_rate(rate: float) -> None:
+    """Raises UnusableRate for a rate outside RATES, or one that shares no large divisor with 16 kHz.
+
+    It is that of a damaged header: resampling it exactly would take a filter of gigabytes.
+    """
+    lowest, highest = RATES
+    if not (rate == int(rate) and lowest <= rate <= highest):
+        raise UnusableRate(f"a sample rate of {rate:g} Hz; give a whole one from {lowest:,} to {highest:,}")
+    divisor = math.gcd(int(rate), SAMPLE_RATE)
+    if (rate // divisor) * (SAMPLE_RATE // divisor) > LARGEST_FILTER:
+        raise UnusableRate(f"a sample rate of {rate:g} Hz, which no recorder has; resample it to 16000")
 
 
 @cache

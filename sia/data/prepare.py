@@ -94,7 +94,7 @@ def finish(out: Path) -> dict[str, Any]:
     Raises UserError where a shard is missing or no caption is left.
     """
     record = read_plan(out)
-    content = _join(out, record["num_shards"])
+    content = joined(out, record["num_shards"])
     if not content.captions:
         first = next((f"; the first: {entry.reason}, {entry.detail}" for entry in content.dropped), "")
         raise UserError(f"{out}: every caption of corpus {record['name']!r} was dropped{first}")
@@ -173,8 +173,8 @@ def _plan_path(out: Path, number: int) -> Path:
     return out / "plan" / f"{number:05d}.jsonl"
 
 
-def _join(out: Path, num_shards: int) -> Content:
-    """What the shards hold together, after what the reader dropped."""
+def joined(out: Path, num_shards: int) -> Content:
+    """What the shards hold together, after what the reader dropped. Raises UserError for one that cannot be read."""
     lines = (out / "plan" / "dropped.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     captions: list[PlacedCaption] = []
     digests: list[str] = []

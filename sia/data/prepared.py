@@ -91,6 +91,12 @@ class PreparedCorpus:
         return {**derived, "_readers": {}}
 
 
+NEEDED = (
+    *("name", "identity", "held_out", "short_side", "features", "num_captions", "num_images", "num_frames"),
+    *("pixel_mean", "pixel_std", "frame_mean", "frame_std"),
+)
+
+
 class MissingCorpus(UserError):
     """There is no prepared corpus where the experiment looks for it."""
 
@@ -105,7 +111,22 @@ def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
             f"{folder}: {problem}; run `python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}`, "
             "or say where it lies with `--set data.folder=DIR`"
         )
+    missing = [key for key in NEEDED if key not in description] if isinstance(description, dict) else list(NEEDED)
+    if missing:
+        raise UserError(
+            f"{folder / 'corpus.json'}: no {', '.join(missing)} in it; run `python jobs/prepare.py` for it again"
+        )
     return description
+
+
+def check_identity(folder: Path, description: dict[str, Any], known: dict[str, Any] | None, run: Path) -> None:
+    """Raises UserError where a run was begun on another corpus, `known`, than the one in the folder now."""
+    if known is not None and known["identity"] != description["identity"]:
+        check_features(folder, description, known["features"])
+        raise UserError(
+            f"{run}: begun on corpus {known['identity']}, {folder} is {description['identity']}; "
+            "set data.folder to the first one, or delete the run folder to begin again"
+        )
 
 
 def check_short_side(folder: Path, description: dict[str, Any], data: Data) -> None:

@@ -59,7 +59,7 @@ def stored_image(caption: SpokenCaption, images: Images, short_side: int, statis
 
 
 def _mfcc_frames(path: str) -> np.ndarray:
-    from sia.data.mfcc import mfcc, read_speech
+    from sia.data.mfcc import UnusableRate, mfcc, read_speech
 
     try:
         samples, rate = read_speech(path)
@@ -67,6 +67,8 @@ def _mfcc_frames(path: str) -> np.ndarray:
         raise Unusable("unreadable speech", str(error)) from None
     try:
         return mfcc(samples, rate).numpy()
+    except UnusableRate as error:
+        raise Unusable("unreadable speech", f"{path}: {error}") from None
     except ValueError as error:
         raise Unusable("too short speech", f"{path}: {error}") from None
 

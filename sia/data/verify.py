@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sia.data.description import count, identity
-from sia.data.manifest import SpokenCaption
+from sia.data.description import count, describe, identity
+from sia.data.manifest import SpokenCaption, read_dropped
 from sia.data.placed import NUMBERS, PlacedCaption, build_index, read_lines
+from sia.data.prepare import joined, read_plan
 from sia.data.prepared import read_description, shard_path
 from sia.data.shards import ShardReader, caption_digest, checksum, stored_checksum
 from sia.errors import UserError
+from sia.orphans import end_with
 from sia.progress import tracked
 
 
@@ -51,7 +53,7 @@ def verify_corpus(folder: Path, tell: Callable[[str], object] = print, processes
         counted += 1
     if counted:
         faults = "1 fault" if counted == 1 else f"{counted} faults"
-        raise UserError(f"{folder}: {faults}; delete the shards named above and run `python jobs/prepare.py` again")
+        raise UserError(f"{folder}: {faults}; delete what is named above and run `python jobs/prepare.py` again")
     return _all_good(description)
 
 
@@ -69,6 +71,25 @@ def _shard_faults(
         whole = whole and not faults
     if whole and identity(description["features"], description["short_side"], digests) != description["identity"]:
         yield f"{folder / 'corpus.json'}: its identity is not that of the captions"
+    if whole and (folder / "plan.json").exists():
+        yield from _record_faults(folder, description, [caption for caption, _ in captions])
+
+
+def _record_faults(folder: Path, description: dict[str, Any], placed: list[PlacedCaption]) -> Iterator[str]:
+    """Where the files that were joined from the shards are not those that would be joined from them now."""
+    plan = read_plan(folder)
+    content = joined(folder, plan["num_shards"])
+    # As JSON holds it: floats and keys as they are read back.
+    expected = json.loads(json.dumps(describe(plan, content)))
+    for key, value in expected.items():
+        if description.get(key) != value:
+            yield f"{folder / 'corpus.json'}: its {key} is not that of the shards; run `python jobs/prepare.py` again"
+    for listed, held in zip(placed, content.captions, strict=False):
+        if listed != held:
+            name = held.utterance_id
+            yield f"{folder / 'captions.jsonl'}: the record of {name!r} is another one in its shard"
+    if read_dropped(folder / "dropped.jsonl") != content.dropped:
+        yield f"{folder / 'dropped.jsonl'}: missing, or not what was dropped"
 
 
 def corpus_faults(
@@ -224,7 +245,8 @@ def _alone(task: Task) -> Verified:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     # Not forked: the parent may hold threads and open files.
-    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, initializer=end_with, initargs=(os.getpid(),))
 
 
 def _all_good(description: dict[str, Any]) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from sia.data.images import centre_view, pixels, read_image, resize_short_side, to_rgb
-from sia.data.mfcc import FEATURES, mfcc, read_speech
+from sia.data.images import centre_view, pixels, read_image, resize_short_side, upright_rgb
+from sia.data.mfcc import FEATURES, UnusableRate, mfcc, read_speech
 from sia.errors import UserError
 from sia.parameter_counts import CONV_KERNEL
 
@@ -30,6 +30,8 @@ def speech_frames(speech: Speech, sample_rate: int, features: dict[str, Any]) ->
     samples, rate = _samples(speech, sample_rate)
     try:
         frames = mfcc(samples, rate)
+    except UnusableRate as error:
+        raise UserError(f"{name}: {error}") from None
     except ValueError as error:
         raise UserError(f"{name}: {error}; give a longer recording") from None
     return checked_frames(frames, FEATURES["coefficients"], name)
@@ -68,11 +70,13 @@ def image_view(image: Picture, short_side: int, crop_size: int) -> Tensor:
     Raises UserError where it is unreadable.
     """
     if isinstance(image, Image.Image):
-        picture = to_rgb(ImageOps.exif_transpose(image))
+        picture = upright_rgb(image, "the image")
     elif isinstance(image, bytes):
         picture = _decoded(image)
-    else:
+    elif isinstance(image, str | Path):
         picture = read_image(image)
+    else:
+        raise UserError(f"the image: a {type(image).__name__}; give a file's path, its bytes, or a PIL image")
     return centre_view(pixels(resize_short_side(picture, short_side)), crop_size)
 
 

@@ -3,11 +3,13 @@
 import sys
 from pathlib import Path
 
+from sia.atomic import read_json
 from sia.cluster.prepare import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
-from sia.data.prepared import MissingCorpus, check_frame_features, check_short_side, read_description
+from sia.data.prepared import MissingCorpus, check_frame_features, check_identity, check_short_side, read_description
 from sia.data.sampler import check_batch_size
+from sia.run_folder import RunFolder
 from sia.sweep.launch import Launch
 
 EMBEDDED = "scenes"
@@ -35,7 +37,7 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
             raise MissingCorpus(f"{error}{advice}") from None
 
 
-def check_fit(experiment: Experiment, launch: Launch) -> None:
+def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:
     """Raises UserError for what would fail in the job, perhaps days later: batch, images or frames that do not fit."""
     data = experiment.data
     description = read_description(data.path)
@@ -43,6 +45,7 @@ def check_fit(experiment: Experiment, launch: Launch) -> None:
     check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
     check_short_side(data.path, description, data)
     check_frame_features(data.path, description, experiment.model)
+    check_identity(data.path, description, read_json(run.corpus), run.path)
 
 
 def _make_embedded(experiment: Experiment) -> None:

@@ -24,9 +24,7 @@ def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], depende
     Raises UsageError without a Slurm, UserError where the study is driven already.
     """
     if launch.cluster != "slurm":
-        raise UsageError(
-            "--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux"
-        )
+        raise UsageError("--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux")
     _check_not_driven(grid.study)
     folder = runs_root() / grid.study
     private_folder(folder / "driver")

@@ -25,6 +25,7 @@ class Progress:
     step: int = 0  # of this stage; the schedule is a function of it
     loss_sum: float = 0.0  # over the steps of the epoch that is under way
     seconds: float = 0.0  # spent in this stage, over all of its jobs
+    epoch_seconds: float = 0.0  # of these, spent in the epoch that is under way
     best_value: float = float("-inf")
     best_epoch: int = 0  # of the whole run, from 1
     rows: list[dict[str, Any]] = field(default_factory=list)  # metrics.jsonl's rows of this stage

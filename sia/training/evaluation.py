@@ -6,7 +6,7 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.config import Experiment
-from sia.data.prepared import PreparedCorpus, check_features, check_short_side
+from sia.data.prepared import PreparedCorpus, check_features, check_identity, check_short_side
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.evaluate import Embedder, fixed_sample, image_of_caption, recalls
@@ -68,6 +68,9 @@ def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | No
     corpus = PreparedCorpus.open(folder or experiment.data.path)
     check_short_side(corpus.folder, corpus.description, experiment.data)
     trained_on = read_json(run.corpus) or {}
+    if folder is None and trained_on:
+        # Captions may have moved between its splits; a corpus that is named on purpose may be any.
+        check_identity(corpus.folder, corpus.description, trained_on, run.path)
     check_features(corpus.folder, corpus.description, trained_on.get("features", corpus.description["features"]))
     statistics = {key: trained_on[key] for key in STATISTICS if key in trained_on}
     return replace(corpus, description={**corpus.description, **statistics})

@@ -14,6 +14,7 @@ from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.progress import tracked
 from sia.run_folder import RunFolder, StageFolder
+from sia.training.checkpoint import Progress
 from sia.training.preemption import PreemptionFlag, signals_blocked
 from sia.training.record import Recorder, read_stage_plan
 from sia.training.trainer import Trainer, build_trainer
@@ -62,7 +63,7 @@ def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) ->
             state.progress.step += 1
             state.sampler.next_batch += 1
             if trainer.ranks.any(bool(flag)):
-                state.progress.seconds += time.monotonic() - began
+                _count_time(state.progress, began)
                 recorder.save_last(state)
                 return False
         _end_epoch(trainer, recorder, epoch, began)
@@ -82,10 +83,16 @@ def _end_epoch(trainer: Trainer, recorder: Recorder, epoch: int, began: float) -
     state.progress.loss_sum = 0.0
     state.sampler.set_position(epoch + 1)
     learnt |= trainer.measure()
-    seconds = time.monotonic() - began
-    state.progress.seconds += seconds
+    _count_time(state.progress, began)
+    seconds, state.progress.epoch_seconds = state.progress.epoch_seconds, 0.0
     recorder.epoch_done(state, epoch + 1, {**learnt, "train/seconds": seconds})
     trainer.ranks.barrier()
+
+
+def _count_time(progress: Progress, began: float) -> None:
+    seconds = time.monotonic() - began
+    progress.seconds += seconds
+    progress.epoch_seconds += seconds
 
 
 def _restore(trainer: Trainer, stage: StageFolder, run: RunFolder, start_checkpoint: str | None) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from sia.atomic import read_json, write_json_lines
 from sia.config import Stage
-from sia.data.prepared import PreparedCorpus, check_features
+from sia.data.prepared import PreparedCorpus, check_identity
 from sia.errors import UserError
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
@@ -45,27 +45,25 @@ class Recorder:
     def check_corpus(self, corpus: PreparedCorpus) -> None:
         """Raises UserError where the run was begun on another corpus; the first job records it."""
         known = read_json(self.run.corpus)
-        if known is not None:
-            check_features(corpus.folder, corpus.description, known["features"])
-        if known is not None and known["identity"] != corpus.identity:
-            raise UserError(
-                f"{self.run.path}: begun on corpus {known['identity']}, {corpus.folder} is {corpus.identity}; "
-                "set data.folder to the first one, or delete the run folder to begin again"
-            )
+        check_identity(corpus.folder, corpus.description, known, self.run.path)
         if known is None and self.is_first:
             # Where it lies for everybody, not the copy on this node.
             folder = str(self.run.experiment().data.path.absolute())
             record(self.run.corpus, **{**corpus.description, "folder": folder})
 
     def agree_with(self, state: TrainingState) -> None:
-        """After a restore, make metrics.jsonl and best.pt those of the checkpoint, whenever the job before died."""
+        """After a restore, make all files those of the checkpoint, whenever the job before died.
+
+        These are metrics.jsonl, best.pt and the kept weights of the last epoch; parts of files are cleared away.
+        """
         if not self.is_first:
             return
         earlier = [row for row in read_rows(self.run.metrics) if row["stage"] < self.number]
         write_json_lines(self.run.metrics, earlier + state.progress.rows)
-        progress = state.progress
-        if progress.rows and progress.best_epoch == progress.rows[-1]["epoch"] and state.sampler.next_batch == 0:
-            _link(self.stage.last, self.stage.best)
+        for unfinished in self.stage.last.parent.glob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
+        if state.progress.rows and state.sampler.next_batch == 0:
+            self._keep(state, state.progress.rows[-1]["epoch"])
 
     def epoch_done(self, state: TrainingState, epoch: int, measures: dict[str, float]) -> None:
         """Record an epoch: first in the checkpoint, then in metrics.jsonl, which a restart can mend from it."""
@@ -74,18 +72,21 @@ class Recorder:
         row = {**place, **measures}
         progress.rows.append(row)
         value = selection_value(row)
-        is_best = value > progress.best_value
-        if is_best:
+        if value > progress.best_value:
             progress.best_value, progress.best_epoch = value, epoch
         if not self.is_first:
             return
         state.save(self.stage.last)
-        if is_best:
+        self._keep(state, epoch)
+        append_row(self.run.metrics, row)
+        print(_line(row), flush=True)
+
+    def _keep(self, state: TrainingState, epoch: int) -> None:
+        """What else is kept of an epoch whose end last.pt holds."""
+        if state.progress.best_epoch == epoch:
             _link(self.stage.last, self.stage.best)
         if self.keep_every and epoch % self.keep_every == 0:
             state.save_weights(self.stage.weights_of_epoch(epoch))
-        append_row(self.run.metrics, row)
-        print(_line(row), flush=True)
 
     def save_last(self, state: TrainingState) -> None:
         if self.is_first:
@@ -111,6 +112,8 @@ def _link(source: Path, target: Path) -> None:
     except OSError:  # a file system without hard links
         shutil.copyfile(source, unfinished)
     os.replace(unfinished, target)
+    # Two names of one file are left as they are by a rename.
+    unfinished.unlink(missing_ok=True)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from sia.evaluate import Embedder, fixed_sample, pixel_statistics, recalls
 from sia.models import DualEncoder
 from sia.schedules import Schedule, calr, calwr, constant, cylr, warmup
 from sia.training.checkpoint import Progress, TrainingState
-from sia.training.gradient import Pair, backward, backward_in_chunks
+from sia.training.gradient import Pair, backward, backward_in_chunks, kept_buffers
 from sia.training.objective import Objective, batch_loss
 
 
@@ -117,7 +117,7 @@ def build_trainer(
     bucket_size, place = experiment.data.bucket_size, (ranks.rank, ranks.world_size)
     sampler = BucketBatchSampler(dataset.lengths, training.batch_size, training.seed, bucket_size, *place)
     state = TrainingState(model, optimizer, sampler, Progress(number), experiment.model, objective)
-    network = DistributedDataParallel(model) if ranks.world_size > 1 else model
+    network = _distributed(model, experiment) if ranks.world_size > 1 else model
     schedule, bf16 = schedule_of(experiment, stage, len(sampler)), uses_bf16(experiment, ranks)
     return Trainer(experiment, stage, corpus, ranks, state, objective, network, schedule, bf16, dataset)
 
@@ -140,6 +140,24 @@ def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Sc
         "constant": lambda: constant(rate),
     }
     return warmup(schedules[stage.schedule](), stage.warmup_steps)
+
+
+def _distributed(model: DualEncoder, experiment: Experiment) -> DistributedDataParallel:
+    """The model with its gradient averaged over the ranks, summed in the same order in every job of a run.
+
+    After its first backward pass PyTorch arranges its buckets of gradients anew. With more than two ranks the place in
+    a bucket decides how a sum is rounded, so that pass is taken here, on noise, and not in each job's first step.
+    """
+    network = DistributedDataParallel(model)
+    chance, crop = torch.Generator().manual_seed(0), experiment.data.crop_size
+    frames = torch.rand(2, 64, experiment.model.frame_features, generator=chance)
+    images = torch.rand(2, 3, crop, crop, generator=chance)
+    device = next(model.parameters()).device
+    with kept_buffers(model):
+        speech, image = network(frames.to(device), torch.tensor([64, 64]), images.to(device))
+        (speech.sum() + image.sum()).backward()
+    network.zero_grad(set_to_none=True)
+    return network
 
 
 def _synchronised(model: DualEncoder, ranks: Ranks) -> DualEncoder:

@@ -9,8 +9,10 @@ die() { say "$*"; exit 1; }
 
 pid_of() { cat "$root/run/$1.pid" 2>/dev/null; }
 
-# A pid file outlives a reboot, and its number may by now belong to a stranger: look for our mark too.
+# A pid file outlives a reboot, and its number may by now belong to a stranger: look for our mark and the daemon's name.
 running() {
-    local pid
-    pid=$(pid_of "$1") && [[ -n $pid ]] && grep -qzxF "SIA_DEVCLUSTER=$root" "/proc/$pid/environ" 2>/dev/null
+    local pid name=${1%%.*}  # slurmd.n1 is a slurmd
+    pid=$(pid_of "$1") && [[ -n $pid ]] || return 1
+    [[ $(cat "/proc/$pid/comm" 2>/dev/null) = "$name"* ]] &&
+        grep -qzxF "SIA_DEVCLUSTER=$root" "/proc/$pid/environ" 2>/dev/null
 }

@@ -72,12 +72,9 @@ def _read_release(root: Path, folder: Path, splits: dict[str, str]) -> list[Spok
 
 def _read_file(root: Path, path: Path, split: str) -> Iterator[Placed]:
     content, records = read_json_records(path, "data", "Places'")
-    speech = named_folder(content, "audio_base_path", root) or _speech_folder(
-        root, path.parent, [record.text("wav") for record in records]
-    )
-    images = named_folder(content, "image_base_path", root) or _image_folder(
-        root, path.parent, [record.text("image") for record in records]
-    )
+    wavs, shown = [record.text("wav") for record in records], [record.text("image") for record in records]
+    speech = _speech_folder(root, path.parent, wavs, named_folder(content, "audio_base_path", root))
+    images = _image_folder(root, path.parent, shown, named_folder(content, "image_base_path", root))
     for record in records:
         yield record.place, _caption(record, speech, images, split)
 
@@ -147,13 +144,13 @@ def _optional_pairs(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {key: " ".join(words) for key, *words in (line.split() for _, line in read_lines(path))}
 
 
-def _speech_folder(root: Path, metadata: Path, names: list[str]) -> Path:
-    return folder_holding(names, _corpus_folders(root, metadata))
+def _speech_folder(root: Path, metadata: Path, names: list[str], named: Sequence[Path] = ()) -> Path:
+    return folder_holding(names, [*named, *_corpus_folders(root, metadata)])
 
 
-def _image_folder(root: Path, metadata: Path, names: list[str]) -> Path:
+def _image_folder(root: Path, metadata: Path, names: list[str], named: Sequence[Path] = ()) -> Path:
     folders = _corpus_folders(root, metadata)
-    return folder_holding(names, [folder / packed for folder in folders for packed in PACKED_IMAGES])
+    return folder_holding(names, [*named, *(folder / packed for folder in folders for packed in PACKED_IMAGES)])
 
 
 def _corpus_folders(root: Path, metadata: Path) -> list[Path]:

@@ -106,11 +106,11 @@ def located(folder: Path, name: str) -> str:
     return path if ".." not in name or os.path.exists(path) else os.path.normpath(path)
 
 
-def named_folder(content: dict[str, Any], key: str, root: Path) -> Path | None:
-    """The folder that the metadata name at `key`, where it is there; it often is that of another machine."""
+def named_folder(content: dict[str, Any], key: str, root: Path) -> list[Path]:
+    """The folder that the metadata name at `key`, if there is one of that name; it often is that of another machine."""
     named = content.get(key)
     folder = root / named if named and isinstance(named, str) else None
-    return folder if folder is not None and folder.is_dir() else None
+    return [folder] if folder is not None and folder.is_dir() else []
 
 
 def folder_holding(names: Sequence[str], folders: Sequence[Path]) -> Path:

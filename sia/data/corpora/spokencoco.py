@@ -41,11 +41,10 @@ def read(root: Path) -> Reading:
 def _read_file(root: Path, path: Path, split: str) -> Iterator[tuple[str, SpokenCaption]]:
     content, records = read_json_records(path, "data", "SpokenCOCO's")
     spoken = [(record, caption) for record in records for caption in record.records("captions")]
-    speech = named_folder(content, "audio_base_path", root) or folder_holding(
-        [caption.text("wav") for _, caption in spoken], [path.parent, root]
-    )
-    images = named_folder(content, "image_base_path", root) or folder_holding(
-        [record.text("image") for record in records], _image_folders(root, path.parent)
+    wavs, shown = [caption.text("wav") for _, caption in spoken], [record.text("image") for record in records]
+    speech = folder_holding(wavs, [*named_folder(content, "audio_base_path", root), path.parent, root])
+    images = folder_holding(
+        shown, [*named_folder(content, "image_base_path", root), *_image_folders(root, path.parent)]
     )
     for record, caption in spoken:
         yield caption.place, _caption(record, caption, speech, images, split)

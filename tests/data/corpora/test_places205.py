@@ -257,3 +257,15 @@ def test_a_broken_list_names_its_line(tmp_path: Path, name: str, content: str | 
     with pytest.raises(UserError, match=fault) as caught:
         read("places205", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_path_that_is_another_folder_here_gives_way_to_where_the_files_are(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write(tmp_path, "train", range(0))
+    write(tmp_path, "val", range(1), audio_base_path=str(tmp_path / "other"), image_base_path=str(tmp_path / "other"))
+    for name in ("wavs/0.wav", "a/abbey/0.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"0")
+    (caption,) = read("places205", tmp_path).captions
+    assert caption.speech_path == str(tmp_path / "wavs" / "0.wav")
+    assert caption.image_path == str(tmp_path / "a" / "abbey" / "0.jpg")

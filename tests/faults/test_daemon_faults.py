@@ -1,0 +1,74 @@
+"""Slurm's own daemons die under a running job, and come back."""
+
+from pathlib import Path
+
+import pytest
+import stages
+from desk import Desk, job_of, values, wait_until
+from slurm_box import (
+    CHAIN,
+    EPOCHS,
+    assert_nothing_lost,
+    assert_same_bits,
+    caught_in_mid_stage,
+    ended_in_any_case,
+    in_queue,
+    jobs_that_trained,
+    kill_daemon,
+    repair_cluster,
+    restarts,
+    slurm,
+)
+
+from sia.run_folder import RunFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, long_corpus: Path) -> Desk:
+    desk = Desk(tmp_path / "desk")
+    desk.write("one.yaml", {"partition": "dev", "timeout_min": 20})
+    desk.write("tiny.yaml", {"experiment": values(long_corpus, stages=CHAIN)})
+    return desk
+
+
+def test_a_node_daemon_and_then_the_controller(desk: Desk, undisturbed: RunFolder) -> None:
+    """The job trains on without either; the driver waits until the controller takes the next stage."""
+    flags = ("--cluster", "slurm", "--profile", "one.yaml", "--scheduler", "none")
+    driver = desk.start("submit.py", "--grid", "tiny.yaml", *flags)
+    with ended_in_any_case(desk, "tiny", driver):
+        (run,) = wait_until(lambda: desk.runs("tiny"), 60, desk.log)
+        job = without_the_node_daemon(run)
+        without_the_controller(run)
+        assert driver.wait(120) == 0, desk.log
+    assert jobs_that_trained(run, 1) == [job] and restarts(job) == 0, "one life of one job"
+    assert jobs_that_trained(run, 2) == [job_of(run, 2)]
+    assert_nothing_lost(desk, run)
+    assert_same_bits(run, undisturbed)
+
+
+def without_the_node_daemon(run: RunFolder) -> str:
+    with caught_in_mid_stage(run) as caught:
+        kill_daemon(f"slurmd.{slurm('squeue', '-h', '-j', caught.job, '-o', '%N')}")
+    try:
+        wait_until(lambda: len(stages.rows(run)) > caught.epochs, 60, "an epoch without the node's daemon")
+    finally:
+        repair_cluster()
+    assert in_queue(caught.job) == "RUNNING"
+    return caught.job
+
+
+def without_the_controller(run: RunFolder) -> None:
+    with caught_in_mid_stage(run, EPOCHS - 1):
+        kill_daemon("slurmctld")
+    try:
+        wait_until(run.stage(1).done.exists, 60, "the stage's end without the controller")
+        wait_until(lambda: was_refused(run), 90, "the next stage, submitted in vain")
+        assert not run.stage(2).job.exists()
+    finally:
+        repair_cluster()
+
+
+def was_refused(run: RunFolder) -> bool:
+    return "Unable to contact slurm controller" in (run.jobs / "submit.log").read_text()
