@@ -59,7 +59,7 @@ def evaluated(
     runs: "list[RunFolder]", options: dict[str, Any], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     if arguments.cluster == "slurm":
-        from sia.cluster.evaluate import evaluate_on_slurm
+        from sia.cluster.evaluation_array import evaluate_on_slurm
         from sia.cluster.profile import choose_cluster, load_profile
 
         choose_cluster("slurm")

@@ -8,7 +8,7 @@ shards/*.h5
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,14 @@ class PreparedCorpus:
     @property
     def identity(self) -> str:
         return self.description["identity"]
+
+    def normalised_as(self, trained_on: dict[str, Any]) -> "PreparedCorpus":
+        """The same corpus, its inputs normalised with the statistics of the corpus that a pair was trained on.
+
+        They belong to the pair, not to the corpus that it is measured on.
+        """
+        statistics = {key: trained_on[key] for key in STATISTICS if key in trained_on}
+        return replace(self, description={**self.description, **statistics})
 
     @cached_property
     def indices_of_split(self) -> dict[str, list[int]]:
@@ -91,9 +99,10 @@ class PreparedCorpus:
         return {**derived, "_readers": {}}
 
 
+STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
 NEEDED = (
     *("name", "identity", "held_out", "short_side", "features", "num_captions", "num_images", "num_frames"),
-    *("pixel_mean", "pixel_std", "frame_mean", "frame_std"),
+    *STATISTICS,
 )
 
 

@@ -1,7 +1,6 @@
 """The captions or images of a prepared corpus, embedded by a pair that may have been trained on another one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -9,7 +8,6 @@ from torch import Tensor
 from sia.data.prepared import PreparedCorpus, check_features, check_short_side
 from sia.distributed import Ranks
 from sia.evaluate import Embedder
-from sia.inference.settings import STATISTICS
 from sia.inference.trained_pair import TrainedPair, full_precision
 
 PIECE = 1024  # captions or images that are held in memory at a time
@@ -25,9 +23,8 @@ class PreparedPool:
         corpus = PreparedCorpus.open(folder)
         check_features(folder, corpus.description, pair.settings.features)
         check_short_side(folder, corpus.description, pair.settings.data)
-        statistics = {key: value for key, value in pair.settings.corpus.items() if key in STATISTICS}
         self.identity = corpus.identity
-        self.corpus = replace(corpus, description={**corpus.description, **statistics})
+        self.corpus = corpus.normalised_as(pair.settings.corpus)
         ranks = Ranks(device=pair.device)
         self.embedder = Embedder(pair.network, self.corpus, pair.settings.data, ranks, batch_size)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.config import Data, Model, validate
+from sia.data.prepared import STATISTICS
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import read_rows
@@ -13,7 +14,6 @@ from sia.training.chosen_checkpoint import Chosen
 
 EXPORT_FORMAT = "sia.pair"
 EXPORT_VERSION = 1
-STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
 # Of corpus.json; what else it tells, such as counts and folders, no embedding depends on.
 CORPUS_KEYS = ("name", "identity", "features", *STATISTICS)
 

@@ -1,6 +1,5 @@
 """Measure a run's checkpoint on a split of its corpus, or of another one, outside its training."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ from sia.run_folder import RunFolder
 from sia.training.checkpoint import load_weights
 from sia.training.chosen_checkpoint import choose_checkpoint
 from sia.training.trainer import uses_bf16
-
-# What inputs are normalised with belongs to the pair, not to the corpus that it is measured on.
-STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
 
 
 def evaluate_run(
@@ -72,8 +68,7 @@ def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | No
         # Captions may have moved between its splits; a corpus that is named on purpose may be any.
         check_identity(corpus.folder, corpus.description, trained_on, run.path)
     check_features(corpus.folder, corpus.description, trained_on.get("features", corpus.description["features"]))
-    statistics = {key: trained_on[key] for key in STATISTICS if key in trained_on}
-    return replace(corpus, description={**corpus.description, **statistics})
+    return corpus.normalised_as(trained_on)
 
 
 def _counts(corpus: PreparedCorpus, indices: list[int], pool: int | None, folds: int) -> dict[str, Any]:
