@@ -34,7 +34,13 @@ NO_TORCH = [
         "sia.cluster.sbatch",
         "sia.cluster.accounting",
     ),
-    *("sia.cluster.evaluation_array", "sia.cluster.doctor.diagnose", "sia.data.staging", "sia.data.placed", "sia.data.verify"),
+    *(
+        "sia.cluster.evaluation_array",
+        "sia.cluster.doctor.diagnose",
+        "sia.data.staging",
+        "sia.data.placed",
+        "sia.data.verify",
+    ),
     *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.description"),
     *("sia", "sia.inference.layers", "sia.inference.settings", "sia.inference.export_folder"),
 ]
