@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# Processes that share the tests; those that use Slurm stay with one of them.
+WORKERS ?= 2
 # The .deb of tuxpaint-stamps-default, or a folder it was unpacked into, where apt cannot fetch it.
 STAMPS ?=
 
@@ -13,7 +15,7 @@ sweep: $(INSTALLED)
 	$(BIN)/python jobs/submit.py --grid sweeps/size.yaml --miniature $(SWEEP_ARGS)
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -81,4 +81,5 @@ def _git(tree: Path, *arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    # Only the last newline: a patch whose last line is an empty one of context is a space.
+    return answer.stdout.rstrip("\n") if answer.returncode == 0 else ""

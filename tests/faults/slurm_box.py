@@ -82,7 +82,8 @@ def processes_of(job: str) -> dict[int, dict[str, str]]:
         with contextlib.suppress(*GONE, OSError):
             pairs = (text.partition("=") for text in (place / "environ").read_bytes().decode().split("\0"))
             environment = {name: value for name, _, value in pairs}
-            if environment.get("SLURM_JOB_ID") == job:
+            # Another cluster on this machine counts its jobs from 1, too.
+            if (environment.get("SLURM_JOB_ID"), environment.get("SLURM_CONF")) == (job, os.environ["SLURM_CONF"]):
                 found[int(place.name)] = environment
     return found
 

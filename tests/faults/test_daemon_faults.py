@@ -53,6 +53,9 @@ def without_the_node_daemon(run: RunFolder) -> str:
         kill_daemon(f"slurmd.{slurm('squeue', '-h', '-j', caught.job, '-o', '%N')}")
     try:
         wait_until(lambda: len(stages.rows(run)) > caught.epochs, 60, "an epoch without the node's daemon")
+        # Stopped, so that a fast machine does not reach the stage's end meanwhile.
+        with caught_in_mid_stage(run, caught.epochs + 1):
+            repair_cluster()
     finally:
         repair_cluster()
     assert in_queue(caught.job) == "RUNNING"
