@@ -281,7 +281,7 @@ def test_the_plan_shows_the_resources_and_the_script_of_each_profile(tmp_path):
     desk.write("large.yaml", {"partition": "big", "nodes": 2, "tasks_per_node": 4, "gpus_per_node": 4})
     where = [{"match": {"model.latent_size": 64}, "profile": "desk/large.yaml"}]
     desk.write("grid.yaml", {"grid": {"model.latent_size": [64, 32]}, "profile": "desk/small.yaml", "where": where})
-    shown = desk.run("submit.py", "--grid", "grid.yaml", "--dry-run", "--cluster", "slurm")
+    shown = desk.run("submit.py", "--grid", "grid.yaml", "--dry-run", "--cluster", "slurm", COLUMNS="200")
     assert shown.returncode == 0, shown.stderr
     assert "2 x 4 ranks, 4 GPU/node, partition big" in shown.stdout
     small, large = (text.splitlines() for text in reversed(shown.stdout.split("#!/bin/bash")[1:]))
