@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# Processes that share the tests; those that use Slurm stay with one of them.
+# Processes that share the tests; those on Slurm follow one by one, because some of them kill its daemons.
 WORKERS ?= 2
 # The .deb of tuxpaint-stamps-default, or a folder it was unpacked into, where apt cannot fetch it.
 STAMPS ?=
@@ -15,7 +15,8 @@ sweep: $(INSTALLED)
 	$(BIN)/python jobs/submit.py --grid sweeps/size.yaml --miniature $(SWEEP_ARGS)
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slurm' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slurm $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

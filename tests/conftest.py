@@ -35,20 +35,6 @@ def slurm_problem() -> str:
     return ""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """For several workers (make test): a file stays with one, and so do all tests that use Slurm.
-
-    Some of those kill its daemons.
-    """
-    uses_slurm = item.get_closest_marker("slurm") is not None
-    item.add_marker(pytest.mark.xdist_group("slurm" if uses_slurm else item.path.name))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those of Slurm first: together they take longest."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("slurm") and slurm_problem():
         pytest.skip(slurm_problem())
