@@ -96,12 +96,12 @@ class HeartbeatLock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
-            held = holder_of(self.path)
-            if held is not None and held.get("token") != self.who["token"]:
-                if self.on_lost is not None and not self._released.is_set():
-                    self.on_lost()
-                return
             try:
+                held = holder_of(self.path)
+                if held is not None and held.get("token") != self.who["token"]:
+                    if self.on_lost is not None and not self._released.is_set():
+                        self.on_lost()
+                    return
                 os.utime(self.path)
             except OSError:
                 # A file server that is away for a moment must not end the training.

@@ -11,7 +11,10 @@ def confirmed(yes: bool, question: str) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UsageError("nothing was done: there is no terminal to ask on; add --yes to go ahead")
-    agreed = input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        agreed = input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        agreed = False
     if not agreed:
         print("nothing was done")
     return agreed

@@ -1,5 +1,6 @@
 """metrics.jsonl: one flat row a line; a line counts once its newline is on disk."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -23,7 +24,10 @@ def append_row(path: Path, row: Row) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _cut_torn_line(path)
     with open(path, "ab", buffering=0) as stream:
-        stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        if stream.write(line) != len(line):
+            # A full disk may take a part, and say so by the count alone.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(stream.fileno())
 
 
