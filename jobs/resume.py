@@ -35,11 +35,15 @@ def main() -> int:
     launch = former_launch(run, arguments.cluster, arguments.profile)
     # First: a restart that cannot be trained must not un-finish the run.
     check_fit(run, run.experiment(), launch)
-    if arguments.start is not None:
-        lr_scale = 0.5 if arguments.lr_scale is None else arguments.lr_scale
-        number = add_restart(run, arguments.start, arguments.epochs, lr_scale)
-        print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
-    sweep = Sweep(run.study, [run], {run.name: launch}, "none")
+
+    def add() -> None:
+        """Once the study is this driver's: a restart that nobody may train must not un-finish the run."""
+        if arguments.start is not None:
+            lr_scale = 0.5 if arguments.lr_scale is None else arguments.lr_scale
+            number = add_restart(run, arguments.start, arguments.epochs, lr_scale)
+            print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
+
+    sweep = Sweep(run.study, [run], {run.name: launch}, "none", create=add)
     return submit_sweep(sweep, command.console())
 
 

@@ -118,6 +118,11 @@ class RunFolder:
         return self.path / "jobs"
 
     @property
+    def launch(self) -> Path:
+        """The cluster and the resources that its latest job was asked for with."""
+        return self.path / "launch.json"
+
+    @property
     def mirror(self) -> Path:
         """Which MLflow runs hold this run's rows, and how many of them."""
         return self.path / "mlflow.json"

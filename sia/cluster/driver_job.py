@@ -13,6 +13,9 @@ from sia.cluster.environment import clean_environment
 from sia.cluster.profile import Profile
 from sia.run_folder import runs_root
 
+OWN_JOB = "SIA_DRIVER_JOB"  # tells a driver which job it is itself
+LEAST_TIMEOUT_MIN = 30
+MOST_RESTARTS = 100
 MEM_GB = 4.0  # Ray takes about 650 MB, and 116 MB for each trial that runs at once
 
 
@@ -37,26 +40,64 @@ class DriveStudy:
 
     def __call__(self) -> None:
         """Called by submitit in the job. Raises RuntimeError where the study did not end well."""
+        from submitit import JobEnvironment
+
+        job = JobEnvironment()
+        told = _Told()
+        status = self._drive(job.job_id)
+        if status and (told or status < 0) and _goes_on(job.job_id):
+            # Preempted, or killed for its memory: a job that a person cancelled is no longer running here.
+            job._requeue(0)
+        elif status:
+            raise RuntimeError(f"the driver ended with status {status}; its output is in this folder")
+
+    def _drive(self, job_id: str) -> int:
+        """The exit status of the driver; negative where a signal ended it."""
         code = Path(__file__).resolve().parents[2]
-        environment = {**clean_environment(dict(os.environ), Profile()), "PYTHONPATH": str(code)}
+        own = {"PYTHONPATH": str(code), OWN_JOB: job_id}
+        environment = {**clean_environment(dict(os.environ), Profile()), **own}
         command = [sys.executable, "-u", str(code / "jobs" / "submit.py"), *self.arguments]
-        # A session of its own: the signals that ask this job to be requeued are not meant for it.
         driver = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
-            status = driver.wait()
+            return driver.wait()
         except BaseException:
             driver.send_signal(signal.SIGINT)
             driver.wait(timeout=20)
             raise
-        if status:
-            raise RuntimeError(f"the driver ended with status {status}; its output is in this folder")
+
+
+class _Told:
+    """Whether SIGTERM came: a partition that preempts sends it, and leaves a while to end."""
+
+    def __init__(self) -> None:
+        self.came = False
+        signal.signal(signal.SIGTERM, self._come)
+
+    def _come(self, number: int, frame: Any) -> None:
+        self.came = True
+
+    def __bool__(self) -> bool:
+        return self.came
+
+
+def _goes_on(job_id: str) -> bool:
+    """Whether Slurm still counts the job as running, and has not restarted it too often."""
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= MOST_RESTARTS:
+        return False
+    command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%T"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip() == "RUNNING"
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def driver_profile(jobs: Profile, dependency: str | None) -> Profile:
     """A small job where the study's jobs run: one core, and the same partition, account and time."""
-    kept = {"partition", "account", "qos", "timeout_min", "setup", "environment"}
+    kept = {"partition", "account", "qos", "setup", "environment"}
+    # A life that is shorter than the grace of a lost job would never submit it again.
+    timeout_min = max(jobs.timeout_min, LEAST_TIMEOUT_MIN)
     sbatch = {"dependency": dependency} if dependency else {}
-    return Profile(**jobs.model_dump(include=kept), mem_gb=MEM_GB, sbatch=sbatch)
+    return Profile(**jobs.model_dump(include=kept), timeout_min=timeout_min, mem_gb=MEM_GB, sbatch=sbatch)
 
 
 def driver_of(study: str) -> dict[str, Any] | None:

@@ -2,8 +2,20 @@
 
 from sia.cluster.profile import Profile
 
-# Set by Ray, by a Slurm job or srun that the driver may run in, or by torch's launchers: none of them is the job's.
-FOREIGN = ("RAY_", "TUNE_", "SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "OMP_NUM_THREADS", "MASTER_")
+# Set by Ray, by a Slurm job or srun that the driver may run in, by torch's launchers, or by a detached driver's job.
+FOREIGN = (
+    "RAY_",
+    "TUNE_",
+    "SLURM_",
+    "SBATCH_",
+    "SRUN_",
+    "SUBMITIT_",
+    "PMI_",
+    "PMIX_",
+    "OMP_NUM_THREADS",
+    "MASTER_",
+    "SIA_DRIVER_",
+)
 OURS = ("SLURM_CONF",)
 
 

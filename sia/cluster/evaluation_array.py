@@ -40,5 +40,5 @@ def _result(task: EvaluateRun) -> dict[str, Any]:
                 raise UserError(f"{Path(task.path).name}: {result['error']}")
             return result
         if gone:
-            raise UserError(f"{task.name}: job {job['job_id']} ended without a result; see its logs in {task.jobs}")
+            raise UserError(f"{task.name}: job {job['job_id']} ended without a result; see its logs in {job['folder']}")
         time.sleep(POLL_SECONDS)

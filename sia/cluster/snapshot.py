@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import sia
-from sia.atomic import write_json, write_text
+from sia.atomic import write_json
 from sia.run_folder import private_folder, runs_root
 
 PARTS = ("sia", "jobs")
@@ -35,6 +35,8 @@ def snapshot(tree: Path | None = None) -> Path:
             os.replace(unfinished, folder)
         except OSError:  # another driver was first
             shutil.rmtree(unfinished)
+    # Its time tells jobs/clean.py that it is wanted.
+    os.utime(folder)
     return folder
 
 
@@ -58,12 +60,13 @@ def _fill(folder: Path, tree: Path, files: list[Path]) -> None:
         shutil.copyfile(path, copy)
     difference = _git(tree, "diff", "HEAD")
     if difference:
-        write_text(folder / DIFFERENCE, difference + "\n")
+        # As bytes: a changed file may be in any encoding.
+        (folder / DIFFERENCE).write_bytes(difference)
     write_json(
         folder / RECORD,
         {
             "digest": folder.name.split(".")[1],
-            "git_commit": _git(tree, "rev-parse", "HEAD"),
+            "git_commit": _git(tree, "rev-parse", "HEAD").decode().strip(),
             "git_dirty": bool(_git(tree, "status", "--porcelain")),
             "time": time.time(),
             "packages": dict(sorted((one.name, one.version) for one in distributions())),
@@ -71,15 +74,13 @@ def _fill(folder: Path, tree: Path, files: list[Path]) -> None:
     )
 
 
-def _git(tree: Path, *arguments: str) -> str:
+def _git(tree: Path, *arguments: str) -> bytes:
     """What git says; nothing where there is no git, or the tree is no repository of its own."""
     if not (tree / ".git").exists():
-        return ""
+        return b""
+    command = ["git", "-C", str(tree), *arguments]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(tree), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS
-        )
+        answer = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    # Only the last newline: a patch whose last line is an empty one of context is a space.
-    return answer.stdout.rstrip("\n") if answer.returncode == 0 else ""
+        return b""
+    return answer.stdout if answer.returncode == 0 else b""

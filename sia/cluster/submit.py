@@ -79,7 +79,7 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             cluster=cluster,
             job_id=str(job.job_id),
             host=socket.gethostname(),
-            folder=str(task.jobs),
+            folder=str(tasks[0].jobs),  # where an array's logs lie
             code=code,
             time=time.time(),
             profile=profile.model_dump(mode="json"),

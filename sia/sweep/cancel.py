@@ -15,7 +15,7 @@ from sia.cluster.cancel import cancel_job, has_left
 from sia.cluster.state import QUEUE, State, current_stage, is_in_queue, look
 from sia.errors import UserError
 from sia.lock import holder_of, is_alive
-from sia.run_folder import RunFolder, record
+from sia.run_folder import RunFolder, record, runs_of
 from sia.sweep.driven import Driver, driver_status
 
 POLL_SECONDS = 0.5
@@ -69,14 +69,17 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
 
     Raises UserError for a driver that does not leave, and for a job that this host cannot reach.
     """
+    runs = list(ending.runs)
     if ending.driver is not None:
         _end_driver(ending.driver)
         say(f"driver of {ending.driver.study}: ended")
-    for run in ending.runs:
+        # While it was asked about, and until it left, the driver may have begun others.
+        runs += [run for run in runs_of(ending.driver.study) if run not in runs and _is_within_reach(run)]
+    for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         record(run.stopped, by=BY, time=time.time())
-    left = _end_jobs(ending.runs)
-    for run in ending.runs:
+    left = _end_jobs(runs)
+    for run in runs:
         say(f"{run.study}/{run.name}: {_outcome(run, run in left)}")
     return not left
 

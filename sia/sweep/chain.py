@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sia.atomic import read_json
 from sia.cluster.job import Place, TrainStage
 from sia.cluster.state import RunStatus, State, look
 from sia.cluster.submit import submit
@@ -19,6 +20,7 @@ from sia.training.chosen_checkpoint import Chosen, choose_checkpoint
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 20.0
 MAX_LOSSES = 3
+PATIENCE_SECONDS = 600.0
 # What Slurm's commands say of a controller that does not answer.
 CONTROLLER_IS_AWAY = ("Unable to contact slurm controller", "Socket timed out", "backup controller in standby")
 
@@ -30,13 +32,17 @@ class StageFailed(UserError):
 def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) -> None:
     """Bring the run to its end, whatever state it is found in; `report` hears each row of metrics once.
 
-    Raises StageFailed with the error of a stage that failed.
+    Raises StageFailed with the error of a stage that failed, or had failed before.
     """
-    _forget_failure(run)
-    relay, losses = Relay(run, report), Losses()
+    relay, losses, watched = Relay(run, report), Losses(), Patient()
     while True:
-        status = look(run)
-        relay.new_rows()
+        try:
+            status = look(run)
+            relay.new_rows()
+        except OSError as error:
+            watched.failed(error)
+            continue
+        watched.answered()
         if status.state == State.FINISHED:
             relay.new_rows()
             return
@@ -45,7 +51,7 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
         if status.state == State.FAILED:
             raise StageFailed(f"{run.path}: stage {status.stage} failed: {status.error} (logs in {run.jobs})")
         try:
-            if status.state in (State.NEW, State.WAITING) or losses.too_long(status, relay.count):
+            if status.state in (State.NEW, State.WAITING) or losses.too_long(status, _progress(run, status, relay)):
                 start_stage(run, status.stage, launch)
                 continue
         except UserError as error:
@@ -63,6 +69,8 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     run.stage(number).failed.unlink(missing_ok=True)
     shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
     profile = launch.profile
+    # Before it is submitted: a cluster that refuses it leaves no job.json, and a retry asks for the same again.
+    record(run.launch, cluster=launch.cluster, profile=profile.model_dump(mode="json"))
     task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
@@ -123,9 +131,11 @@ def _write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage
     )
 
 
-def _forget_failure(run: RunFolder) -> None:
+def forget_failure(run: RunFolder, before: float) -> None:
+    """Make a run that failed before that time one that can be gone on with."""
     status = look(run)
-    if status.state == State.FAILED:
+    failed = read_json(run.stage(status.stage).failed) or {}
+    if status.state == State.FAILED and failed.get("time", 0.0) < before:
         run.stage(status.stage).failed.unlink(missing_ok=True)
         run.stage(status.stage).job.unlink(missing_ok=True)
 
@@ -142,27 +152,50 @@ class Relay:
             self.report(row)
 
 
+def _progress(run: RunFolder, status: RunStatus, relay: Relay) -> tuple[int, int]:
+    """Rows, and when the stage's last checkpoint was saved: a job that is preempted within an epoch adds no row."""
+    last = run.stage(status.stage).last
+    return relay.count, last.stat().st_mtime_ns if last.exists() else 0
+
+
+class Patient:
+    """A file server that is away for a moment ends nothing; one that stays away does."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def failed(self, error: OSError) -> None:
+        """Wait a little. Raises the error where it has lasted too long."""
+        self.since = self.since or time.monotonic()
+        if time.monotonic() - self.since > PATIENCE_SECONDS:
+            raise error
+        time.sleep(POLL_SECONDS)
+
+    def answered(self) -> None:
+        self.since = None
+
+
 class Losses:
     """How often, and since when, a stage's job is lost."""
 
     def __init__(self) -> None:
         self.since: float | None = None
         self.without_progress = 0
-        self.rows: Any = None
+        self.progress: Any = None
 
-    def too_long(self, status: RunStatus, rows: int) -> bool:
-        """Whether the stage should be submitted again. Raises UserError after too many losses without a new row."""
+    def too_long(self, status: RunStatus, progress: Any) -> bool:
+        """Whether the stage should be submitted again. Raises UserError after too many losses without progress."""
         if status.state != State.LOST:
             self.since = None
             return False
         self.since = self.since or time.monotonic()
         if time.monotonic() - self.since < GRACE_SECONDS:
             return False
-        self.without_progress = self.without_progress + 1 if rows == self.rows else 1
-        self.since, self.rows = None, rows
+        self.without_progress = self.without_progress + 1 if progress == self.progress else 1
+        self.since, self.progress = None, progress
         if self.without_progress > MAX_LOSSES:
             raise UserError(
-                f"stage {status.stage} was lost {MAX_LOSSES} times without a new epoch (killed, perhaps for memory?); "
+                f"stage {status.stage} was lost {MAX_LOSSES + 1} times without progress (killed, perhaps for memory?); "
                 "see its logs"
             )
         return True

@@ -7,14 +7,14 @@ import yaml
 
 from sia.atomic import write_text
 from sia.cluster.driver_job import DriveStudy, driver_of, driver_profile
-from sia.cluster.state import is_in_queue
 from sia.cluster.submit import submit
 from sia.config import read_yaml
-from sia.errors import UsageError, UserError
-from sia.lock import holder_of, is_alive
+from sia.errors import UsageError
 from sia.run_folder import private_folder, runs_root
+from sia.sweep.driven import refuse_if_driven
 from sia.sweep.grid import Grid
 from sia.sweep.launch import Launch
+from sia.tracking.mlflow_store import tracking_uri
 
 
 def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
@@ -25,25 +25,17 @@ def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], depende
     """
     if launch.cluster != "slurm":
         raise UsageError("--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux")
-    _check_not_driven(grid.study)
+    refuse_if_driven(grid.study)
     folder = runs_root() / grid.study
     private_folder(folder / "driver")
     frozen = folder / "driver" / "grid.yaml"
     write_text(frozen, yaml.safe_dump(_frozen(read_yaml(path), path.absolute(), grid.study), sort_keys=False))
     task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])
-    submit(task, "slurm", driver_profile(launch.profile, dependency), launch.code)
+    profile = driver_profile(launch.profile, dependency)
+    # Its code lies in a snapshot, from which a store of this checkout would not be found.
+    told = profile.model_copy(update={"environment": {"MLFLOW_TRACKING_URI": tracking_uri(), **profile.environment}})
+    submit(task, "slurm", told, launch.code)
     return str((driver_of(grid.study) or {})["job_id"])
-
-
-def _check_not_driven(study: str) -> None:
-    lock, job = runs_root() / study / "driver.lock", driver_of(study)
-    holder = holder_of(lock)
-    if holder is not None and is_alive(lock, holder):
-        raise UserError(f"study {study} is already driven by process {holder['pid']} of {holder['host']}")
-    if job is not None and is_in_queue(job):
-        raise UserError(
-            f"study {study} is driven by job {job['job_id']} already; python jobs/cancel.py {study} ends it"
-        )
 
 
 def _frozen(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:

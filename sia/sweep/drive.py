@@ -9,10 +9,9 @@ from typing import Literal
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster
 from sia.cluster.state import State, look
-from sia.errors import UserError
-from sia.lock import HeartbeatLock, LockHeld
-from sia.run_folder import RunFolder, runs_root
-from sia.sweep.chain import StageFailed, follow_run
+from sia.run_folder import RunFolder
+from sia.sweep.chain import StageFailed, follow_run, forget_failure
+from sia.sweep.driven import asked_at, driving
 from sia.sweep.launch import Launch
 from sia.sweep.watch import SweepDisplay
 from sia.tracking.mirror_thread import MirrorThread
@@ -43,29 +42,30 @@ def drive(sweep: Sweep) -> dict[str, str]:
     Finished runs are left alone, running ones attached to, the rest submitted. Raises UserError where
     another driver has the study. A KeyboardInterrupt passes through; the jobs go on.
     """
-    lock = HeartbeatLock(runs_root() / sweep.study / "driver.lock")
-    try:
-        lock.acquire()
-    except LockHeld as error:
-        raise UserError(
-            f"study {sweep.study} is already driven ({error}); wait for it, end that process, or use another study"
-        ) from None
-    try:
+    with driving(sweep.study):
         sweep.create()
         if sweep.cluster != "debug":
             # Taken here, not in Tune's workers: all jobs of this drive run the same code.
             for launch in sweep.launches.values():
                 _ = launch.code
         return _drive(sweep)
-    finally:
-        lock.release()
+
+
+def _take_up(sweep: Sweep) -> None:
+    """Forget what ended runs before this drive was asked for, so that they are gone on with.
+
+    What asha gave up is taken up by whoever does not ask for asha.
+    """
+    asked = asked_at(sweep.study)
+    for run in sweep.runs:
+        stopped = read_json(run.stopped) or {}
+        if stopped.get("time", 0.0) < asked and (sweep.scheduler != "asha" or stopped.get("by") == "cancel"):
+            run.stopped.unlink(missing_ok=True)
+        forget_failure(run, asked)
 
 
 def _drive(sweep: Sweep) -> dict[str, str]:
-    for run in sweep.runs:
-        # What a person cancelled is taken up again, and what asha gave up by whoever does not ask for asha.
-        if sweep.scheduler != "asha" or (read_json(run.stopped) or {}).get("by") == "cancel":
-            run.stopped.unlink(missing_ok=True)
+    _take_up(sweep)
     mirror = MlflowMirror(sweep.study)
     thread = MirrorThread(mirror, lambda: sweep.runs)
     thread.start()

@@ -1,11 +1,16 @@
 """Who drives a study: a process that holds its lock, a detached driver's job, or nobody. It loads no torch."""
 
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sia.cluster.driver_job import driver_of
-from sia.cluster.state import is_in_queue
-from sia.lock import holder_of, is_alive
+from sia.cluster.driver_job import OWN_JOB, driver_of
+from sia.cluster.state import QUEUE, is_in_queue
+from sia.errors import UserError
+from sia.lock import HeartbeatLock, LockHeld, holder_of, is_alive
 from sia.run_folder import runs_root
 
 
@@ -31,6 +36,54 @@ class Driver:
         if self.job is None:
             return process
         return f"job {self.job['job_id']} ({f'running, {process}' if process else 'pending'})"
+
+
+@contextmanager
+def driving(study: str) -> Iterator[None]:
+    """Hold the study: one driver at a time. A driver's job that was requeued takes over from its former life.
+
+    Raises UserError where a process drives the study, or another driver's job is in the queue.
+    """
+    own = os.environ.get(OWN_JOB)
+    who: dict[str, Any] = {"job_id": own, "cluster": "slurm"} if own else {}
+    lock = HeartbeatLock(runs_root() / study / "driver.lock", **who)
+    try:
+        lock.acquire()
+    except LockHeld as error:
+        raise UserError(
+            f"study {study} is already driven ({error}); wait for it, end that process, or use another study"
+        ) from None
+    try:
+        _refuse_job(study, own)
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_if_driven(study: str) -> None:
+    """Raises UserError where anybody drives the study."""
+    driver = driver_status(study)
+    if driver.lives:
+        raise UserError(f"study {study} is already driven by {driver.who}; python jobs/cancel.py {study} ends it")
+
+
+def _refuse_job(study: str, own: str | None) -> None:
+    job = driver_of(study)
+    # A queue that does not answer counts as a yes elsewhere; here it may be that of another machine.
+    if job is not None and job["job_id"] != own and is_in_queue(job) and QUEUE.jobs is not None:
+        who = f"job {job['job_id']}, which waits or runs"
+        raise UserError(f"study {study} is already driven by {who}; python jobs/cancel.py {study} ends it")
+
+
+def asked_at(study: str) -> float:
+    """When the driver of this process was asked for: now, or when its job was submitted, however often it restarts.
+
+    What was stopped or failed since then is not taken up again by it.
+    """
+    job = driver_of(study)
+    if job is not None and job["job_id"] == os.environ.get(OWN_JOB):
+        return float(job["time"])
+    return time.time()
 
 
 def driver_status(study: str) -> Driver:

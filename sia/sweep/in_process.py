@@ -10,9 +10,9 @@ from sia.cluster.state import RunStatus, State, look
 from sia.config import Experiment
 from sia.errors import UsageError, UserError
 from sia.flatten import flatten, varying
-from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, runs_root
 from sia.sweep.chain import start_stage
+from sia.sweep.driven import driving
 from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.launch import Launch
 from sia.sweep.plan_table import stages_text
@@ -30,17 +30,10 @@ def train_here(run: RunFolder, experiment: Experiment, stage: int | None = None)
     UsageError for a stage that is not the next one.
     """
     _check_stage(run, stage)
-    lock = HeartbeatLock(run.path.parent / "driver.lock")
-    try:
-        lock.acquire()
-    except LockHeld as error:
-        raise UserError(f"study {run.study} is already driven ({error}); wait for it, or end that process") from None
-    try:
+    with driving(run.study):
         run.create(experiment)
         run.stopped.unlink(missing_ok=True)
         _mirrored(run, stage)
-    finally:
-        lock.release()
 
 
 def _check_stage(run: RunFolder, wanted: int | None) -> None:

@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile, visible_gpus
@@ -71,18 +70,12 @@ def local_profile() -> Profile:
 
 
 def former_launch(run: RunFolder, wanted: str, profile: Path | None) -> Launch:
-    """How a run goes on: as its last job was submitted, unless a flag says otherwise."""
-    job = last_job(run)
+    """How a run goes on: as its last job was asked for, unless a flag says otherwise."""
+    former = read_json(run.launch)
     launch = choose_launch(wanted, profile, None)
-    if profile is None and job is not None and job["cluster"] == launch.cluster and "profile" in job:
-        return Launch(launch.cluster, validate(Profile, job["profile"], str(run.path)))
+    if profile is None and former is not None and former["cluster"] == launch.cluster:
+        return Launch(launch.cluster, validate(Profile, former["profile"], str(run.path)))
     return launch
-
-
-def last_job(run: RunFolder) -> dict[str, Any] | None:
-    """The job record of the latest stage that has one."""
-    jobs = [read_json(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
-    return next((job for job in jobs if job is not None), None)
 
 
 def default_concurrency(launch: Launch) -> int:

@@ -30,7 +30,7 @@ def leftovers_of_studies() -> list[Path]:
 
 
 def old_snapshots() -> list[Path]:
-    """Copies of the code, older than a day, that no job of an unfinished run or of a driver names.
+    """Copies of the code, not asked for since a day, that no job of an unfinished run, evaluation or driver names.
 
     None at all while a study is driven: its next jobs may run any of them.
     """
@@ -47,9 +47,8 @@ def old_snapshots() -> list[Path]:
 
 
 def _code_of(run: RunFolder) -> set[str]:
-    if run.finished.exists():
-        return set()
-    jobs = [read_json(path) or {} for path in run.path.glob("stages/*/job.json")]
+    stages = [] if run.finished.exists() else run.path.glob("stages/*/job.json")
+    jobs = [read_json(path) or {} for path in (*stages, *run.path.glob("evaluations/*-job.json"))]
     return {str(job["code"]) for job in jobs if "code" in job}
 
 

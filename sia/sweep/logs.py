@@ -12,7 +12,6 @@ from sia.cluster.state import State, is_in_queue, look
 from sia.errors import UserError
 from sia.run_folder import RunFolder, runs_root
 from sia.sweep.driven import driver_status
-from sia.sweep.launch import last_job
 
 POLL_SECONDS = 0.5
 AT_REST = (State.FINISHED, State.FAILED, State.STOPPED)
@@ -135,3 +134,9 @@ class Follower:
         except FileNotFoundError:
             return ""
         return content.decode(errors="replace")
+
+
+def last_job(run: RunFolder) -> dict[str, Any] | None:
+    """The job record of the latest stage that has one."""
+    jobs = [read_json(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
+    return next((job for job in jobs if job is not None), None)

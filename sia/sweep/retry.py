@@ -6,7 +6,7 @@ from sia.errors import UsageError, UserError
 from sia.run_folder import RunFolder, runs_of, runs_root
 from sia.sweep.cancel import BY
 from sia.sweep.driven import driver_status
-from sia.sweep.launch import Launch, former_launch, last_job
+from sia.sweep.launch import Launch, former_launch
 
 
 def retryable(study: str, only: list[str]) -> list[RunFolder]:
@@ -35,8 +35,8 @@ def retry_launches(runs: list[RunFolder]) -> dict[str, Launch]:
     distinct: list[Launch] = []
     launches = {}
     for run in runs:
-        job = last_job(run) or {}
-        launch = former_launch(run, job.get("cluster", "auto"), None)
+        former = read_json(run.launch) or {}
+        launch = former_launch(run, former.get("cluster", "auto"), None)
         if launch not in distinct:
             distinct.append(launch)
         launches[run.name] = distinct[distinct.index(launch)]

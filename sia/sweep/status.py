@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sia.cluster.accounting import ACCOUNTING
+from sia.cluster.driver_job import driver_of
 from sia.cluster.state import RunStatus, State, look
 from sia.run_folder import RunFolder, runs_of, runs_root, studies
 from sia.sweep.driven import Driver, driver_status
@@ -55,6 +56,9 @@ class StudyView:
     def driver_line(self) -> str:
         if self.driver.lives:
             return f"{self.study}: driven by {self.driver.who}"
+        if not self.runs:
+            logs = f"python jobs/logs.py {self.study}"
+            return f"{self.study}: its detached driver ended before it made a run; {logs} tells why"
         cure = "nobody drives it; submit it again to go on" if self.unfinished else "nobody drives it"
         return f"{self.study}: {cure}"
 
@@ -74,13 +78,13 @@ def all_studies() -> list[str]:
 
 
 def study_views(names: Iterable[str]) -> list[StudyView]:
-    """The studies that have runs or a driver; sacct is asked once about all jobs that were lost."""
+    """The studies that have runs, or have or had a driver; sacct is asked once about all jobs that were lost."""
     found = {study: ([view(run) for run in runs_of(study)], driver_status(study)) for study in names}
     explained = iter(_explained([run for runs, _ in found.values() for run in runs]))
     return [
         StudyView(study, driver, [next(explained) for _ in runs])
         for study, (runs, driver) in found.items()
-        if runs or driver.lives
+        if runs or driver.lives or driver_of(study) is not None
     ]
 
 

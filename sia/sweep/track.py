@@ -6,8 +6,8 @@ from pathlib import Path
 from sia.atomic import read_json
 from sia.cluster.state import State, look
 from sia.errors import UserError
-from sia.lock import holder_of, is_alive
-from sia.run_folder import RunFolder, runs_of, runs_root
+from sia.run_folder import RunFolder, runs_of
+from sia.sweep.driven import driver_status
 from sia.tracking.mlflow_mirror import MlflowMirror
 from sia.tracking.mlflow_values import Ending, trial_ending
 
@@ -39,19 +39,12 @@ def track(study: str, uri: str | None = None) -> Tracked:
     A run that a job trains or waits for stays RUNNING, and so does any unfinished run of a study with a living driver.
     """
     runs = runs_of(study)
-    ended = {} if is_driven(study) else _abandoned(runs)
+    ended = {} if driver_status(study).lives else _abandoned(runs)
     mirror = MlflowMirror(study, uri)
     mirror.sync(runs, ended)
     rows = sum((read_json(run.mirror) or {}).get("rows", 0) for run in runs)
     closed = [run for run in runs if run.path in ended or trial_ending(run).status in ("FAILED", "KILLED")]
     return Tracked(study, len(runs), rows, len(closed), mirror.trouble)
-
-
-def is_driven(study: str) -> bool:
-    """Whether a driver of the study lives."""
-    lock = runs_root() / study / "driver.lock"
-    holder = holder_of(lock)
-    return holder is not None and is_alive(lock, holder)
 
 
 def _abandoned(runs: list[RunFolder]) -> dict[Path, Ending]:

@@ -6,6 +6,7 @@ Tune's own state is thrown away each time: the run folders say what is finished 
 import logging
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sia.tracking.metrics_log import Row
 
 METRIC = "selection/R_at_10"
 FIRST_STAGE_EPOCH = "first_stage_epoch"
+LONGEST_TMPDIR = 35
 TRIAL_CPUS = 0.001  # Tune refuses 0
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -47,6 +49,7 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
         num_cpus=1,
         include_dashboard=False,
         object_store_memory=80 << 20,
+        _temp_dir=_short_folder(),
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=False,
@@ -69,6 +72,11 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
     finally:
         _cancel_stopped(runs)
         ray.shutdown()
+
+
+def _short_folder() -> str | None:
+    """A folder for Ray's sockets where $TMPDIR is too long for their paths' 107 characters; None leaves it to Ray."""
+    return f"/tmp/ray-{os.getuid()}" if len(tempfile.gettempdir()) > LONGEST_TMPDIR else None
 
 
 def _trial(config: dict[str, Any], launches: dict[str, Launch]) -> None:
@@ -112,7 +120,7 @@ def _asha(runs: list[RunFolder]) -> Any:
             decision = super().on_trial_result(tune_controller, trial, result)
             if decision == TrialScheduler.STOP:
                 run = RunFolder(Path(trial.config["run"]))
-                record(run.stopped, by="asha", epoch=result["epoch"], value=result[METRIC])
+                record(run.stopped, by="asha", epoch=result["epoch"], value=result[METRIC], time=time.time())
             return decision
 
     longest = max(run.experiment().stages[0].epochs for run in runs)

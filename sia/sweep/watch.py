@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from rich.box import SIMPLE
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
@@ -85,7 +85,10 @@ def watch_studies(look: Callable[[], list[StudyView]], every_seconds: float, con
 
 def studies_shown(studies: list[StudyView]) -> Group:
     """Of each study, who drives it and the table of its runs."""
-    return Group(*(part for study in studies for part in (study.driver_line, views_table(study.study, study.runs))))
+    parts: list[RenderableType] = []
+    for study in studies:
+        parts += [study.driver_line, *([views_table(study.study, study.runs)] if study.runs else [])]
+    return Group(*parts)
 
 
 def status_table(runs: list[RunFolder]) -> Table:

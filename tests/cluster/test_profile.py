@@ -113,11 +113,11 @@ def test_gpus_of_a_local_job_are_those_the_user_may_take(monkeypatch):
     assert visible_gpus() == []
 
 
-def test_a_run_goes_on_with_the_resources_of_its_last_job(tmp_path, without_slurm):
+def test_a_run_goes_on_with_the_resources_that_it_was_asked_for_with(tmp_path, without_slurm):
+    """Also where the cluster took no job."""
     run = begin_run(tmp_path / "runs", "size", experiment())
     former = Profile(tasks_per_node=4, cpus_per_task=3)
-    job = {"cluster": "local", "job_id": "1", "profile": former.model_dump(mode="json")}
-    write_json(run.stage(1).job, job)
+    write_json(run.launch, {"cluster": "local", "profile": former.model_dump(mode="json")})
     assert former_launch(run, "auto", None).profile == former
     assert former_launch(run, "debug", None).profile == Profile()
 

@@ -76,6 +76,20 @@ def test_it_says_which_commit_and_what_was_changed(tree: Path) -> None:
     assert "something else" in (tree / "sia" / "run_folder.py").read_text()
 
 
+@pytest.mark.parametrize("content", [b"a\nb\n\nc\n\n", "caf\xe9\n".encode("latin-1")], ids=["blank", "latin-1"])
+def test_the_difference_is_a_patch_whatever_was_changed(tree: Path, content: bytes) -> None:
+    """Also where its last line is an empty one of context, and in any encoding."""
+    module = tree / "sia" / "text.py"
+    module.write_bytes(b"x\n\n\n\n")
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "--message", "two")
+    module.write_bytes(content + b"x\n\n\n\n")
+    code = snapshot(tree)
+    git(tree, "checkout", "--quiet", ".")
+    git(tree, "apply", str(code / "changes.diff"))
+    assert module.read_bytes() == content + b"x\n\n\n\n"
+
+
 def test_a_clean_tree_leaves_no_difference(tree: Path) -> None:
     code = snapshot(tree)
     assert not (code / "changes.diff").exists()

@@ -17,7 +17,7 @@ from sia.cluster.state import State, look
 from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock, holder_of
 from sia.run_folder import RunFolder
-from sia.sweep.cancel import ending_of_run, ending_of_study
+from sia.sweep.cancel import end, ending_of_run, ending_of_study
 from sia.sweep.driven import driver_status
 from sia.sweep.launch import former_launch
 from sia.sweep.retry import retry_launches, retryable
@@ -252,3 +252,24 @@ def reaping(driver: subprocess.Popen):
         return found or not driver_status("size").lives
 
     return left
+
+
+@pytest.mark.slow
+def test_a_run_that_began_after_the_question_is_ended_too(desk: Desk, corpus: Path, monkeypatch) -> None:
+    """What was listed is not what is under way by the time of the answer."""
+    monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
+    desk.write("one.yaml", {"tasks_per_node": 1})
+    chains = [[{"epochs": epochs, "schedule": "calr"}] for epochs in (1, 5000)]
+    desk.write("tiny.yaml", {"experiment": values(corpus), "grid": {"stages": chains}})
+    driver = desk.start(*SUBMIT, "--max-concurrent", "1")
+    first, second = sorted(
+        wait_until(lambda: len(desk.runs("tiny")) == 2 and desk.runs("tiny"), 60, desk.log),
+        key=lambda run: run.experiment().stages[0].epochs,
+    )
+    wait_until(lambda: job_of(first), 60, "the first run's job")
+    asked = ending_of_study("tiny", desk.runs("tiny"))
+    assert [run.name for run in asked.runs] in ([first.name], [])
+    wait_until(lambda: in_mid_stage(second), 90, f"the second run\n{desk.log}")
+    assert end(asked, print)
+    assert driver.wait(30) == 130
+    assert look(second).state == State.STOPPED and holder_of(second.lock) is None

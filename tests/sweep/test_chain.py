@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock
 from sia.run_folder import RunFolder, run_of
 from sia.sweep import chain
-from sia.sweep.chain import StageFailed, add_restart, follow_run
+from sia.sweep.chain import StageFailed, add_restart, follow_run, forget_failure
 from sia.sweep.launch import Launch
 from sia.tracking.metrics_log import read_rows
 from sia.training.selection import selection_keys, selection_value
@@ -52,6 +53,7 @@ def new_run(tmp_path, monkeypatch, corpus):
 
 def follow(run: RunFolder) -> list[dict]:
     heard: list[dict] = []
+    forget_failure(run, before=time.time() + 1)
     follow_run(run, DEBUG, heard.append)
     return heard
 

@@ -8,8 +8,11 @@ import pytest
 from desk import Desk, assert_every_epoch_once, in_mid_stage, job_of, mlflow_history, values, wait_until
 
 from sia.atomic import read_json
+from sia.cluster.driver_job import LEAST_TIMEOUT_MIN, driver_profile
+from sia.cluster.profile import Profile
 from sia.config import read_yaml
 from sia.errors import UsageError
+from sia.lock import holder_of, is_alive
 from sia.sweep.detach import detach
 from sia.sweep.grid import load_grid
 from sia.sweep.launch import Launch, local_profile
@@ -63,6 +66,25 @@ def test_a_detached_driver_ends_the_study_though_it_is_requeued(desk: Desk) -> N
     assert mlflow_history(desk.uri, "tiny")[run.name]["train/loss"] == list(range(1, 42))
 
 
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_driver_is_requeued_by_a_term_and_ended_by_a_scancel(desk: Desk) -> None:
+    job = detached(desk, "--set", "stages=[{epochs: 4000, schedule: calr}]")
+    run = wait_until(lambda: next(iter(desk.runs("tiny")), None), 90, "the driver's run folder")
+    wait_until(lambda: in_mid_stage(run), 60, "the stage")
+    first_job = job_of(run)
+    slurm("scancel", "--signal=TERM", job)
+    wait_until(lambda: restarts(job) == 1, 60, "the driver's requeue")
+    wait_until(lambda: slurm("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", 60, "its second life")
+    lock = desk.folder / "runs" / "tiny" / "driver.lock"
+    wait_until(
+        lambda: (holder_of(lock) or {}).get("job_id") == job and is_alive(lock, holder_of(lock) or {}), 60, "it drives"
+    )
+    assert job_of(run) == first_job, "it attached to its job"
+    slurm("scancel", job)
+    wait_until(lambda: driver_left(job), 90, "the end of a driver that was cancelled")
+
+
 def driver_left(job: str) -> bool:
     return not subprocess.run(["squeue", "-h", "-j", job], capture_output=True, text=True).stdout.strip()
 
@@ -75,6 +97,8 @@ def test_a_driver_waits_for_the_job_it_depends_on(desk: Desk) -> None:
         job = detached(desk, "--dependency", f"afterok:{before}")
         assert slurm("squeue", "-h", "-j", job, "-o", "%T %r") == "PENDING Dependency"
         assert not desk.runs("tiny")
+        here = desk.run("submit.py", "--grid", "sweeps.yaml", "--cluster", "slurm")
+        assert here.returncode == 1 and f"already driven by job {job}" in here.stderr
         slurm("scontrol", "release", before)
         wait_until(lambda: desk.runs("tiny"), 90, "the driver's start")
     finally:
@@ -94,9 +118,17 @@ def test_the_driver_is_given_the_grid_as_it_was(desk: Desk, monkeypatch: pytest.
 
     where = [{"match": {"model.gru_layers": 2}, "profile": "slurm/large.yaml"}]
     values = {"profile": "slurm/gpu.yaml", "where": where, "miniature": {"profile": "slurm/small.yaml"}}
-    frozen = _frozen(values, Path("/work/sweeps/size.yaml"), "mine")
+    frozen = _frozen(values, Path("/home/me/sia/sweeps/size.yaml"), "mine")
     assert frozen["study"] == frozen["miniature"]["study"] == "mine"
-    assert frozen["profile"] == "/work/slurm/gpu.yaml"
-    assert frozen["where"][0]["profile"] == "/work/slurm/large.yaml"
-    assert frozen["miniature"]["profile"] == "/work/slurm/small.yaml"
+    assert frozen["profile"] == "/home/me/sia/slurm/gpu.yaml"
+    assert frozen["where"][0]["profile"] == "/home/me/sia/slurm/large.yaml"
+    assert frozen["miniature"]["profile"] == "/home/me/sia/slurm/small.yaml"
     assert read_yaml(desk.folder / "sweeps.yaml")["profile"] == "desk/small.yaml"
+
+
+def test_a_driver_outlives_the_grace_of_its_lost_jobs() -> None:
+    jobs = Profile(partition="gpu", timeout_min=1, gpus_per_node=8, environment={"A": "1"})
+    profile = driver_profile(jobs, "afterok:7")
+    assert (profile.timeout_min, profile.gpus_per_node, profile.partition) == (LEAST_TIMEOUT_MIN, 0, "gpu")
+    assert profile.sbatch == {"dependency": "afterok:7"} and profile.environment == {"A": "1"}
+    assert driver_profile(Profile(timeout_min=600), None).timeout_min == 600

@@ -1,0 +1,104 @@
+"""One driver a study; what ended after it was asked for is not taken up again by its next life."""
+
+import time
+from pathlib import Path
+
+import pytest
+from written_runs import begin_run, experiment
+
+from sia.atomic import read_json, write_json
+from sia.cluster.driver_job import OWN_JOB
+from sia.cluster.profile import Profile
+from sia.cluster.state import RunStatus, State
+from sia.errors import UserError
+from sia.run_folder import RunFolder
+from sia.sweep import chain
+from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
+from sia.sweep.drive import Sweep, _take_up
+from sia.sweep.driven import driving
+from sia.sweep.launch import Launch
+
+LOCAL = Launch("local", Profile())
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    return begin_run(tmp_path / "runs", "size", experiment())
+
+
+def sweep(run: RunFolder, scheduler: str = "none") -> Sweep:
+    return Sweep("size", [run], {run.name: LOCAL}, scheduler)  # type: ignore[arg-type]
+
+
+def test_a_second_driver_is_refused(run: RunFolder) -> None:
+    with driving("size"), pytest.raises(UserError, match="study size is already driven"), driving("size"):
+        pass
+    with driving("size"):
+        pass
+
+
+def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose heartbeat is fresh, on another host: it cannot be asked."""
+    lock = run.path.parent / "driver.lock"
+    write_json(lock, {"host": "node3", "pid": 7, "token": "t", "job_id": "41", "cluster": "slurm"})
+    with pytest.raises(UserError, match="already driven"), driving("size"):
+        pass
+    monkeypatch.setenv(OWN_JOB, "41")
+    with driving("size"):
+        assert (read_json(lock) or {})["job_id"] == "41"
+
+
+@pytest.mark.parametrize(("own", "age", "taken_up"), [("", 5, True), ("41", 5, False), ("41", 500, True)])
+def test_what_ended_since_a_driver_was_asked_for_stays_ended(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, own: str, age: float, taken_up: bool
+) -> None:
+    monkeypatch.setenv(OWN_JOB, own)
+    write_json(run.path.parent / "driver.json", {"job_id": "41", "cluster": "slurm", "time": time.time() - 100})
+    write_json(run.stopped, {"by": "cancel", "time": time.time() - age})
+    _take_up(sweep(run))
+    assert run.stopped.exists() is not taken_up
+    run.stopped.unlink(missing_ok=True)
+    write_json(run.stage(1).failed, {"error": "loss is nan", "time": time.time() - age})
+    _take_up(sweep(run))
+    assert run.stage(1).failed.exists() is not taken_up
+
+
+def test_asha_leaves_what_it_gave_up_and_takes_up_what_a_person_cancelled(run: RunFolder) -> None:
+    for by, scheduler, taken_up in (("asha", "asha", False), ("cancel", "asha", True), ("asha", "tune", True)):
+        write_json(run.stopped, {"by": by, "time": time.time() - 5})
+        _take_up(sweep(run, scheduler))
+        assert run.stopped.exists() is not taken_up, (by, scheduler)
+
+
+def lost(losses: Losses, progress: object, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a loss that has lasted is answered by a new submission."""
+    monkeypatch.setattr(chain, "GRACE_SECONDS", 0.0)
+    return losses.too_long(RunStatus(State.LOST, 1), progress)
+
+
+def test_losses_with_progress_are_borne_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = Losses()
+    assert all(lost(losses, (0, saved_at), monkeypatch) for saved_at in range(3 * MAX_LOSSES))
+    assert all(lost(losses, (0, 99), monkeypatch) for _ in range(MAX_LOSSES))
+    with pytest.raises(UserError, match=f"lost {MAX_LOSSES + 1} times without progress"):
+        lost(losses, (0, 99), monkeypatch)
+
+
+def test_a_file_server_that_is_away_for_a_moment_ends_no_chain(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(run.finished, {})
+    answers, really = [OSError(116, "Stale file handle"), OSError(116, "Stale file handle")], chain.look
+
+    def look(run: RunFolder) -> RunStatus:
+        if answers:
+            raise answers.pop()
+        return really(run)
+
+    monkeypatch.setattr(chain, "look", look)
+    monkeypatch.setattr(chain, "POLL_SECONDS", 0.0)
+    follow_run(run, LOCAL, lambda row: None)
+    assert not answers
+    answers = [OSError(116, "Stale file handle")] * 3
+    monkeypatch.setattr(chain, "PATIENCE_SECONDS", -1.0)
+    with pytest.raises(OSError, match="Stale"):
+        follow_run(run, LOCAL, lambda row: None)
