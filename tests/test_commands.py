@@ -352,9 +352,11 @@ def test_a_study_that_another_process_drives(copied):
     driver.stdout.readline()
     try:
         message = refused(desk, 1, "resume.py", run.name, "--cluster", "debug")
+        restart = refused(desk, 1, "resume.py", run.name, "--cluster", "debug", "--from", "best", "--epochs", "1")
     finally:
         driver.communicate("")
-    assert f"study single is already driven ({lock}" in message
+    assert f"study single is already driven ({lock}" in message and restart == message
+    assert run.finished.exists(), "a restart that nobody may train leaves the run as it is"
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_retry_takes_what_ended_badly(root: Path) -> None:
 def test_retry_submits_each_run_as_it_was(root: Path) -> None:
     runs = [begin_run(root, "size", experiment(**{"training.seed": seed})) for seed in range(3)]
     for run, cores in zip(runs, (1, 1, 3), strict=True):
-        write_json(run.stage(1).job, {**gone(), "profile": {"cpus_per_task": cores, "timeout_min": 7}})
+        write_json(run.launch, {"cluster": "local", "profile": {"cpus_per_task": cores, "timeout_min": 7}})
     launches = retry_launches(runs)
     assert [launches[run.name].profile.cpus_per_task for run in runs] == [1, 1, 3]
     assert launches[runs[0].name] is launches[runs[1].name], "they run the same code"

@@ -349,7 +349,7 @@ def test_a_stage_that_is_lost_again_and_again_without_a_row_is_given_up(new_run,
     monkeypatch.setattr(chain, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(chain, "POLL_SECONDS", 0.1)
     run = new_run()
-    with pytest.raises(StageFailed, match="lost 3 times without a new epoch"):
+    with pytest.raises(StageFailed, match="lost 4 times without progress"):
         follow_run(run, Launch("slurm", Profile()), lambda row: None)
     assert (tmp_path / "calls").read_text().split().count("sbatch") == 1 + 3
     assert look(run).state == State.FAILED
@@ -359,7 +359,9 @@ def test_a_cluster_that_takes_no_job_fails_the_stage_and_the_next_submit_tries_a
     run = new_run()
     monkeypatch.setenv("PATH", str(tmp_path))  # neither sbatch nor srun
     with pytest.raises(StageFailed, match="the slurm cluster did not take"):
-        follow_run(run, Launch("slurm", Profile()), lambda row: None)
+        follow_run(run, Launch("slurm", Profile(partition="gpu", tasks_per_node=8)), lambda row: None)
+    asked = read_json(run.launch)
+    assert (asked["cluster"], asked["profile"]["partition"], asked["profile"]["tasks_per_node"]) == ("slurm", "gpu", 8)
     monkeypatch.undo()
     follow(run)
     assert look(run).state == State.FINISHED

@@ -175,6 +175,16 @@ def test_a_copy_of_the_code_stays_while_an_unfinished_run_names_it(root: Path) -
         assert leftovers_of_studies() == []
 
 
+def test_a_copy_of_the_code_stays_while_an_evaluation_names_it(root: Path) -> None:
+    run = finish_run(root, "size", experiment())
+    code = root / ".code" / "0123"
+    (code / "sia").mkdir(parents=True)
+    aged(code)
+    assert leftovers_of_studies() == [code]
+    write_json(run.path / "evaluations" / "abc-job.json", {"job_id": "7", "code": str(code)})
+    assert leftovers_of_studies() == []
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     desk = Desk(tmp_path / "desk")

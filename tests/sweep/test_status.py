@@ -166,6 +166,15 @@ def test_a_study_whose_driver_has_made_no_run_yet_is_shown(root: Path, program) 
     assert [(one.study, one.runs) for one in study_views(["new", "none"])] == [("new", [])]
 
 
+def test_a_study_whose_driver_ended_before_its_first_run_is_not_denied(root: Path, program) -> None:
+    program("squeue", stdout="")
+    write_json(root / "new" / "driver.json", LOST_ON_SLURM)
+    (found,) = study_views(["new"])
+    assert found.driver_line == (
+        "new: its detached driver ended before it made a run; python jobs/logs.py new tells why"
+    )
+
+
 def lost_runs(root: Path, jobs: list[str]) -> list[RunFolder]:
     runs = [begin_run(root, "size", experiment(**{"training.seed": seed})) for seed in range(len(jobs))]
     for run, job in zip(runs, jobs, strict=True):
