@@ -176,6 +176,23 @@ def test_the_heartbeat_renews_the_files_time_until_release(path, monkeypatch):
     assert path.stat().st_mtime == 0
 
 
+def test_a_file_server_that_is_away_for_a_moment_does_not_end_the_heartbeat(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
+    really, answers = lock_module.holder_of, []
+
+    def holder_of(asked):
+        if len(answers) < 2 and threading.current_thread() is not threading.main_thread():
+            answers.append(asked)
+            raise OSError(116, "Stale file handle")
+        return really(asked)
+
+    monkeypatch.setattr(lock_module, "holder_of", holder_of)
+    with HeartbeatLock(path):
+        wait_until(lambda: len(answers) == 2, 5, "two beats without the server")
+        os.utime(path, (0, 0))
+        wait_until(lambda: time.time() - path.stat().st_mtime < 5, 5, "a heartbeat after it")
+
+
 def test_who_lost_the_lock_in_a_stall_is_told_and_does_not_keep_the_new_one_alive(path, monkeypatch):
     monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
     told = threading.Event()

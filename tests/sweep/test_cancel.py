@@ -78,6 +78,7 @@ def test_the_command_asks_first(desk: Desk) -> None:
         done = desk.run("cancel.py", "DG2A64")
         assert done.returncode == 2 and "add --yes" in done.stderr and "no job yet" in done.stdout
         assert on_a_terminal(desk, "n\n", "cancel.py", "DG2A64") == 1
+        assert on_a_terminal(desk, "\x04", "cancel.py", "DG2A64") == 1, "Ctrl-D is a no"
         (run,) = desk.runs("size")
         assert not run.stopped.exists()
         assert on_a_terminal(desk, "y\n", "cancel.py", "DG2A64") == 0

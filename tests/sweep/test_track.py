@@ -152,3 +152,13 @@ def test_an_unknown_study_or_store(tmp_path, runs):
     (tmp_path / "no.db").write_text("no database" * 100)
     done = desk.run("track.py", "size", "--uri", f"sqlite:///{tmp_path / 'no.db'}")
     assert done.returncode == 1 and "not a database" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_study_whose_driver_waits_in_the_queue_stays_open(uri, runs, tmp_path, monkeypatch):
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 41\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    write_json(tmp_path / "runs" / STUDY / "driver.json", {"cluster": "slurm", "job_id": "41", "time": time.time()})
+    assert track(STUDY, uri).num_closed == 2, "those with a marker, failed and stopped, alone"

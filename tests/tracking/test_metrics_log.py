@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from sia.errors import UserError
@@ -17,6 +20,20 @@ def log(tmp_path):
 def test_rows_come_back(log):
     assert read_rows(log) == ROWS
     assert log.read_bytes().count(b"\n") == 3
+
+
+def test_a_row_that_fits_in_part_alone_is_told_and_leaves_no_row(log):
+    """As on a full disk: the system takes what fits, and says so by the count alone."""
+    room = log.stat().st_size + 10
+    code = "import resource, signal, sys; from pathlib import Path; from sia.tracking.metrics_log import append_row\n"
+    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
+    code += "append_row(Path(sys.argv[1]), {'epoch': 4, 'train/loss': 0.0625})"
+    done = subprocess.run([sys.executable, "-c", code, str(log)], capture_output=True, text=True)
+    assert done.returncode == 1 and "No space left on device" in done.stderr
+    assert read_rows(log) == ROWS
+    append_row(log, {"epoch": 4})
+    assert read_rows(log) == [*ROWS, {"epoch": 4}]
 
 
 def test_missing_file_has_no_rows(tmp_path):
