@@ -208,18 +208,35 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def merge(below: Any, above: Any) -> Any:
-    """`above` laid over `below`: mappings key by key, everything else replaced."""
+def merge(below: Any, above: Any, at: str = "") -> Any:
+    """`above` laid over `below`: mappings key by key, {'2': value} over a list's second item, everything else replaced.
+
+    Raises UsageError for an item that the list, found at the dotted key `at`, does not have.
+    """
+    if isinstance(below, list) and isinstance(above, Mapping):
+        return _merge_items(below, above, at)
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
-    return {**below, **{key: merge(below.get(key, {}), value) for key, value in above.items()}}
+    return {**below, **{key: merge(below.get(key, {}), value, f"{at}{key}.") for key, value in above.items()}}
+
+
+def _merge_items(below: list[Any], above: Mapping[str, Any], at: str) -> list[Any]:
+    merged = list(below)
+    for key, value in above.items():
+        if not key.isdecimal() or not 1 <= int(key) <= len(below):
+            raise UsageError(f"unknown key {at + key!r}; its items are numbered 1 to {len(below)}")
+        merged[int(key) - 1] = merge(below[int(key) - 1], value, f"{at}{key}.")
+    return merged
 
 
 def resolve(*layers: Mapping[str, Any], source: str) -> Experiment:
     """The experiment of the defaults with the layers laid over them. Raises UsageError naming `source` and the key."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"stages": [{}]}
     for layer in layers:
-        values = merge(values, nest(layer))
+        try:
+            values = merge(values, nest(layer))
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from None
     return validate(Experiment, values, source)
 
 
@@ -242,11 +259,13 @@ def validate(model: type[Any], values: Any, source: str) -> Any:
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     # An unknown key is reported before the wrong values, because it may be the cause of them.
     first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    dotted = ".".join(str(part) for part in first["loc"])
+    # Items count from 1, as stages do everywhere else.
+    place = [str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"]]
+    dotted = ".".join(place)
     if first["type"] != "extra_forbidden":
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list)) else ""
         return f"{dotted or 'value'}: {first['msg'].removeprefix('Value error, ')}{given}"
-    number = next((str(part) for part in first["loc"] if isinstance(part, int)), "0")
+    number = next((part for part in place if part.isdecimal()), "1")
     near = _nearest(dotted, _known_keys(model, number))
     return f"unknown key {dotted!r}; the nearest valid one is {near!r}"
 

@@ -163,7 +163,7 @@ def test_slurm_that_does_not_answer(desk, corpus, command):
     desk.write("pair.yaml", values(corpus))
     desk.write("grid.yaml", {"experiment": values(corpus)})
     message = refused(desk, 1, command, *given, "--cluster", "slurm", PATH=str(Path(sys.executable).parent))
-    assert "sinfo does not answer" in message and "--cluster local" in message
+    assert "Slurm does not answer" in message and "--cluster local" in message
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def refused(*layers: dict[str, Any]) -> str:
         ({"optimizer": {"learning_rat": 1e-4}}, "optimizer.learning_rat", "optimizer.learning_rate"),
         ({"training.batchsize": 8}, "training.batchsize", "training.batch_size"),
         ({"model": {"gru_layer": 3, "latent_size": -1}}, "model.gru_layer", "model.gru_layers"),
-        ({"stages": [{"epochs": 1}, {"epoch": 3}]}, "stages.1.epoch", "stages.1.epochs"),
+        ({"stages": [{"epochs": 1}, {"epoch": 3}]}, "stages.2.epoch", "stages.2.epochs"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_valid_one(values, wrong, near):
@@ -73,7 +73,7 @@ def test_an_unknown_key_on_the_command_line_is_refused_alike(tmp_path):
         ({"data": {"flip_probability": 1.5}}, "data.flip_probability", "less than or equal to 1"),
         ({"data": {"crop_size": 300}}, "data", "crop_size 300 is larger than short_side 256"),
         ({"stages": []}, "stages", "at least 1"),
-        ({"stages": [{"schedule": "cosine"}]}, "stages.0.schedule", "'cylr' or 'constant'"),
+        ({"stages": [{"schedule": "cosine"}]}, "stages.1.schedule", "'cylr' or 'constant'"),
         ({"model": 3}, "model", "3"),
         ({"model": None}, "model", "dictionary"),
     ],
@@ -87,7 +87,21 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(values, key, 
 def test_of_a_section_given_twice_in_different_shapes_the_later_stands():
     assert "model: " in refused({"model.gru_layers": 2, "model": 3})
     assert nest({"model": 3, "model.gru_layers": 2}) == {"model": {"gru_layers": 2}}
-    assert "stages: " in refused({"stages": [{"epochs": 1}], "stages.0.epochs": 2})
+
+
+def test_an_item_of_a_list_is_overridden_by_its_number():
+    chain = {"stages": [{"epochs": 9}, {"epochs": 4, "schedule": "calr"}]}
+    stages = resolve(chain, {"stages.2.epochs": 2, "stages.1": {"schedule": "constant"}}, source="--set").stages
+    assert [(stage.epochs, stage.schedule) for stage in stages] == [(9, "constant"), (2, "calr")]
+    assert resolve({"stages.1.epochs": 3}, source="--set").stages == [Stage(epochs=3)], "of the default chain"
+    blocks = {"model.image_blocks": [1, 2, 3]}
+    assert resolve(blocks, {"model.image_blocks.2": 8}, source="--set").model.image_blocks == [1, 8, 3]
+
+
+@pytest.mark.parametrize("key", ["stages.0.epochs", "stages.3.epochs", "stages.last.epochs", "stages.-1.epochs"])
+def test_an_item_that_a_list_lacks_is_refused(key):
+    said = refused({"stages": [{"epochs": 9}, {"epochs": 4}]}, {key: 2})
+    assert f"unknown key '{key.removesuffix('.epochs')}'; its items are numbered 1 to 2" in said
 
 
 @pytest.mark.parametrize(

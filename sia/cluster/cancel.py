@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sia.cluster.state import QUEUE, is_in_queue
+from sia.cluster.queue import QUEUE, is_in_queue
 from sia.errors import UserError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sia.atomic import read_json
 from sia.cluster.evaluation_job import EvaluateRun, evaluation_profile
 from sia.cluster.profile import Profile
-from sia.cluster.state import is_in_queue
+from sia.cluster.queue import is_in_queue
 from sia.cluster.submit import submit_all
 from sia.errors import UserError
 from sia.run_folder import RunFolder
@@ -22,11 +22,19 @@ def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict
     Raises UserError with the error of the first one that failed, or that ended without a result.
     """
     tasks = [EvaluateRun(str(run.path), options) for run in runs]
-    for task in tasks:
+    # A command that was ended left its tasks in the queue: they are waited for, not submitted twice.
+    fresh = [task for task in tasks if not _is_queued(task)]
+    for task in fresh:
         task.result.unlink(missing_ok=True)
-    submit_all(tasks, "slurm", evaluation_profile(profile))
+    if fresh:
+        submit_all(fresh, "slurm", evaluation_profile(profile))
     for task in tasks:
         yield _result(task)
+
+
+def _is_queued(task: EvaluateRun) -> bool:
+    job = read_json(task.job_record)
+    return job is not None and is_in_queue(job)
 
 
 def _result(task: EvaluateRun) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sia.data.staging import staged
 from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
+from sia.training.preemption import PreemptionFlag
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,13 @@ class TrainStage:
         A run that another job is training is left to it. An error is recorded in failed.json; a rank that ended without
         a word is none: the job is lost, and its driver submits the stage again.
         """
+        # Before torch is imported, which takes seconds on a busy file server: a signal meanwhile is not lost.
+        flag = PreemptionFlag().install()
         from sia.distributed import JobNotNeeded, call_off
 
         try:
             with self._lock(place):
-                return self._train(place)
+                return self._train(place, flag)
         except (LockHeld, JobNotNeeded) as reason:
             print(f"leaving: {reason}", file=sys.stderr)
             if place.rank == 0 and place.world_size > 1:
@@ -123,18 +126,16 @@ class TrainStage:
         elif (read_json(failed) or {}).get("job_id") != place.job_id or place.job_id == "":
             record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
 
-    def _train(self, place: Place) -> int | None:
+    def _train(self, place: Place, flag: PreemptionFlag) -> int | None:
         import torch
 
         from sia.distributed import joined_ranks
         from sia.training.finish import finish_run
         from sia.training.fit import train_stage
-        from sia.training.preemption import PreemptionFlag
         from sia.training.provenance import record_provenance
 
         run = self.run
         torch.set_num_threads(self.threads)
-        flag = PreemptionFlag().install()
         # Before the ranks meet: who waits in a collective operation for a slow copy gives up.
         corpus = self._corpus()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:

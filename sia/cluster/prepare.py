@@ -10,8 +10,8 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster, Profile
+from sia.cluster.queue import is_in_queue
 from sia.cluster.shard_job import WriteShard
-from sia.cluster.state import is_in_queue
 from sia.cluster.submit import submit_all
 from sia.data.prepare import finish, is_written, plan
 from sia.data.usable import Images

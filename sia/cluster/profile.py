@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sia.cluster.refusal import CONTROLLER_IS_AWAY, cluster_is_away
 from sia.config import Section, read_yaml, validate
 from sia.errors import UsageError, UserError
 
 Cluster = Literal["local", "slurm", "debug"]
 SECONDS_TO_SAVE = 120
+SINFO_SECONDS = 20.0
 
 
 class Profile(Section):
@@ -75,25 +77,31 @@ def load_profile(path: Path | None) -> Profile:
 
 
 def choose_cluster(wanted: str) -> Cluster:
-    """`auto` is Slurm only where `sinfo` answers. Raises UserError for a Slurm that does not."""
+    """`auto` is Slurm where `sinfo` answers, and this machine where there is none. Raises UserError for a Slurm that
+    does not answer: a login node is no place to train on because a controller is busy.
+    """
     if wanted in ("local", "debug"):
         return wanted  # type: ignore[return-value]
-    answers = slurm_answers()
-    if wanted == "slurm" and not answers:
-        raise UserError(
-            "--cluster slurm: sinfo does not answer; export SLURM_CONF (slurm/devcluster/up starts a cluster on one "
-            "machine), or use --cluster local"
-        )
-    return "slurm" if answers else "local"
+    trouble = slurm_trouble()
+    if trouble is None:
+        return "slurm"
+    if wanted == "auto" and not cluster_is_away(trouble):
+        return "local"
+    raise UserError(
+        f"--cluster {wanted}: Slurm does not answer ({trouble}); try again later, export the SLURM_CONF of one that "
+        "runs (slurm/devcluster/up starts one on this machine), or use --cluster local"
+    )
 
 
-def slurm_answers() -> bool:
+def slurm_trouble() -> str | None:
+    """What keeps `sinfo` from answering, in its words; None where it answers."""
     if shutil.which("sinfo") is None:
-        return False
+        return "sinfo is not installed"
     try:
-        return subprocess.run(["sinfo", "-h"], capture_output=True, timeout=5).returncode == 0
+        answer = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, timeout=SINFO_SECONDS)
     except subprocess.TimeoutExpired:
-        return False
+        return f"{CONTROLLER_IS_AWAY[0]} within {SINFO_SECONDS:.0f} s"
+    return None if answer.returncode == 0 else " ".join(answer.stderr.split()) or "sinfo says nothing"
 
 
 def visible_gpus() -> list[int]:

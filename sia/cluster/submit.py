@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sia.cluster import bootstrap
 from sia.cluster.environment import clean_environment
 from sia.cluster.profile import Cluster, Profile, visible_gpus
+from sia.cluster.refusal import in_one_line
 from sia.cluster.snapshot import snapshot
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
@@ -58,8 +59,8 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
             start_new_session=True,
         ).returncode
     if status:
-        last_line = (log.read_text().strip().splitlines() or [f"exit status {status}"])[-1]
-        raise UserError(f"the {cluster} cluster did not take {tasks[0].name}: {last_line} (see {log})")
+        said = in_one_line(log.read_text(errors="replace"))
+        raise UserError(f"the {cluster} cluster did not take {tasks[0].name}: {said} (see {log})")
 
 
 def main(code: str, cluster: Cluster, profile_json: str) -> None:
@@ -81,6 +82,7 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             host=socket.gethostname(),
             folder=str(tasks[0].jobs),  # where an array's logs lie
             code=code,
+            user=os.getuid(),
             time=time.time(),
             profile=profile.model_dump(mode="json"),
         )

@@ -12,7 +12,8 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.cluster.cancel import cancel_job, has_left
-from sia.cluster.state import QUEUE, State, current_stage, is_in_queue, look
+from sia.cluster.queue import QUEUE, is_in_queue
+from sia.cluster.state import State, current_stage, look
 from sia.errors import UserError
 from sia.lock import holder_of, is_alive
 from sia.run_folder import RunFolder, record, runs_of

@@ -8,6 +8,7 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.cluster.job import Place, TrainStage
+from sia.cluster.refusal import passes
 from sia.cluster.state import RunStatus, State, look
 from sia.cluster.submit import submit
 from sia.config import Stage, validate
@@ -21,8 +22,7 @@ POLL_SECONDS = 1.0
 GRACE_SECONDS = 20.0
 MAX_LOSSES = 3
 PATIENCE_SECONDS = 600.0
-# What Slurm's commands say of a controller that does not answer.
-CONTROLLER_IS_AWAY = ("Unable to contact slurm controller", "Socket timed out", "backup controller in standby")
+MOST_SECONDS_BETWEEN_SUBMISSIONS = 60.0
 
 
 class StageFailed(UserError):
@@ -70,7 +70,7 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
     profile = launch.profile
     # Before it is submitted: a cluster that refuses it leaves no job.json, and a retry asks for the same again.
-    record(run.launch, cluster=launch.cluster, profile=profile.model_dump(mode="json"))
+    _record_launch(run, launch)
     task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
@@ -78,18 +78,25 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
         if task.train(Place()) is not None:
             raise KeyboardInterrupt
     else:
-        _submit_when_it_answers(task, launch)
+        _submit_when_it_is_taken(task, launch)
 
 
-def _submit_when_it_answers(task: TrainStage, launch: Launch) -> None:
-    """A controller that is away for a while, or restarted, fails no run; sbatch itself gives up after half a minute."""
+def _submit_when_it_is_taken(task: TrainStage, launch: Launch) -> None:
+    """A controller that is away for a while, or a queue that takes no more jobs of this user, fails no run."""
+    pause = POLL_SECONDS
     while True:
         try:
             return submit(task, launch.cluster, launch.profile, launch.code)
         except UserError as error:
-            if not any(text in str(error) for text in CONTROLLER_IS_AWAY):
+            if not passes(str(error)):
                 raise
-        time.sleep(POLL_SECONDS)
+            _record_launch(task.run, launch, refused=f"{error}; it is tried again")
+        time.sleep(pause)
+        pause = min(2 * pause, MOST_SECONDS_BETWEEN_SUBMISSIONS)
+
+
+def _record_launch(run: RunFolder, launch: Launch, **more: str) -> None:
+    record(run.launch, cluster=launch.cluster, profile=launch.profile.model_dump(mode="json"), **more)
 
 
 def plan_stage(run: RunFolder, number: int) -> None:

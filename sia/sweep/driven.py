@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sia.cluster.driver_job import OWN_JOB, driver_of
-from sia.cluster.state import QUEUE, is_in_queue
+from sia.cluster.queue import QUEUE, is_in_queue, reason
 from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld, holder_of, is_alive
 from sia.run_folder import runs_root
@@ -35,7 +35,9 @@ class Driver:
         process = f"process {self.process['pid']} of {self.process['host']}" if self.process else ""
         if self.job is None:
             return process
-        return f"job {self.job['job_id']} ({f'running, {process}' if process else 'pending'})"
+        why = reason(self.job)
+        state = f"running, {process}" if process else f"pending, {why}" if why else "pending"
+        return f"job {self.job['job_id']} ({state})"
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from sia.atomic import read_json
 from sia.cluster.driver_job import driver_of
-from sia.cluster.state import State, is_in_queue, look
+from sia.cluster.queue import is_in_queue
+from sia.cluster.state import State, look
 from sia.errors import UserError
 from sia.run_folder import RunFolder, runs_root
 from sia.sweep.driven import driver_status

@@ -39,6 +39,7 @@ class RunView:
     best: float | None
     measured_on: str
     error: str
+    reason: str  # what Slurm makes a pending job wait for
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def view(run: RunFolder) -> RunView:
         best=found.best,
         measured_on=selected_on(last) if last else run.experiment().training.select_on,
         error=status.error,
+        reason=status.reason,
     )
 
 

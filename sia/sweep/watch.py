@@ -53,16 +53,18 @@ class SweepDisplay:
 
 
 class News:
-    """Says a line of each run whose state or epoch is another than when it was last asked."""
+    """Says a line of each run whose state, epoch or error is another than when it was last asked."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[str, int]] = {}
+        self._said: dict[str, tuple[str, int, str]] = {}
 
     def say(self, runs: list[RunView]) -> None:
         for run in runs:
-            if self._said.get(run.folder) != (run.state, run.epoch):
-                self._said[run.folder] = (run.state, run.epoch)
-                print(f"{run.run}: {run.state}, stage {run.stage}{_measures(run)}", flush=True)
+            news = (run.state, run.epoch, run.error)
+            if self._said.get(run.folder) != news:
+                self._said[run.folder] = news
+                why = f": {run.error}" if run.error else ""
+                print(f"{run.run}: {run.state}, stage {run.stage}{_measures(run)}{why}", flush=True)
 
 
 def watch_studies(look: Callable[[], list[StudyView]], every_seconds: float, console: Console) -> None:
@@ -129,7 +131,7 @@ def status_cells(run: RunView) -> dict[str, str]:
         "state": run.state,
         "stage": f"{run.stage}/{run.stages}",
         "epoch": f"{run.epoch}/{run.epochs}{under_way}",
-        "job": run.job_id,
+        "job": f"{run.job_id} {run.reason}".strip(),
         "speech_to_image": _percent(run.speech_to_image),
         "image_to_speech": _percent(run.image_to_speech),
         "best": _percent(run.best),

@@ -1,6 +1,8 @@
 """Evaluation as a job: the same result as here, and the same errors."""
 
 import json
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,10 @@ import stages
 from desk import Desk
 
 from sia.atomic import read_json
+from sia.cluster.evaluation_array import evaluate_on_slurm
 from sia.cluster.evaluation_job import EvaluateRun, evaluation_profile
 from sia.cluster.profile import Profile
+from sia.cluster.submit import submit_all
 from sia.config import Stage
 from sia.run_folder import RunFolder
 
@@ -80,3 +84,26 @@ def test_runs_are_evaluated_by_a_job_array(desk: Desk) -> None:
         timeout=120,
     )
     assert refused.returncode == 1 and "no checkpoint epoch=77" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_command_that_is_given_again_waits_for_the_array_of_the_one_before(desk: Desk, monkeypatch) -> None:
+    options = {**OPTIONS, "split": "validation", "corpus": None}
+    tasks = [EvaluateRun(str(run.path), options) for run in desk.runs("two")]
+    submit_all(tasks, "slurm", Profile(partition="dev", timeout_min=10, sbatch={"hold": True}))
+    array = job_id(tasks[0]).split("_")[0]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the same evaluation was submitted twice")
+
+    monkeypatch.setattr("sia.cluster.evaluation_array.submit_all", refuse)
+    release = threading.Timer(3, subprocess.run, [["scontrol", "release", array]])
+    release.start()
+    found = list(evaluate_on_slurm(desk.runs("two"), Profile(partition="dev"), options))
+    release.join()
+    assert [len(one["measures"]) > 0 for one in found] == [True, True]
+
+
+def job_id(task: EvaluateRun) -> str:
+    return str((read_json(task.job_record) or {})["job_id"])

@@ -97,7 +97,9 @@ def test_one_machine_has_one_node():
 
 
 def test_slurm_without_sinfo_is_refused_and_auto_takes_the_machine(without_slurm):
-    with pytest.raises(UserError, match=r"--cluster slurm: sinfo does not answer.*--cluster local"):
+    with pytest.raises(
+        UserError, match=r"--cluster slurm: Slurm does not answer \(sinfo is not installed\).*--cluster local"
+    ):
         choose_cluster("slurm")
     assert choose_cluster("auto") == "local"
     assert choose_cluster("debug") == "debug"
@@ -122,14 +124,40 @@ def test_a_run_goes_on_with_the_resources_that_it_was_asked_for_with(tmp_path, w
     assert former_launch(run, "debug", None).profile == Profile()
 
 
-def test_a_sinfo_that_fails_is_no_slurm(tmp_path, monkeypatch):
-    fake = tmp_path / "sinfo"
-    fake.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+@pytest.fixture
+def sinfo(tmp_path, monkeypatch):
+    """Puts an sinfo into PATH that does this."""
+
+    def does(script: str) -> None:
+        fake = tmp_path / "sinfo"
+        fake.write_text(f"#!/bin/sh\n{script}\n")
+        fake.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return does
+
+
+def test_commands_without_a_cluster_are_no_slurm(sinfo):
+    sinfo("echo 'sinfo: fatal: Could not establish a configuration source' >&2; exit 1")
     assert choose_cluster("auto") == "local"
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="Could not establish a configuration source"):
         choose_cluster("slurm")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1",
+        "echo 'slurm_load_partitions: Protocol authentication error' >&2; exit 1",
+        "exec sleep 60",
+    ],
+)
+def test_a_busy_controller_does_not_make_a_login_node_train(sinfo, monkeypatch, script):
+    monkeypatch.setattr("sia.cluster.profile.SINFO_SECONDS", 0.5)
+    sinfo(script)
+    with pytest.raises(UserError, match=r"--cluster auto: Slurm does not answer \(.*or use --cluster local"):
+        choose_cluster("auto")
+    assert choose_cluster("local") == "local"
 
 
 @pytest.mark.slurm

@@ -11,8 +11,8 @@ from desk import REPOSITORY, wait_until
 from sia.atomic import read_json
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
+from sia.cluster.queue import is_in_queue
 from sia.cluster.snapshot import snapshot
-from sia.cluster.state import is_in_queue
 from sia.cluster.submit import submit
 
 

@@ -13,7 +13,8 @@ from written_runs import begin_run, experiment, finish_run, plan_stage
 
 from sia.atomic import write_json
 from sia.cluster.cancel import cancel_job, has_left
-from sia.cluster.state import Queue, State, current_stage, is_in_queue, look
+from sia.cluster.queue import Queue, is_in_queue
+from sia.cluster.state import State, current_stage, look
 from sia.config import Stage
 from sia.lock import STALE_SECONDS, HeartbeatLock
 from sia.run_folder import RunFolder
@@ -40,12 +41,14 @@ def local_job(run):
 def squeue(tmp_path, monkeypatch):
     """Puts an squeue into PATH that answers so."""
 
-    monkeypatch.setattr("sia.cluster.state.QUEUE", Queue())
+    monkeypatch.setattr("sia.cluster.queue.QUEUE", Queue())
 
     def answers(status: int, stdout: str = "", stderr: str = "", log: Path = Path("/dev/null")) -> None:
         fake = tmp_path / "bin" / "squeue"
         fake.parent.mkdir(exist_ok=True)
-        fake.write_text(f"#!/bin/sh\necho x >> {log}\nprintf '{stdout}'\nprintf '{stderr}' >&2\nexit {status}\n")
+        fake.write_text(
+            f"#!/bin/sh\necho x$* | tr -d ' ' >> {log}\nprintf '{stdout}'\nprintf '{stderr}' >&2\nexit {status}\n"
+        )
         fake.chmod(0o755)
         monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
 
@@ -146,6 +149,29 @@ def test_pending_is_a_job_that_squeue_lists(run, squeue):
     assert is_in_queue({**SLURM_JOB, "job_id": "18_3"})
 
 
+def test_a_pending_job_tells_what_slurm_waits_for(run, squeue):
+    squeue(0, stdout="17|Priority\\n18|None\\n")
+    submitted(run, SLURM_JOB)
+    assert look(run).reason == "Priority"
+    submitted(run, {**SLURM_JOB, "job_id": "18"})
+    assert look(run).reason == ""
+
+
+def test_a_colleagues_jobs_are_asked_for_too(run, squeue, tmp_path):
+    squeue(0, stdout="17\\n", log=tmp_path / "asked")
+    submitted(run, {**SLURM_JOB, "user": os.getuid()})
+    assert look(run).state == State.PENDING
+    submitted(run, {**SLURM_JOB, "user": 4711})
+    assert [look(run).state for _ in range(3)] == [State.PENDING] * 3
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert ["4711" in line for line in asked] == [False, True]
+
+
+def test_a_run_that_no_cluster_took_yet_tells_why(run):
+    write_json(run.launch, {"cluster": "slurm", "profile": {}, "refused": "AssocMaxSubmitJobLimit"})
+    assert (look(run).state, look(run).error) == (State.WAITING, "AssocMaxSubmitJobLimit")
+
+
 def test_a_queue_is_asked_once_for_many_looks(run, squeue, tmp_path):
     squeue(0, stdout="17\\n", log=tmp_path / "asked")
     submitted(run, SLURM_JOB)
@@ -154,7 +180,7 @@ def test_a_queue_is_asked_once_for_many_looks(run, squeue, tmp_path):
 
 
 def test_a_job_that_came_after_the_last_answer_is_asked_for_again(squeue, monkeypatch):
-    monkeypatch.setattr("sia.cluster.state.QUEUE_SECONDS_OF_THE_ABSENT", -1.0)
+    monkeypatch.setattr("sia.cluster.queue.ASK_AGAIN_SECONDS_OF_THE_ABSENT", -1.0)
     squeue(0, stdout="16\\n")
     assert not is_in_queue(SLURM_JOB)
     squeue(0, stdout="16\\n17\\n")
@@ -162,7 +188,7 @@ def test_a_job_that_came_after_the_last_answer_is_asked_for_again(squeue, monkey
 
 
 def test_old_jobs_that_are_gone_are_asked_for_once(squeue, monkeypatch, tmp_path):
-    monkeypatch.setattr("sia.cluster.state.QUEUE_SECONDS_OF_THE_ABSENT", -1.0)
+    monkeypatch.setattr("sia.cluster.queue.ASK_AGAIN_SECONDS_OF_THE_ABSENT", -1.0)
     squeue(0, stdout="16\\n", log=tmp_path / "asked")
     for number in range(17, 40):
         assert not is_in_queue({**SLURM_JOB, "job_id": str(number), "time": time.time() - 3600})
@@ -185,7 +211,7 @@ def test_a_queue_that_cannot_be_asked_counts_as_a_yes(run, squeue):
 
 
 def test_a_host_without_squeue_counts_as_a_yes(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("sia.cluster.state.QUEUE", Queue())
+    monkeypatch.setattr("sia.cluster.queue.QUEUE", Queue())
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert is_in_queue(SLURM_JOB)
 

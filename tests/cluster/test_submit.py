@@ -9,7 +9,7 @@ from sia.atomic import read_json
 from sia.cluster.environment import clean_environment
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
-from sia.cluster.state import is_in_queue
+from sia.cluster.queue import is_in_queue
 from sia.cluster.submit import submit
 from sia.errors import UserError
 

@@ -4,7 +4,8 @@ import pytest
 from desk import Desk, assert_every_epoch_once, epoch_rows, mlflow_status, values
 
 from sia.atomic import read_json
-from sia.cluster.state import State, is_in_queue, look
+from sia.cluster.queue import is_in_queue
+from sia.cluster.state import State, look
 from sia.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from written_runs import begin_run, epoch_row, experiment, finish_run, write_fin
 from sia.atomic import write_json, write_json_lines
 from sia.cluster import accounting
 from sia.cluster.accounting import Accounting
-from sia.cluster.state import Queue
+from sia.cluster.queue import Queue
 from sia.config import Stage, dump_experiment
 from sia.lock import HeartbeatLock
 from sia.run_folder import RunFolder
@@ -32,7 +32,7 @@ LOST_ON_SLURM = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("sia.cluster.state.QUEUE", Queue())
+    monkeypatch.setattr("sia.cluster.queue.QUEUE", Queue())
     monkeypatch.setattr("sia.sweep.status.ACCOUNTING", Accounting())
     return tmp_path / "runs"
 
