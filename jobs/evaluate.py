@@ -68,7 +68,7 @@ def evaluated(
         yield from evaluate_on_slurm(runs, load_profile(arguments.profile), options)
         return
     # It loads torch: not before the runs are known to be there.
-    from sia.training.evaluation import evaluate_run
+    from sia.training.evaluate_run import evaluate_run
 
     for run in runs:
         yield evaluate_run(run, **options)

@@ -34,8 +34,8 @@ def main() -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from sia.cluster.prepare import prepare_corpus
     from sia.cluster.profile import choose_cluster, load_profile
+    from sia.cluster.shard_array import prepare_corpus
     from sia.data.prepare import summary
     from sia.errors import UsageError
 

@@ -18,10 +18,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from sia.sweep.command import submit_sweep
     from sia.sweep.drive import Sweep
     from sia.sweep.launch import default_concurrency
     from sia.sweep.retry import retry_launches, retryable
+    from sia.sweep.submit_sweep import submit_sweep
 
     runs = retryable(arguments.study, arguments.only)
     if not runs:

@@ -13,7 +13,7 @@ from sia.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class EvaluateRun:
-    """The task: `sia.training.evaluation.evaluate_run` of the run in `path` with these options.
+    """The task: `sia.training.evaluate_run.evaluate_run` of the run in `path` with these options.
 
     Its result, or error, is a file of `evaluations/` in the run's folder, named by a hash of the options.
     """
@@ -43,7 +43,7 @@ class EvaluateRun:
 
     def __call__(self) -> None:
         from sia.errors import UserError
-        from sia.training.evaluation import evaluate_run
+        from sia.training.evaluate_run import evaluate_run
 
         options = dict(self.options)
         corpus = Path(options.pop("corpus")) if options.get("corpus") else options.pop("corpus", None)

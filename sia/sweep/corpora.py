@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from sia.atomic import read_json
-from sia.cluster.prepare import prepare_corpus
+from sia.cluster.shard_array import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
 from sia.data.prepared import MissingCorpus, check_frame_features, check_identity, check_short_side, read_description

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from sia.atomic import read_json
 from sia.cluster.job import Place
-from sia.cluster.prepare import prepare_corpus
 from sia.cluster.queue import is_in_queue
 from sia.cluster.rehearsal import Rehearsal, Rehearse, experiment_json, read_rehearsal
+from sia.cluster.shard_array import prepare_corpus
 from sia.cluster.submit import submit
 from sia.config import Experiment
 from sia.errors import UserError

@@ -13,7 +13,7 @@ from sia.evaluate import recalls
 from sia.run_folder import RunFolder, record
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.chosen_checkpoint import choose_checkpoint
-from sia.training.evaluation import embedder_of
+from sia.training.evaluate_run import embedder_of
 
 
 def finish_run(run: RunFolder, ranks: Ranks, corpus_folder: Path | None = None) -> None:

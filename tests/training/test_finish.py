@@ -15,7 +15,7 @@ from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
 from sia.sweep.watch import status_table
 from sia.tracking.metrics_log import read_rows
-from sia.training.evaluation import evaluate_run
+from sia.training.evaluate_run import evaluate_run
 from sia.training.finish import finish_run
 from sia.training.selection import selection_keys
 
