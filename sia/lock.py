@@ -19,7 +19,8 @@ class LockHeld(Exception):
     """Somebody else holds the lock; `holder` says who."""
 
     def __init__(self, path: Path, holder: dict[str, Any]) -> None:
-        super().__init__(f"{path} is held by process {holder.get('pid')} of {holder.get('host')}")
+        who = f"process {holder.get('pid')} of {holder.get('host')}"
+        super().__init__(f"{path} is held by {who}, until {STALE_SECONDS:.0f} s after its last sign of life")
         self.holder = holder
 
 
@@ -35,6 +36,7 @@ class HeartbeatLock:
         self.path, self.on_lost = path, on_lost
         self.who = {**who, "host": socket.gethostname(), "pid": os.getpid(), "token": uuid4().hex}
         self._released = threading.Event()
+        self._server_time = 0.0  # of the file system, which also stamps heartbeats: hosts' clocks may be wrong
 
     def acquire(self) -> None:
         """Raises LockHeld where another holder lives; a dead one's lock is taken over."""
@@ -45,7 +47,7 @@ class HeartbeatLock:
             found = holder_of(self.path)
             if found is None:
                 continue
-            if is_alive(self.path, found) and not self._is_former_self(found):
+            if is_alive(self.path, found, self._server_time) and not self._is_former_self(found):
                 raise LockHeld(self.path, found)
             self._remove_dead(found)
         raise LockHeld(self.path, holder_of(self.path) or {})
@@ -69,6 +71,7 @@ class HeartbeatLock:
         unfinished = self.path.with_name(f".{self.path.name}.{self.who['token']}")
         unfinished.write_text(json.dumps(self.who))
         try:
+            self._server_time = unfinished.stat().st_mtime
             os.link(unfinished, self.path)
             return True
         except FileExistsError:
@@ -115,12 +118,15 @@ def holder_of(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_alive(path: Path, holder: dict[str, Any]) -> bool:
-    """Whether the lock's holder lives: by its process where that is of this host, else by its heartbeat."""
+def is_alive(path: Path, holder: dict[str, Any], now: float | None = None) -> bool:
+    """Whether the lock's holder lives: by its process where that is of this host, else by its heartbeat.
+
+    now: the time on the clock of the lock's file system; by default this host's.
+    """
     if holder.get("host") == socket.gethostname() and not _process_exists(int(holder.get("pid", 0))):
         return False
     try:
-        return time.time() - path.stat().st_mtime < STALE_SECONDS
+        return (time.time() if now is None else now) - path.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
         return False
 

@@ -114,6 +114,19 @@ def test_another_hosts_holder_is_dead_once_its_heartbeat_is_old(path):
         assert holder_of(path)["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("skew", [-1000.0, 1000.0])
+def test_a_host_whose_clock_is_wrong_neither_robs_the_living_nor_waits_for_the_dead(path, monkeypatch, skew):
+    real = time.time
+    monkeypatch.setattr("sia.lock.time.time", lambda: real() + skew)
+    of_another_host(path, age=0)
+    os.utime(path, (real() - STALE_SECONDS / 2,) * 2)
+    with pytest.raises(LockHeld):
+        HeartbeatLock(path).acquire()
+    os.utime(path, (real() - 2 * STALE_SECONDS,) * 2)
+    with HeartbeatLock(path) as lock:
+        assert holder_of(path)["token"] == lock.who["token"]
+
+
 def test_a_requeued_job_takes_over_from_its_former_life(path):
     of_another_host(path, age=0, job_id="17")
     with pytest.raises(LockHeld):
