@@ -69,9 +69,14 @@ def _fill(folder: Path, tree: Path, files: list[Path]) -> None:
             "git_commit": _git(tree, "rev-parse", "HEAD").decode().strip(),
             "git_dirty": bool(_git(tree, "status", "--porcelain")),
             "time": time.time(),
-            "packages": dict(sorted((one.name, one.version) for one in distributions())),
+            "packages": _packages(),
         },
     )
+
+
+def _packages() -> dict[str, str]:
+    """The version of each installed package; what a broken installation left behind has no name."""
+    return dict(sorted((one.name, one.version) for one in distributions() if one.name and one.version))
 
 
 def _git(tree: Path, *arguments: str) -> bytes:

@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Workers have a niceness of 15, which a local job would inherit.
     "RAY_worker_niceness": "0",
+    # Trials hold no data: a login node whose memory is nearly full must not end them.
+    "RAY_memory_monitor_refresh_ms": "0",
 }
 
 

@@ -90,6 +90,15 @@ def test_the_difference_is_a_patch_whatever_was_changed(tree: Path, content: byt
     assert module.read_bytes() == content + b"x\n\n\n\n"
 
 
+def test_what_a_broken_installation_left_behind_is_no_package(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site" / "~orch-2.1.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    packages = (read_json(snapshot(tree) / "code.json") or {})["packages"]
+    assert "torch" in packages and all(isinstance(version, str) for version in packages.values())
+
+
 def test_a_clean_tree_leaves_no_difference(tree: Path) -> None:
     code = snapshot(tree)
     assert not (code / "changes.diff").exists()
