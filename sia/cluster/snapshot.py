@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from uuid import uuid4
@@ -75,8 +76,12 @@ def _fill(folder: Path, tree: Path, files: list[Path]) -> None:
 
 
 def _packages() -> dict[str, str]:
-    """The version of each installed package; what a broken installation left behind has no name."""
-    return dict(sorted((one.name, one.version) for one in distributions() if one.name and one.version))
+    """The version of each installed package; what a broken installation left behind has none, or raises."""
+    found: dict[str, str] = {}
+    for package in distributions():
+        with suppress(OSError, KeyError, TypeError):
+            found[package.name] = package.version
+    return {name: found[name] for name in sorted(name for name, version in found.items() if name and version)}
 
 
 def _git(tree: Path, *arguments: str) -> bytes:
