@@ -4,11 +4,13 @@ import sys
 
 from rich.console import Console
 
+from sia.atomic import read_json
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
 from sia.sweep.drive import Sweep, drive
 from sia.tracking.mlflow_store import network_mount_warning, tracking_uri
+from sia.tracking.mlflow_view import how_to_open
 
 
 def submit_sweep(sweep: Sweep, console: Console) -> int:
@@ -27,12 +29,18 @@ def tell(sweep: Sweep, console: Console, errors: dict[str, str]) -> int:
     console.print(sweep_table([summarise(run) for run in sweep.runs]))
     print(f"report: {write_report(sweep.study)}")
     print(f"runs:   python jobs/status.py {sweep.study}")
-    uri = tracking_uri()
-    where = "mlflow ui --workers 1" if uri.startswith("sqlite") else f"open {uri}"
-    print(f"MLflow: {where} (experiment {sweep.study}; store {uri})")
+    print(f"MLflow: {_mlflow(sweep)}")
     for name, error in errors.items():
         print(f"error: {name}: {error}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def _mlflow(sweep: Sweep) -> str:
+    mirrored = (read_json(run.mirror) for run in sweep.runs)
+    ids = [one["experiment_id"] for one in mirrored if one is not None and one["tracking_uri"] == tracking_uri()]
+    if not ids:
+        return f"nothing is mirrored yet; python jobs/track.py {sweep.study}"
+    return "\n        ".join(how_to_open(tracking_uri(), ids[0]))
 
 
 def _say_interrupted(sweep: Sweep) -> int:

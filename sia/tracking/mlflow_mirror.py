@@ -17,6 +17,7 @@ from sia.run_folder import RunFolder
 from sia.tracking import mlflow_values as values
 from sia.tracking.metrics_log import Row, read_rows
 from sia.tracking.mlflow_store import artifact_location, concerns_one_run, connect, store_faults, tracking_uri
+from sia.tracking.mlflow_view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +111,12 @@ class MlflowMirror:
                 # Its name stays taken: there can be no other.
                 client.restore_experiment(experiment.experiment_id)
             place = artifact_location(self.uri, self.study)
-            self._store = client, known or client.create_experiment(self.study, artifact_location=place)
+            experiment_id = known or client.create_experiment(self.study, artifact_location=place)
+            for key, text in experiment_tags().items():
+                # What a person has written there since is left alone.
+                if experiment is None or key not in experiment.tags:
+                    client.set_experiment_tag(experiment_id, key, text)
+            self._store = client, experiment_id
         return self._store
 
     def _adopt(self, run: RunFolder, rows: list[Row]) -> tuple[Run | None, dict[int, Run], int]:
@@ -156,8 +162,8 @@ class MlflowMirror:
         """Say what has been mirrored, only after all of it is in."""
         self._open()[0].set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(rows))
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
-        cursor = {"tracking_uri": self.uri, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
-        write_json(run.mirror, cursor)
+        place = {"tracking_uri": self.uri, "experiment_id": trial.info.experiment_id}
+        write_json(run.mirror, {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)})
 
     def _end(self, target: Run, ending: values.Ending) -> None:
         """Set the run's status, its end and why; what MLflow holds already is left as it is."""

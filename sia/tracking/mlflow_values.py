@@ -17,6 +17,7 @@ Texts = dict[str, str]
 
 RUN_TAG = "sia.run"
 STAGE_TAG = "sia.stage"
+KIND_TAG, TRIAL = "sia.kind", "trial"
 ROWS_TAG = "sia.rows"
 ENDED_TAG = "sia.ended"  # why a run did not finish
 PARENT_TAG = "mlflow.parentRunId"
@@ -76,16 +77,24 @@ def trial_tags(run: RunFolder) -> Texts:
     job = jobs[-1] if jobs else {}
     finished = read_json(run.finished) or {}
     outcome = {key: value for key, value in finished.items() if not isinstance(value, (dict, list))}
-    tags = {RUN_TAG: f"{run.study}/{run.name}", "sia.folder": str(run.path.absolute())}
+    tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, "sia.folder": str(run.path.absolute())}
+    tags["mlflow.user"] = _owner(run.config)
     if commit := job.get("git_commit"):
         tags["mlflow.source.git.commit"] = commit
     return _texts({**flatten({"provenance": job, "finished": outcome}), **tags})
 
 
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a container's user without a name
+        return str(path.stat().st_uid)
+
+
 def stage_tags(run: RunFolder, number: int, parent_id: str) -> Texts:
     """Whose stage it is, and how it ended."""
     done = read_json(run.stage(number).done) or {}
-    own = {RUN_TAG: f"{run.study}/{run.name}", STAGE_TAG: number, PARENT_TAG: parent_id}
+    own = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: "stage", STAGE_TAG: number, PARENT_TAG: parent_id}
     return _texts({**flatten({"done": done}), **own})
 
 

@@ -1,5 +1,6 @@
 """A real MLflow in a sqlite file; a study is written as the jobs write it."""
 
+import json
 import socket
 import sqlite3
 from collections import Counter
@@ -11,6 +12,8 @@ from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run, me
 from sia.atomic import read_json, write_json, write_json_lines
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.tracking.mlflow_mirror import MlflowMirror
+from sia.tracking.mlflow_values import BEST
+from sia.tracking.mlflow_view import VIEW, how_to_open
 
 
 def test_a_study_is_an_experiment_of_trials_with_nested_stages(uri, two_runs):
@@ -169,3 +172,40 @@ def test_a_locked_database_is_caught_up_later(uri, two_runs, tmp_path):
     assert mirror.trouble is None
     for run in two_runs:
         assert_in_step(uri, run)
+
+
+def test_a_study_opens_as_a_table_of_its_trials(uri, two_runs):
+    """The view's filter and sort are asked of the real store; which pages read the tag was looked at in a browser."""
+    mirrored(uri, two_runs)
+    client, _ = mlflow_runs(uri)
+    experiment = client.get_experiment_by_name(STUDY)
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{VIEW}"])
+    found = client.search_runs(
+        [experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"]
+    )
+    assert {one.info.run_name for one in found} == {run.name for run in two_runs}
+    best = [one.data.metrics[BEST] for one in found]
+    assert best == sorted(best, reverse=True)
+    known = {
+        *(f"metrics.`{one}`" for one in found[0].data.metrics),
+        *(f"params.`{one}`" for one in found[0].data.params),
+    }
+    assert set(view["selectedColumns"]) - known == {"attributes.`Duration`"}
+    assert found[0].data.tags["mlflow.user"] == two_runs[0].config.owner()
+    assert read_json(two_runs[0].mirror)["experiment_id"] == experiment.experiment_id
+
+
+def test_a_view_and_a_note_that_a_person_wrote_are_left_alone(uri, two_runs):
+    mirrored(uri, two_runs)
+    client, _ = mlflow_runs(uri)
+    experiment = client.get_experiment_by_name(STUDY).experiment_id
+    client.set_experiment_tag(experiment, "mlflow.note.content", "mine")
+    mirrored(uri, two_runs)
+    assert client.get_experiment(experiment).tags["mlflow.note.content"] == "mine"
+
+
+def test_how_a_study_is_opened():
+    assert how_to_open("https://server/", "7") == ["https://server/#/experiments/7/runs?viewStateShareKey=sia"]
+    serve, then = how_to_open("sqlite:////x/mlflow.db", "7")
+    assert serve.endswith("mlflow ui --workers 1 --backend-store-uri sqlite:////x/mlflow.db")
+    assert then == "then http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=sia"
