@@ -45,8 +45,8 @@ def _mlflow(sweep: Sweep) -> str:
 
 def _say_interrupted(sweep: Sweep) -> int:
     print(
-        f"\nleft: the submitted jobs of study {sweep.study} go on; submit the same grid again to attach to them, "
-        f"or watch them with `python jobs/status.py {sweep.study}`",
+        f"\nleft: jobs of study {sweep.study} that nobody cancelled go on; submit the same grid again to attach to "
+        f"them, or watch them with `python jobs/status.py {sweep.study}`",
         file=sys.stderr,
     )
     return 130

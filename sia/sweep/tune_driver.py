@@ -68,12 +68,25 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
                     max_concurrent_trials=max_concurrent,
                     scheduler=_asha(runs) if asha else None,
                 ),
-                run_config=tune.RunConfig(storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(0)),
+                run_config=tune.RunConfig(
+                    storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(0), callbacks=[_quiet()]
+                ),
             ).fit()
             return _errors(results, runs)
     finally:
         _cancel_stopped(runs)
         ray.shutdown()
+
+
+def _quiet() -> Any:
+    """Tune's own reporter tells of a trial without a row, even when it is asked for silence."""
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    class Quiet(TrialProgressCallback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            pass
+
+    return Quiet()
 
 
 def _short_folder() -> str | None:

@@ -44,3 +44,13 @@ def test_status_tells_where_a_job_waits(desk: Desk, corpus: Path) -> None:
     subprocess.run(["scancel", job], timeout=30, check=True)
     wait_until(lambda: not in_queue(job), 30, "the cancelled job's end")
     assert look(run).state == State.LOST
+
+
+def test_a_job_that_the_cluster_refuses_is_told_in_sias_words_alone(desk: Desk, corpus: Path) -> None:
+    desk.write("wrong.yaml", {"partition": "nosuch"})
+    desk.write("tiny.yaml", {"experiment": values(corpus)})
+    done = desk.run("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--profile", "wrong.yaml", timeout=120)
+    assert done.returncode == 1
+    assert "invalid partition specified" in done.stderr and "Trial" not in done.stdout + done.stderr
+    (run,) = desk.runs("tiny")
+    assert look(run).state == State.FAILED and "invalid partition specified" in look(run).error
