@@ -29,7 +29,8 @@ class HeartbeatLock:
 
     `who` is written into the lock. A holder of the same non-empty `job_id` of the same `cluster` is a former life of
     this job; a local job's number is a process's, and means the same job on its own host only.
-    `on_lost` is called, in the thread, where another has taken the lock over after a stall of this process.
+    `on_lost` is called, in the thread, where another has taken the lock over after a stall of this process, or while
+    its node was cut off.
     """
 
     def __init__(self, path: Path, on_lost: Callable[[], None] | None = None, **who: Any) -> None:
@@ -39,18 +40,30 @@ class HeartbeatLock:
         self._server_time = 0.0  # of the file system, which also stamps heartbeats: hosts' clocks may be wrong
 
     def acquire(self) -> None:
-        """Raises LockHeld where another holder lives; a dead one's lock is taken over."""
+        """Raises LockHeld where another holder lives; a dead one's lock is taken over.
+
+        A former life of this job that may still live is given the time of a heartbeat to notice.
+        """
+        robbed = False
         for _ in range(10):
             if self._create():
                 threading.Thread(target=self._beat, daemon=True).start()
+                self._released.wait(HEARTBEAT_SECONDS * 1.5 if robbed else 0)
                 return
             found = holder_of(self.path)
             if found is None:
                 continue
-            if is_alive(self.path, found, self._server_time) and not self._is_former_self(found):
+            robbed = is_alive(self.path, found, self._server_time)
+            if robbed and not self._is_former_self(found):
                 raise LockHeld(self.path, found)
             self._remove_dead(found)
         raise LockHeld(self.path, holder_of(self.path) or {})
+
+    def confirm(self) -> None:
+        """Before a write that is this holder's alone: `on_lost` is called where another has taken the lock over."""
+        held = holder_of(self.path)
+        if held is not None and held.get("token") != self.who["token"] and self.on_lost is not None:
+            self.on_lost()
 
     def release(self) -> None:
         self._released.set()
@@ -138,4 +151,12 @@ def _process_exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether the process has ended, and its parent has not asked how; no where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False

@@ -1,5 +1,6 @@
 """Stages of runs on the tiny corpus, trained in this process."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,12 @@ def begin(folder: Path, experiment: Experiment) -> RunFolder:
     return run
 
 
-def train(run: RunFolder, number: int = 1, flag: PreemptionFlag | None = None) -> bool:
+def train(
+    run: RunFolder, number: int = 1, flag: PreemptionFlag | None = None, confirm: Callable[[], None] = lambda: None
+) -> bool:
     """One job: all that it takes over lies in the run's folder."""
     torch.manual_seed(torch.seed())  # whatever another process's generator holds
-    return train_stage(run, number, Ranks(), PreemptionFlag() if flag is None else flag)
+    return train_stage(run, number, Ranks(), PreemptionFlag() if flag is None else flag, confirm=confirm)
 
 
 def trained(folder: Path, experiment: Experiment) -> RunFolder:

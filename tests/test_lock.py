@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -127,7 +128,35 @@ def test_a_host_whose_clock_is_wrong_neither_robs_the_living_nor_waits_for_the_d
         assert holder_of(path)["token"] == lock.who["token"]
 
 
-def test_a_requeued_job_takes_over_from_its_former_life(path):
+def test_a_former_life_that_still_lives_has_noticed_before_the_next_begins(path, monkeypatch):
+    """As where a node was cut off, and its job requeued on another one."""
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.3)
+    noticed = threading.Event()
+    former = HeartbeatLock(path, on_lost=noticed.set, job_id="17", cluster="slurm")
+    former.acquire()
+    former.confirm()
+    assert not noticed.is_set()
+    with HeartbeatLock(path, job_id="17", cluster="slurm"):
+        assert noticed.is_set()
+        noticed.clear()
+        former.confirm()
+        assert noticed.is_set(), "nor may it write anything"
+        former.release()
+        assert path.exists()
+
+
+def test_a_holder_that_has_ended_but_was_not_waited_for_is_dead(path):
+    ended = subprocess.Popen(["true"])
+    wait_until(lambda: Path(f"/proc/{ended.pid}/stat").read_text().split()[2] == "Z", 10, "the process's end")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"host": socket.gethostname(), "pid": ended.pid, "token": "theirs"}))
+    with HeartbeatLock(path) as lock:
+        assert holder_of(path)["token"] == lock.who["token"]
+    ended.wait()
+
+
+def test_a_requeued_job_takes_over_from_its_former_life(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
     of_another_host(path, age=0, job_id="17")
     with pytest.raises(LockHeld):
         HeartbeatLock(path, job_id="18").acquire()
@@ -143,7 +172,8 @@ def test_a_job_of_another_cluster_or_host_may_have_the_same_number(path, cluster
         HeartbeatLock(path, job_id="17", cluster="local").acquire()
 
 
-def test_a_requeued_slurm_job_may_come_back_on_another_host(path):
+def test_a_requeued_slurm_job_may_come_back_on_another_host(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
     of_another_host(path, age=0, job_id="17", cluster="slurm")
     with HeartbeatLock(path, job_id="17", cluster="slurm"):
         assert holder_of(path)["host"] != "elsewhere"

@@ -8,10 +8,10 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sia.atomic import read_json
 from sia.data.staging import staged
@@ -19,6 +19,12 @@ from sia.errors import UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
 from sia.training.preemption import PreemptionFlag
+
+# What gloo, NCCL and torch's store say of a rank that is gone.
+LEFT_WITHOUT_A_WORD = (
+    *("closed by peer", "connection reset", "connection was likely closed", "broken pipe"),
+    *("remote process exited", "ncclremoteerror"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,8 @@ class TrainStage:
         from sia.distributed import JobNotNeeded, call_off
 
         try:
-            with self._lock(place):
-                return self._train(place, flag)
+            with self._lock(place) as lock:
+                return self._train(place, flag, lock.confirm if lock else lambda: None)
         except (LockHeld, JobNotNeeded) as reason:
             print(f"leaving: {reason}", file=sys.stderr)
             if place.rank == 0 and place.world_size > 1:
@@ -109,7 +115,7 @@ class TrainStage:
         folder = self.run.experiment().data.path
         return staged(folder, self.stage_corpus_to) if self.stage_corpus_to else folder
 
-    def _lock(self, place: Place) -> AbstractContextManager[Any]:
+    def _lock(self, place: Place) -> AbstractContextManager[HeartbeatLock | None]:
         if place.rank != 0:
             return nullcontext()
         who = {"job_id": place.job_id, "cluster": place.cluster, "stage": self.number}
@@ -120,13 +126,13 @@ class TrainStage:
 
     def _record_failure(self, place: Place, error: Exception) -> None:
         failed = self.run.stage(self.number).failed
-        if is_lost_connection(error):
+        if place.world_size > 1 and is_lost_connection(error):
             # It follows from the error of the rank that left first, which that one records, unless it was killed.
             print("another rank ended without a word (killed, perhaps for memory?)", file=sys.stderr)
         elif (read_json(failed) or {}).get("job_id") != place.job_id or place.job_id == "":
             record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
 
-    def _train(self, place: Place, flag: PreemptionFlag) -> int | None:
+    def _train(self, place: Place, flag: PreemptionFlag, confirm: Callable[[], None]) -> int | None:
         import torch
 
         from sia.distributed import joined_ranks
@@ -144,9 +150,9 @@ class TrainStage:
                 record_provenance(run, self.number, place.job_id, ranks)
             done = run.stage(self.number).done
             # One rank's word counts for all: they may not see the same files at the same time.
-            finished = ranks.any(done.exists()) or train_stage(run, self.number, ranks, flag, corpus)
+            finished = ranks.any(done.exists()) or train_stage(run, self.number, ranks, flag, corpus, confirm)
             if finished and self.number == len(run.planned_stages()):
-                finish_run(run, ranks, corpus)
+                finish_run(run, ranks, corpus, confirm)
             received = int(ranks.largest(flag.received or 0))
         return None if finished else received
 
@@ -166,4 +172,4 @@ def in_one_line(error: Exception) -> str:
 def is_lost_connection(error: Exception) -> bool:
     """Whether a collective operation failed because another rank had left."""
     text = str(error).lower()
-    return "closed by peer" in text or "connection reset" in text
+    return any(part in text for part in LEFT_WITHOUT_A_WORD)

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,11 +17,13 @@ from sia.training.chosen_checkpoint import choose_checkpoint
 from sia.training.evaluate_run import embedder_of
 
 
-def finish_run(run: RunFolder, ranks: Ranks, corpus_folder: Path | None = None) -> None:
+def finish_run(
+    run: RunFolder, ranks: Ranks, corpus_folder: Path | None = None, confirm: Callable[[], None] = lambda: None
+) -> None:
     """Measure the best checkpoint over all stages on test, add the row to metrics.jsonl, then mark the run finished.
 
-    corpus_folder: a copy of the run's corpus to read instead. Of the intervals, those of R@10 are stored: what the
-    report compares runs by.
+    corpus_folder: a copy of the run's corpus to read instead. confirm: called before the writes; it does not return
+    where another job has taken the run over. Of the intervals, those of R@10 are stored: what the report compares by.
     """
     if run.finished.exists():
         return
@@ -32,6 +35,7 @@ def finish_run(run: RunFolder, ranks: Ranks, corpus_folder: Path | None = None) 
     measures = _kept(recalls(embedder, {"test": test}, intervals=True))
     if not ranks.is_first:
         return
+    confirm()
     last = len(run.planned_stages())
     # A job that died right here has left this row already.
     rows = [row for row in read_rows(run.metrics) if not (row["stage"] == last and "stage_epoch" not in row)]

@@ -4,6 +4,7 @@ The same loop serves every corpus, one rank or many, a fresh start, a warm resta
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,11 +22,17 @@ from sia.training.trainer import Trainer, build_trainer
 
 
 def train_stage(
-    run: RunFolder, number: int, ranks: Ranks, flag: PreemptionFlag, corpus_folder: Path | None = None
+    run: RunFolder,
+    number: int,
+    ranks: Ranks,
+    flag: PreemptionFlag,
+    corpus_folder: Path | None = None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> bool:
     """Train stage `number` of the run to its end, from its last checkpoint if it has one.
 
     corpus_folder: a copy of the run's corpus to read instead, such as one on the node's own disk.
+    confirm: called before each write; it does not return where another job has taken the run over.
     Returns False where a signal asked for an end: a checkpoint was saved, and the stage goes on at the next batch.
     Raises UserError for a corpus or checkpoint that does not fit the run.
     """
@@ -36,7 +43,7 @@ def train_stage(
         corpus.split(split)
     plan = read_stage_plan(run, number)
     trainer = build_trainer(experiment, plan.stage, corpus, ranks, number)
-    recorder = Recorder(run, number, plan.first_epoch, ranks.is_first)
+    recorder = Recorder(run, number, plan.first_epoch, ranks.is_first, confirm)
     recorder.check_corpus(corpus)
     _restore(trainer, run.stage(number), run, plan.start_checkpoint)
     recorder.agree_with(trainer.state)

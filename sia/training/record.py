@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -35,10 +36,21 @@ def read_stage_plan(run: RunFolder, number: int) -> StagePlan:
 
 
 class Recorder:
-    """The one writer of a stage; on ranks other than the first it writes nothing."""
+    """The one writer of a stage; on ranks other than the first it writes nothing.
 
-    def __init__(self, run: RunFolder, number: int, first_epoch: int, is_first: bool) -> None:
+    confirm: called before each write; it does not return where another job has taken the run over.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        number: int,
+        first_epoch: int,
+        is_first: bool,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
         self.run, self.number, self.first_epoch, self.is_first = run, number, first_epoch, is_first
+        self.confirm = confirm
         self.stage = run.stage(number)
         self.keep_every = run.experiment().runtime.keep_every_epochs
 
@@ -58,12 +70,16 @@ class Recorder:
         """
         if not self.is_first:
             return
-        earlier = [row for row in read_rows(self.run.metrics) if row["stage"] < self.number]
-        write_json_lines(self.run.metrics, earlier + state.progress.rows)
+        self._write_rows(state)
         for unfinished in self.stage.last.parent.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
         if state.progress.rows and state.sampler.next_batch == 0:
             self._keep(state, state.progress.rows[-1]["epoch"])
+
+    def _write_rows(self, state: TrainingState) -> None:
+        """Make metrics.jsonl what the checkpoint says of this stage, after the rows of the stages before."""
+        earlier = [row for row in read_rows(self.run.metrics) if row["stage"] < self.number]
+        write_json_lines(self.run.metrics, earlier + state.progress.rows)
 
     def epoch_done(self, state: TrainingState, epoch: int, measures: dict[str, float]) -> None:
         """Record an epoch: first in the checkpoint, then in metrics.jsonl, which a restart can mend from it."""
@@ -76,8 +92,10 @@ class Recorder:
             progress.best_value, progress.best_epoch = value, epoch
         if not self.is_first:
             return
+        self.confirm()
         state.save(self.stage.last)
         self._keep(state, epoch)
+        self.confirm()
         append_row(self.run.metrics, row)
         print(_line(row), flush=True)
 
@@ -90,11 +108,15 @@ class Recorder:
 
     def save_last(self, state: TrainingState) -> None:
         if self.is_first:
+            self.confirm()
             state.save(self.stage.last)
 
     def stage_done(self, state: TrainingState) -> None:
         progress = state.progress
         if self.is_first:
+            self.confirm()
+            # Once more: a job that lived on while its node was cut off may have added a row after the last restore.
+            self._write_rows(state)
             record(
                 self.stage.done,
                 best_epoch=progress.best_epoch,

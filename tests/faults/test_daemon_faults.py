@@ -1,5 +1,8 @@
 """Slurm's own daemons die under a running job, and come back."""
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from desk import Desk, job_of, values, wait_until
 from slurm_box import (
     CHAIN,
     EPOCHS,
+    alive,
     assert_nothing_lost,
     assert_same_bits,
     caught_in_mid_stage,
@@ -18,8 +22,10 @@ from slurm_box import (
     repair_cluster,
     restarts,
     slurm,
+    state_of,
 )
 
+from sia.lock import holder_of
 from sia.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -70,6 +76,35 @@ def without_the_controller(run: RunFolder) -> None:
         wait_until(lambda: was_refused(run), 90, "the next stage, submitted in vain")
         assert not run.stage(2).job.exists()
     finally:
+        repair_cluster()
+
+
+def test_a_node_that_is_cut_off_while_its_job_lives_on(desk: Desk, undisturbed: RunFolder) -> None:
+    """Slurm requeues the job on the other node: its former life must not write into the run of the next."""
+    flags = ("--cluster", "slurm", "--profile", "one.yaml", "--scheduler", "none")
+    driver = desk.start("submit.py", "--grid", "tiny.yaml", *flags)
+    with ended_in_any_case(desk, "tiny", driver), all_nodes_again():
+        (run,) = wait_until(lambda: desk.runs("tiny"), 60, desk.log)
+        with caught_in_mid_stage(run) as caught:
+            node = slurm("squeue", "-h", "-j", caught.job, "-o", "%N")
+            kill_daemon(f"slurmd.{node}")
+            slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=cut")
+            former = caught.ranks[0]
+            wait_until(lambda: (holder_of(run.lock) or {})["pid"] != former, 90, "the next life")
+            assert state_of(former) == "T", "the former one is still there"
+        wait_until(lambda: not alive(former), 30, "the former life's end")
+        assert driver.wait(120) == 0, desk.log
+    assert restarts(caught.job) == 1 and jobs_that_trained(run, 1) == [caught.job, caught.job]
+    assert_nothing_lost(desk, run)
+    assert_same_bits(run, undisturbed)
+
+
+@contextlib.contextmanager
+def all_nodes_again() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        subprocess.run(["scontrol", "update", "nodename=n1,n2", "state=resume"], capture_output=True)
         repair_cluster()
 
 

@@ -18,6 +18,7 @@ from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
+from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.trainer import build_trainer
 
 
@@ -58,6 +59,40 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(whole: Whole, tmp_path: P
         assert stages.train(run, flag=stages.RaisedAfter(steps)) is False
         assert not run.stage(1).done.exists()
     assert stages.train(run) is True
+    assert whole.is_reproduced_by(run)
+
+
+class TakenOver(Exception):
+    """Ends a job in the place of os._exit."""
+
+
+@pytest.mark.parametrize("writes", range(1, 5))
+def test_a_job_whose_run_was_taken_over_writes_nothing_more(whole: Whole, tmp_path: Path, writes: int) -> None:
+    """It is asked before the checkpoint and before the row of each epoch."""
+    run = stages.begin(tmp_path, experiment(whole.corpus))
+    allowed = iter(range(writes))
+
+    def confirm() -> None:
+        if next(allowed, None) is None:
+            raise TakenOver
+
+    with pytest.raises(TakenOver):
+        stages.train(run, confirm=confirm)
+    assert len(stages.saved(run.stage(1).last)["progress"]["rows"]) == (writes + 1) // 2
+    assert len(stages.rows(run)) == writes // 2
+    assert stages.train(run) is True
+    assert whole.is_reproduced_by(run)
+
+
+def test_a_row_that_a_job_of_the_past_added_is_gone_at_the_stages_end(whole: Whole, tmp_path: Path) -> None:
+    run = stages.begin(tmp_path, experiment(whole.corpus))
+    stages.train(run, flag=stages.RaisedAfter(2 * STEPS))
+
+    def add_once_more() -> None:
+        if len(stages.rows(run)) == 3:
+            append_row(run.metrics, {**read_rows(run.metrics)[-1], "time": 0.0})
+
+    assert stages.train(run, confirm=add_once_more) is True
     assert whole.is_reproduced_by(run)
 
 
