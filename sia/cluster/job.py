@@ -95,6 +95,8 @@ class TrainStage:
 
         try:
             with self._lock(place) as lock:
+                if place.rank == 0 and self.run.stopped.exists():
+                    raise JobNotNeeded("the run was cancelled before this job began")
                 return self._train(place, flag, lock.confirm if lock else lambda: None)
         except (LockHeld, JobNotNeeded) as reason:
             print(f"leaving: {reason}", file=sys.stderr)

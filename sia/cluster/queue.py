@@ -11,7 +11,7 @@ from typing import Any
 ASK_AGAIN_SECONDS = 10.0
 ASK_AGAIN_SECONDS_OF_THE_ABSENT = 1.0
 CLOCK_SECONDS = 60.0
-NO_REASON = ("", "None")  # of a job that runs, or that the scheduler has not looked at yet
+NO_REASON = ("", "None")  # of a job that the scheduler has not looked at yet
 
 
 def is_in_queue(job: dict[str, Any]) -> bool:
@@ -24,7 +24,10 @@ def is_in_queue(job: dict[str, Any]) -> bool:
 
 
 def reason(job: dict[str, Any]) -> str:
-    """What Slurm waits for before it starts the job, in its words, such as Priority; empty where it says nothing."""
+    """What Slurm waits for before it starts the job, in its words, such as Priority; the state of one that it started.
+
+    Empty where it says nothing.
+    """
     return (QUEUE.jobs or {}).get(job["job_id"], "") if job["cluster"] == "slurm" and QUEUE.knows(job) else ""
 
 
@@ -33,7 +36,7 @@ class Queue:
     """Users' jobs as squeue lists them, asked for once in a while for all runs of this process together."""
 
     asked: float = float("-inf")
-    jobs: dict[str, str] | None = None  # each job's reason for waiting; None: the queue did not answer
+    jobs: dict[str, str] | None = None  # each job's reason for waiting, or state; None: the queue did not answer
     users: set[int] = field(default_factory=lambda: {os.getuid()})
 
     def knows(self, job: dict[str, Any]) -> bool:
@@ -59,15 +62,21 @@ QUEUE = Queue()
 
 def _squeue(users: set[int]) -> dict[str, str] | None:
     whose = ",".join(str(user) for user in sorted(users))
-    command = ["squeue", "--user", whose, "--array", "--noheader", "--format", "%i|%r"]
+    command = ["squeue", "--user", whose, "--array", "--noheader", "--format", "%i|%T|%r"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (subprocess.TimeoutExpired, FileNotFoundError):
         return None
     if answer.returncode:
         return None
-    jobs = (line.strip().partition("|") for line in answer.stdout.splitlines())
-    return {job_id: "" if why in NO_REASON else why for job_id, _, why in jobs}
+    jobs = ((line.strip() + "||").split("|") for line in answer.stdout.splitlines())
+    return {job_id: _reason(state, why) for job_id, state, why, *_ in jobs}
+
+
+def _reason(state: str, why: str) -> str:
+    if state != "PENDING":
+        return state
+    return "" if why in NO_REASON else why
 
 
 def _is_our_process(pid: int, folder: str) -> bool:

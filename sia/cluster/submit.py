@@ -16,8 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sia.atomic import read_json
 from sia.cluster import bootstrap
+from sia.cluster.cancel import cancel_job
 from sia.cluster.environment import clean_environment
+from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.refusal import in_one_line
 from sia.cluster.snapshot import snapshot
@@ -65,6 +68,7 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
 
 def main(code: str, cluster: Cluster, profile_json: str) -> None:
     """The submitting process: tasks are read from its standard input."""
+    _leave_parent()
     import cloudpickle
 
     described = json.load(sys.stdin)
@@ -86,6 +90,18 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             time=time.time(),
             profile=profile.model_dump(mode="json"),
         )
+        if isinstance(task, TrainStage) and task.run.stopped.exists():
+            # Cancelled while the cluster took it: whoever cancelled knew of no job.
+            cancel_job(read_json(task.job_record) or {})
+
+
+def _leave_parent() -> None:
+    """Go on in a process that is nobody's child but this one's, which waits for it: Ray ends its workers' children."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.setsid()
 
 
 def _executor(task: Task, cluster: Cluster, profile: Profile) -> "LocalExecutor | SlurmExecutor":

@@ -54,6 +54,8 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
             if status.state in (State.NEW, State.WAITING) or losses.too_long(status, _progress(run, status, relay)):
                 start_stage(run, status.stage, launch)
                 continue
+        except OSError as error:
+            watched.failed(error)
         except UserError as error:
             failed = run.stage(status.stage).failed
             if not failed.exists():  # a job of `debug` has written it, with more detail

@@ -9,7 +9,8 @@ from sia.atomic import write_text
 from sia.cluster.driver_job import DriveStudy, driver_of, driver_profile
 from sia.cluster.submit import submit
 from sia.config import read_yaml
-from sia.errors import UsageError
+from sia.errors import UsageError, UserError
+from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import private_folder, runs_root
 from sia.sweep.driven import refuse_if_driven
 from sia.sweep.grid import Grid
@@ -25,9 +26,18 @@ def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], depende
     """
     if launch.cluster != "slurm":
         raise UsageError("--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux")
-    refuse_if_driven(grid.study)
     folder = runs_root() / grid.study
     private_folder(folder / "driver")
+    try:
+        with HeartbeatLock(folder / "driver" / "detach.lock"):
+            return _submit_driver(grid, path, launch, arguments, dependency)
+    except LockHeld as error:
+        raise UserError(f"study {grid.study} is being detached already ({error})") from None
+
+
+def _submit_driver(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
+    refuse_if_driven(grid.study)
+    folder = runs_root() / grid.study
     frozen = folder / "driver" / "grid.yaml"
     write_text(frozen, yaml.safe_dump(_frozen(read_yaml(path), path.absolute(), grid.study), sort_keys=False))
     task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])

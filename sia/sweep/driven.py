@@ -1,6 +1,7 @@
 """Who drives a study: a process that holds its lock, a detached driver's job, or nobody. It loads no torch."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +49,9 @@ def driving(study: str) -> Iterator[None]:
     """
     own = os.environ.get(OWN_JOB)
     who: dict[str, Any] = {"job_id": own, "cluster": "slurm"} if own else {}
-    lock = HeartbeatLock(runs_root() / study / "driver.lock", **who)
+    lock = HeartbeatLock(runs_root() / study / "driver.lock", on_lost=_end_at_once, **who)
+    # Before the lock is touched, too: two that refuse each other would leave nobody.
+    _refuse_job(study, own)
     try:
         lock.acquire()
     except LockHeld as error:
@@ -60,6 +63,12 @@ def driving(study: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _end_at_once() -> None:
+    """Another driver took the study over while this one was stalled; its jobs go on."""
+    print("another driver has taken the study over; ending", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def refuse_if_driven(study: str) -> None:

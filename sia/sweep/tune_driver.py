@@ -20,6 +20,8 @@ from sia.tracking.metrics_log import Row
 METRIC = "selection/R_at_10"
 FIRST_STAGE_EPOCH = "first_stage_epoch"
 LONGEST_TMPDIR = 35
+# Of a trial whose worker was killed: another one attaches to its run.
+MAX_FAILURES = 10
 TRIAL_CPUS = 0.001  # Tune refuses 0
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -69,7 +71,10 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
                     scheduler=_asha(runs) if asha else None,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(0), callbacks=[_quiet()]
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(MAX_FAILURES),
+                    callbacks=[_quiet()],
                 ),
             ).fit()
             return _errors(results, runs)

@@ -150,11 +150,13 @@ def test_pending_is_a_job_that_squeue_lists(run, squeue):
 
 
 def test_a_pending_job_tells_what_slurm_waits_for(run, squeue):
-    squeue(0, stdout="17|Priority\\n18|None\\n")
+    squeue(0, stdout="17|PENDING|Priority\\n18|PENDING|None\\n19|SUSPENDED|None\\n")
     submitted(run, SLURM_JOB)
     assert look(run).reason == "Priority"
     submitted(run, {**SLURM_JOB, "job_id": "18"})
     assert look(run).reason == ""
+    submitted(run, {**SLURM_JOB, "job_id": "19"})
+    assert (look(run).state, look(run).reason) == (State.PENDING, "SUSPENDED"), "one that gives no sign of life"
 
 
 def test_a_colleagues_jobs_are_asked_for_too(run, squeue, tmp_path):

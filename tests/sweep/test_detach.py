@@ -11,8 +11,8 @@ from sia.atomic import read_json
 from sia.cluster.driver_job import LEAST_TIMEOUT_MIN, driver_profile
 from sia.cluster.profile import Profile
 from sia.config import read_yaml
-from sia.errors import UsageError
-from sia.lock import holder_of, is_alive
+from sia.errors import UsageError, UserError
+from sia.lock import HeartbeatLock, holder_of, is_alive
 from sia.sweep.detach import detach
 from sia.sweep.grid import load_grid
 from sia.sweep.launch import Launch, local_profile
@@ -103,6 +103,16 @@ def test_a_driver_waits_for_the_job_it_depends_on(desk: Desk) -> None:
         wait_until(lambda: desk.runs("tiny"), 90, "the driver's start")
     finally:
         subprocess.run(["scancel", before], capture_output=True)
+
+
+def test_of_two_that_detach_at_once_one_is_refused(desk: Desk) -> None:
+    folder = desk.folder / "runs" / "tiny" / "driver"
+    folder.mkdir(parents=True)
+    with HeartbeatLock(folder / "detach.lock"), pytest.raises(UserError, match="study tiny is being detached already"):
+        launch = Launch("slurm", local_profile())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIA_RUNS", str(desk.folder / "runs"))
+            detach(load_grid(desk.folder / "sweeps.yaml"), desk.folder / "sweeps.yaml", launch, [], None)
 
 
 def test_without_slurm_it_says_what_to_do(tmp_path: Path, corpus: Path) -> None:

@@ -1,5 +1,7 @@
 """One driver a study; what ended after it was asked for is not taken up again by its next life."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +42,7 @@ def test_a_second_driver_is_refused(run: RunFolder) -> None:
 
 def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose heartbeat is fresh, on another host: it cannot be asked."""
+    monkeypatch.setattr("sia.lock.HEARTBEAT_SECONDS", 0.1)
     lock = run.path.parent / "driver.lock"
     write_json(lock, {"host": "node3", "pid": 7, "token": "t", "job_id": "41", "cluster": "slurm"})
     with pytest.raises(UserError, match="already driven"), driving("size"):
@@ -47,6 +50,25 @@ def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monke
     monkeypatch.setenv(OWN_JOB, "41")
     with driving("size"):
         assert (read_json(lock) or {})["job_id"] == "41"
+
+
+DRIVE = """
+import time
+from sia.sweep.driven import driving
+with driving("size"):
+    print("drives", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_driver_that_was_stalled_leaves_the_study_to_its_successor(run: RunFolder) -> None:
+    command = [sys.executable, "-c", DRIVE]
+    stalled = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert stalled.stdout is not None and stalled.stdout.readline() == "drives\n"
+    write_json(run.path.parent / "driver.lock", {"host": "elsewhere", "pid": 7, "token": "t"})
+    _, said = stalled.communicate(timeout=20)
+    assert stalled.returncode == 1 and "another driver has taken the study over" in said
+    assert (read_json(run.path.parent / "driver.lock") or {})["host"] == "elsewhere"
 
 
 @pytest.mark.parametrize(("own", "age", "taken_up"), [("", 5, True), ("41", 5, False), ("41", 500, True)])
