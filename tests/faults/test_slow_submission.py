@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--profile",
 
 
 @pytest.fixture
-def desk(tmp_path: Path, long_corpus: Path) -> Desk:
+def desk(tmp_path: Path, long_corpus: Path) -> Iterator[Desk]:
     """Its sbatch says that it was called, and waits until it may go on."""
     desk = Desk(tmp_path / "desk")
     desk.write("one.yaml", {"partition": "dev", "timeout_min": 20})
@@ -26,12 +27,14 @@ def desk(tmp_path: Path, long_corpus: Path) -> Desk:
     slow = tmp_path / "bin" / "sbatch"
     slow.parent.mkdir()
     slow.write_text(
-        f"#!/bin/sh\ntouch {tmp_path}/called\nwhile ! [ -e {tmp_path}/go ]; do sleep 0.2; done\n"
-        f'exec {shutil.which("sbatch")} "$@"\n'
+        f"#!/bin/sh\ncd {tmp_path} && touch called\n"
+        "until [ -e go ]; do [ -e over ] && exit 1; sleep 0.2; done\n"
+        f'cd - >/dev/null && exec {shutil.which("sbatch")} "$@"\n'
     )
     slow.chmod(0o755)
     desk.environment["PATH"] = f"{slow.parent}:{os.environ['PATH']}"
-    return desk
+    yield desk
+    (tmp_path / "over").touch()
 
 
 def run_whose_submission_hangs(desk: Desk) -> RunFolder:
