@@ -74,8 +74,9 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
     if ending.driver is not None:
         _end_driver(ending.driver)
         say(f"driver of {ending.driver.study}: ended")
-        # While it was asked about, and until it left, the driver may have begun others.
-        runs += [run for run in runs_of(ending.driver.study) if run not in runs and _is_within_reach(run)]
+        # While it was asked about, and until it left, the driver may have begun others; a job that the cluster takes at
+        # this moment finds the marker. So all that the driver would have begun is marked, and `retry` takes all of it up.
+        runs += [run for run in runs_of(ending.driver.study) if run not in runs and _would_go_on(run)]
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         record(run.stopped, by=BY, time=time.time())
@@ -136,6 +137,10 @@ def _is_within_reach(run: RunFolder) -> bool:
     if writer is not None and job.get("cluster") == "local" and writer["host"] != socket.gethostname():
         raise UserError(f"{run.path}: a local job of {writer['host']} trains it; run this command on that host")
     return _is_under_way(run)
+
+
+def _would_go_on(run: RunFolder) -> bool:
+    return look(run).state in (State.NEW, State.WAITING, State.LOST) or _is_within_reach(run)
 
 
 def _is_under_way(run: RunFolder) -> bool:

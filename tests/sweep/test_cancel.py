@@ -235,7 +235,7 @@ def test_a_driver_that_is_deaf_to_ctrl_c_is_ended_all_the_same(desk: Desk, monke
         from sia.sweep.cancel import end
 
         said: list[str] = []
-        assert end(ending_of_study("size", []), said.append) and said == ["driver of size: ended"]
+        assert end(ending_of_study("size", []), said.append) and said[0] == "driver of size: ended"
     finally:
         driver.kill()
         driver.wait()
