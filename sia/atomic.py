@@ -1,5 +1,6 @@
 """Files that are either whole or absent, whoever is killed while they are written."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from uuid import uuid4
 
 from sia.errors import UserError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to disk, and rename it onto `path`.
 
-    A reader sees the old file or the new one, never a part. Parent folders are made.
+    A reader sees the old file or the new one, never a part. Parent folders are made. Raises OSError that names `path`
+    where there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
@@ -23,6 +27,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:
+        # torch tells of a full disk by an error of its own, in whose context the system's is found.
+        system = error if isinstance(error, OSError) else error.__context__
+        if isinstance(system, OSError) and system.errno in NO_ROOM:
+            raise OSError(system.errno, os.strerror(system.errno), str(path)) from None
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -149,7 +149,7 @@ class RunFolder:
 
     def create(self, experiment: Experiment) -> None:
         """Write the resolved experiment, once; an existing one is left as it is."""
-        private_folder(self.jobs)
+        own_folder(self.jobs)
         if not self.config.is_file():
             write_text(self.config, dump_experiment(experiment))
 
@@ -170,6 +170,9 @@ def runs_of(study: str) -> list[RunFolder]:
 
 
 def studies() -> list[str]:
+    """Those that have runs. Raises UserError where the folder of all studies may not be read."""
+    if runs_root().is_dir() and not os.access(runs_root(), os.R_OK | os.X_OK):
+        raise UserError(f"{runs_root()}: Permission denied; its owner can let you read it: chmod o+rx")
     return sorted({config.parents[1].name for config in runs_root().glob("*/*/config.yaml")})
 
 
@@ -225,10 +228,13 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
         return load_experiment(config)  # it names the fault
 
 
-def private_folder(path: Path) -> None:
-    """Make a folder that only its owner may enter: submitit executes the pickles that lie in those of its jobs."""
+def own_folder(path: Path) -> None:
+    """Make a folder that nobody else may write into: submitit executes the pickles that lie in those of its jobs.
+
+    Colleagues may read its logs, as far as the user's umask lets them.
+    """
     path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
+    path.chmod(path.stat().st_mode & ~0o022)
 
 
 def record(path: Path, **values: Any) -> None:

@@ -58,6 +58,7 @@ FLOORS = [
         "command",
         "parameter_counts",
         "orphans",
+        "git",
     },
     {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
     {"evaluate"},

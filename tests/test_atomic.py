@@ -46,6 +46,29 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+FILL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from sia.atomic import write_atomically
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_atomically(Path(sys.argv[1]), lambda stream: torch.save(torch.zeros(100_000), stream))
+except OSError as error:
+    print(error.filename, error.strerror)
+"""
+
+
+def test_a_checkpoint_that_finds_no_room_names_its_file(tmp_path):
+    """A limit on the size of files stands for a full disk, of which torch tells by an error of its own."""
+    path = tmp_path / "last.pt"
+    said = subprocess.run([sys.executable, "-c", FILL, str(path)], capture_output=True, text=True, check=True).stdout
+    assert said == f"{path} File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path):
     path = tmp_path / "state"
     write_text(path, "old")

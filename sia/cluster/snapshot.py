@@ -7,7 +7,6 @@ where the tree differs from that commit, changes.diff. All jobs of the same cont
 import hashlib
 import os
 import shutil
-import subprocess
 import time
 from contextlib import suppress
 from importlib.metadata import distributions
@@ -15,12 +14,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import sia
+from sia import git
 from sia.atomic import write_json
-from sia.run_folder import private_folder, runs_root
+from sia.run_folder import own_folder, runs_root
 
-PARTS = ("sia", "jobs")
 RECORD, DIFFERENCE = "code.json", "changes.diff"
-GIT_SECONDS = 20
 
 
 def snapshot(tree: Path | None = None) -> Path:
@@ -29,9 +27,14 @@ def snapshot(tree: Path | None = None) -> Path:
     files = _files(tree)
     folder = runs_root() / ".code" / _digest(tree, files)
     if not (folder / RECORD).is_file():
-        private_folder(folder.parent)
+        own_folder(folder.parent)
         unfinished = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
-        _fill(unfinished, tree, files)
+        try:
+            _fill(unfinished, tree, files)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            # The file it names is the one that is copied, not the one that could not be written.
+            raise OSError(error.errno, error.strerror, str(folder)) from None
         try:
             os.replace(unfinished, folder)
         except OSError:  # another driver was first
@@ -42,7 +45,7 @@ def snapshot(tree: Path | None = None) -> Path:
 
 
 def _files(tree: Path) -> list[Path]:
-    found = [path for part in PARTS for path in sorted((tree / part).rglob("*"))]
+    found = [path for part in git.PARTS for path in sorted((tree / part).rglob("*"))]
     return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
 
 
@@ -59,16 +62,14 @@ def _fill(folder: Path, tree: Path, files: list[Path]) -> None:
         copy = folder / path.relative_to(tree)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    difference = _git(tree, "diff", "HEAD")
-    if difference:
-        # As bytes: a changed file may be in any encoding.
-        (folder / DIFFERENCE).write_bytes(difference)
+    if patch := git.difference(tree):
+        (folder / DIFFERENCE).write_bytes(patch)
     write_json(
         folder / RECORD,
         {
             "digest": folder.name.split(".")[1],
-            "git_commit": _git(tree, "rev-parse", "HEAD").decode().strip(),
-            "git_dirty": bool(_git(tree, "status", "--porcelain")),
+            "git_commit": git.commit(tree),
+            "git_dirty": git.is_dirty(tree),
             "time": time.time(),
             "packages": _packages(),
         },
@@ -82,15 +83,3 @@ def _packages() -> dict[str, str]:
         with suppress(OSError, KeyError, TypeError):
             found[package.name] = package.version
     return {name: found[name] for name in sorted(name for name, version in found.items() if name and version)}
-
-
-def _git(tree: Path, *arguments: str) -> bytes:
-    """What git says; nothing where there is no git, or the tree is no repository of its own."""
-    if not (tree / ".git").exists():
-        return b""
-    command = ["git", "-C", str(tree), *arguments]
-    try:
-        answer = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return answer.stdout if answer.returncode == 0 else b""

@@ -26,7 +26,7 @@ from sia.cluster.refusal import in_one_line
 from sia.cluster.snapshot import snapshot
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
-from sia.run_folder import private_folder, record
+from sia.run_folder import own_folder, record
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor
@@ -48,7 +48,7 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
     """The same for several tasks; on Slurm they become one job array."""
     described = [{"kind": type(task).__name__, "fields": asdict(task)} for task in tasks]
     for task in tasks:
-        private_folder(task.jobs)
+        own_folder(task.jobs)
     log = tasks[0].jobs / "submit.log"
     with open(log, "w") as stream:
         status = subprocess.run(

@@ -75,7 +75,7 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
         _end_driver(ending.driver)
         say(f"driver of {ending.driver.study}: ended")
         # While it was asked about, and until it left, the driver may have begun others; a job that the cluster takes at
-        # this moment finds the marker. So all that the driver would have begun is marked, and `retry` takes all of it up.
+        # this moment finds the marker. All that the driver would have begun is marked: `retry` takes all of it up.
         runs += [run for run in runs_of(ending.driver.study) if run not in runs and _would_go_on(run)]
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.

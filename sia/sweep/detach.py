@@ -11,7 +11,7 @@ from sia.cluster.submit import submit
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock, LockHeld
-from sia.run_folder import private_folder, runs_root
+from sia.run_folder import own_folder, runs_root
 from sia.sweep.driven import refuse_if_driven
 from sia.sweep.grid import Grid
 from sia.sweep.launch import Launch
@@ -27,7 +27,7 @@ def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], depende
     if launch.cluster != "slurm":
         raise UsageError("--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux")
     folder = runs_root() / grid.study
-    private_folder(folder / "driver")
+    own_folder(folder / "driver")
     try:
         with HeartbeatLock(folder / "driver" / "detach.lock"):
             return _submit_driver(grid, path, launch, arguments, dependency)

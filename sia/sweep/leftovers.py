@@ -10,13 +10,16 @@ from sia.run_folder import RunFolder, runs_of, runs_root, studies
 from sia.sweep.clean import AT_WORK
 from sia.sweep.driven import driver_status
 from sia.sweep.status import all_studies
+from sia.tracking.metrics_log import read_rows
 
 OLD_SECONDS = 24 * 3600.0
+LOCK_PARTS = ".*.lock.*"  # of a process that was killed while it took the lock
+TORN = (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp", f"*/{LOCK_PARTS}", f"*/driver/{LOCK_PARTS}")
 
 
 def leftovers_of_run(run: RunFolder) -> list[Path]:
     """Files that were never renamed into place, older than a day; where the ranks of a job that has left met."""
-    torn = [path for path in run.path.rglob(".*.tmp") if is_old(path)]
+    torn = [path for path in (*run.path.rglob(".*.tmp"), *run.path.glob(LOCK_PARTS)) if is_old(path)]
     if look(run).state in AT_WORK or driver_status(run.study).lives:
         return torn
     return torn + [path for path in sorted(run.path.glob("stages/*/rendezvous")) if path.is_dir()]
@@ -25,12 +28,13 @@ def leftovers_of_run(run: RunFolder) -> list[Path]:
 def leftovers_of_studies() -> list[Path]:
     """Torn files beside the runs, older than a day, and copies of the code that nobody will run again."""
     root = runs_root()
-    torn = [path for pattern in (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp") for path in sorted(root.glob(pattern))]
+    torn = [path for pattern in TORN for path in sorted(root.glob(pattern))]
     return [path for path in torn if is_old(path)] + old_snapshots()
 
 
 def old_snapshots() -> list[Path]:
-    """Copies of the code, not asked for since a day, that no job of an unfinished run, evaluation or driver names.
+    """Copies of the code, not asked for since a day, that no run, evaluation or driver names: what trained a run is
+    kept for as long as the run is.
 
     None at all while a study is driven: its next jobs may run any of them.
     """
@@ -47,8 +51,8 @@ def old_snapshots() -> list[Path]:
 
 
 def _code_of(run: RunFolder) -> set[str]:
-    stages = [] if run.finished.exists() else run.path.glob("stages/*/job.json")
-    jobs = [read_json(path) or {} for path in (*stages, *run.path.glob("evaluations/*-job.json"))]
+    records = (*run.path.glob("stages/*/job.json"), *run.path.glob("evaluations/*-job.json"))
+    jobs = [*(read_json(path) or {} for path in records), *read_rows(run.provenance)]
     return {str(job["code"]) for job in jobs if "code" in job}
 
 

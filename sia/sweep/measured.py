@@ -54,12 +54,12 @@ def _last_epoch_in_tail(path: Path) -> Row | None:
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
-    """The last `size` bytes of a file as text; nothing where there is no file."""
+    """The last `size` bytes of a file as text; nothing where there is no file, or none that this user may read."""
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, path.stat().st_size - size))
             return stream.read().decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return ""
 
 

@@ -2,12 +2,12 @@
 
 import platform
 import socket
-import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sia import git
 from sia.atomic import read_json
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import append_row
@@ -40,16 +40,7 @@ def _code(tree: Path) -> dict[str, Any]:
     found = read_json(tree / "code.json")
     if found is not None:
         return {"code": str(tree), **{key: found[key] for key in ("git_commit", "git_dirty")}}
-    dirty = bool(_git(tree, "status", "--porcelain", "--untracked-files=no"))
-    return {"code": str(tree), "git_commit": _git(tree, "rev-parse", "HEAD"), "git_dirty": dirty}
-
-
-def _git(tree: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(tree), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    return {"code": str(tree), "git_commit": git.commit(tree), "git_dirty": git.is_dirty(tree)}
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,56 @@ def test_the_difference_is_a_patch_whatever_was_changed(tree: Path, content: byt
     assert module.read_bytes() == content + b"x\n\n\n\n"
 
 
+def test_gits_configuration_does_not_spoil_the_patch(tree: Path) -> None:
+    for key, value in {"color.ui": "always", "diff.noprefix": "true", "diff.external": "false"}.items():
+        git(tree, "config", key, value)
+    binary = tree / "sia" / "data.bin"
+    binary.write_bytes(bytes(range(256)))
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "--message", "two")
+    binary.write_bytes(bytes(range(255, -1, -1)))
+    edit(tree, "something else")
+    code = snapshot(tree)
+    git(tree, "checkout", "--quiet", ".")
+    git(tree, "apply", str(code / "changes.diff"))
+    assert binary.read_bytes() == bytes(range(255, -1, -1))
+    assert "something else" in (tree / "sia" / "run_folder.py").read_text()
+
+
+def test_an_own_grid_beside_the_code_makes_no_difference(tree: Path) -> None:
+    (tree / "sweeps").mkdir()
+    (tree / "sweeps" / "mine.yaml").write_text("grid: {}\n")
+    assert (read_json(snapshot(tree) / "code.json") or {})["git_dirty"] is False
+    (tree / "jobs" / "mine.py").write_text("x = 1\n")
+    assert (read_json(snapshot(tree) / "code.json") or {})["git_dirty"] is True
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give its checkout to somebody else")
+def test_a_colleagues_checkout_tells_its_commit(tree: Path) -> None:
+    commit = git(tree, "rev-parse", "HEAD").strip()
+    for path in (tree, *tree.rglob("*")):
+        os.chown(path, 4711, 4711)
+    told = read_json(snapshot(tree) / "code.json") or {}
+    assert (told["git_commit"], told["git_dirty"]) == (commit, False)
+
+
+def test_a_full_disk_leaves_no_half_copy(tree: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files stands for it."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from sia.cluster.snapshot import snapshot
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    snapshot(Path({str(tree)!r}))
+except OSError as error:
+    print(error.filename)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(said).parent == runs / ".code" and list((runs / ".code").iterdir()) == []
+
+
 def test_what_a_broken_installation_left_behind_is_no_package(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,4 +171,4 @@ def test_equal_content_is_copied_once(tree: Path, runs: Path) -> None:
 def test_a_tree_without_git_is_copied_all_the_same(tree: Path) -> None:
     shutil.rmtree(tree / ".git")
     told = read_json(snapshot(tree) / "code.json") or {}
-    assert (told["git_commit"], told["git_dirty"]) == ("", False)
+    assert (told["git_commit"], told["git_dirty"]) == ("", None)

@@ -16,6 +16,7 @@ from sia.lock import HeartbeatLock
 from sia.run_folder import RunFolder
 from sia.sweep.clean import Policy, freed_bytes, removable
 from sia.sweep.leftovers import leftovers_of_run, leftovers_of_studies
+from sia.tracking.metrics_log import append_row
 from sia.training.chosen_checkpoint import choose_checkpoint
 
 DAY = 24 * 3600
@@ -153,22 +154,24 @@ def test_leftovers_are_torn_files_that_are_old_and_meeting_places(root: Path) ->
     run = finish_run(root, "size", experiment())
     torn = run.path / ".metrics.jsonl.0123abcd.tmp"
     torn.write_text("{")
+    taken = run.path / ".writer.lock.0123"
+    taken.write_text("{}")
     run.stage(1).rendezvous.mkdir()
     assert leftovers_of_run(run) == [run.stage(1).rendezvous]
-    aged(torn)
-    assert leftovers_of_run(run) == [torn, run.stage(1).rendezvous]
+    aged(torn), aged(taken)
+    assert leftovers_of_run(run) == [torn, taken, run.stage(1).rendezvous]
     with HeartbeatLock(run.path.parent / "driver.lock"):
-        assert leftovers_of_run(run) == [torn]
+        assert leftovers_of_run(run) == [torn, taken]
 
 
-def test_a_copy_of_the_code_stays_while_an_unfinished_run_names_it(root: Path) -> None:
+def test_a_copy_of_the_code_stays_while_a_run_names_it(root: Path) -> None:
     finished = finish_run(root, "size", experiment())
     unfinished = begin_run(root, "size", experiment(**{"training.seed": 1}))
-    old, used, new = (root / ".code" / name for name in ("0old", "used", "znew"))
-    for folder in (old, used, new):
+    old, trained, used, new = (root / ".code" / name for name in ("0old", "trained", "used", "znew"))
+    for folder in (old, trained, used, new):
         (folder / "sia").mkdir(parents=True)
-    aged(old), aged(used)
-    write_json(finished.stage(1).job, {"cluster": "local", "job_id": "1", "host": "gone", "code": str(old)})
+    aged(old), aged(trained), aged(used)
+    append_row(finished.provenance, {"stage": 1, "job_id": "1", "code": str(trained)})
     write_json(unfinished.stage(1).job, {"cluster": "local", "job_id": "1", "host": "gone", "code": str(used)})
     assert leftovers_of_studies() == [old]
     with HeartbeatLock(root / "size" / "driver.lock"):

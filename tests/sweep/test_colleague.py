@@ -1,0 +1,75 @@
+"""A colleague, who may read a study but not write into it, sees its status and its logs."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from written_runs import begin_run, epoch_row, experiment
+
+from sia.atomic import write_json, write_json_lines
+from sia.lock import HeartbeatLock
+from sia.run_folder import own_folder
+
+COLLEAGUE = 4711
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+
+
+def as_colleague(root: Path, call: str) -> str:
+    """What a process of another user prints; it reads nothing but the runs as that user."""
+    code = f"""
+import os
+from sia.sweep.logs import Follower, logs_of_run
+from sia.sweep.status import run_views
+from sia.run_folder import runs_of, studies
+os.setgid({COLLEAGUE}); os.setuid({COLLEAGUE})
+{call}
+"""
+    command = ["python", "-c", code]
+    environment = {**os.environ, "SIA_RUNS": str(root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A folder that everybody may reach, as pytest's own is not, with a run whose job has just written its log."""
+    with tempfile.TemporaryDirectory() as shared:
+        Path(shared).chmod(0o755)
+        yield written(Path(shared) / "runs")
+
+
+def written(root: Path) -> Path:
+    run = begin_run(root, "size", experiment())
+    own_folder(run.jobs)
+    write_json(run.stage(1).job, {"cluster": "local", "job_id": "17", "host": "n1", "folder": str(run.jobs)})
+    write_json_lines(run.metrics, [epoch_row(1, 1, 1, 0.5)])
+    (run.jobs / "17_0_log.out").write_text("stage 1, epoch 2 of 3: 5 of 10\n")
+    return root
+
+
+def test_status_and_logs(root: Path) -> None:
+    (run,) = root.glob("size/DG*")
+    with HeartbeatLock(run / "writer.lock", job_id="17", stage=1, cluster="local"):
+        view = "one = run_views(runs_of('size'))[0]\nprint(one.state, one.share_of_epoch)"
+        assert as_colleague(root, view) == "running 0.5\n"
+        news = "print(*Follower(logs_of_run(runs_of('size')[0], None), 0, False).news(), sep='')"
+        assert "5 of 10" in as_colleague(root, news)
+
+
+def test_a_log_that_is_closed_to_them_hides_no_run(root: Path) -> None:
+    (run,) = root.glob("size/DG*")
+    (run / "jobs").chmod(0o700)
+    with HeartbeatLock(run / "writer.lock", job_id="17", stage=1, cluster="local"):
+        view = "one = run_views(runs_of('size'))[0]\nprint(one.state, one.share_of_epoch)"
+        assert as_colleague(root, view) == "running None\n"
+
+
+def test_closed_studies_are_told_so(root: Path) -> None:
+    root.chmod(0o700)
+    call = "try:\n    studies()\nexcept Exception as error:\n    print(error)"
+    assert f"{root}: Permission denied" in as_colleague(root, call)
