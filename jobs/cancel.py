@@ -21,16 +21,18 @@ def main() -> int:
 
     name = arguments.name
     ending = ending_of_study(name, runs_of(name)) if is_study(name) else ending_of_run(find_run(name))
+    for line in ending.damaged:
+        print(line, file=sys.stderr)
     if not ending:
         print(f"{name}: nothing is under way")
-        return 0
+        return 1 if ending.damaged else 0
     print("to be ended:", *ending.lines, sep="\n  ")
     if not confirmed(arguments.yes, "end all of these?"):
         return 1
     ended = end(ending, lambda line: print(line, flush=True))
     if not ended:
         print("error: not everything has ended", file=sys.stderr)
-    return 0 if ended else 1
+    return 0 if ended and not ending.damaged else 1
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 Without a policy the best of each stage stays, and the last of unfinished runs and of a run's final stage. Runs that are
 running or pending are left alone; so is what an unfinished run needs to go on. Every Nth epoch's weights go.
+With --remove the named studies or runs go as a whole.
 """
 
 import argparse
+import sys
 
 from sia import command
 
@@ -14,21 +16,49 @@ def parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="STUDY|RUN", help="studies or runs; everything without them")
     parser.add_argument("--keep", metavar="best,last", help="of every stage: best, last or both")
     parser.add_argument("--every", type=int, metavar="N", help="also keep every Nth epoch's weights")
+    parser.add_argument("--remove", action="store_true", help="delete the named studies or runs, all of their files")
     parser.add_argument("--dry-run", action="store_true", help="list what would go; deletes nothing")
     parser.add_argument("--yes", action="store_true", help="do it without asking")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.remove and (not arguments.names or arguments.keep or arguments.every):
+        parser.error("--remove: name the studies or runs to delete, without --keep and --every")
+    return arguments
 
 
 def main() -> int:
     arguments = parse()
+    return remove_whole(arguments) if arguments.remove else remove_old(arguments)
+
+
+def remove_whole(arguments: argparse.Namespace) -> int:
+    from sia.run_folder import find_runs
+    from sia.sweep.confirm import confirmed
+    from sia.sweep.removal import in_gigabytes, remove_runs, whole_runs
+
+    groups = whole_runs([run for name in arguments.names for run in find_runs(name)])
+    print(*(group.line for group in groups), sep="\n")
+    if arguments.dry_run:
+        return 0
+    freed = sum(group.freed for group in groups)
+    if not confirmed(arguments.yes, f"delete these {len(groups)} runs with all they hold?"):
+        return 1
+    remove_runs(groups)
+    print(f"{len(groups)} runs deleted, {in_gigabytes(freed)} freed; MLflow keeps its rows: delete them there")
+    return 0
+
+
+def remove_old(arguments: argparse.Namespace) -> int:
     from sia.run_folder import find_runs, runs_of, studies
     from sia.sweep.clean import Policy
     from sia.sweep.confirm import confirmed
+    from sia.sweep.damage import readable
     from sia.sweep.removal import in_gigabytes, remove, what_may_go
 
     policy = Policy.parse(arguments.keep, arguments.every)
     names = [run for name in arguments.names for run in find_runs(name)]
-    runs = names if arguments.names else [run for study in studies() for run in runs_of(study)]
+    runs, damaged = readable(names if arguments.names else [run for study in studies() for run in runs_of(study)])
+    for line in damaged:
+        print(line, file=sys.stderr)
     found = what_may_go(runs, policy, everything=not arguments.names)
     if not found:
         print("nothing to clean")

@@ -10,7 +10,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", metavar="RUN|STUDY", help="a run, or a part of its name; a study: its driver's job")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is finished, or Ctrl-C")
-    parser.add_argument("--rank", type=int, default=0, metavar="N", help="of this rank (default: 0)")
+    parser.add_argument("--rank", type=int, metavar="N", help="of this rank (default: the one that failed, else 0)")
     parser.add_argument("--stage", type=int, metavar="N", help="of this stage (default: the latest)")
     parser.add_argument("--stderr", action="store_true", help="standard error alone")
     return parser.parse_args()
@@ -24,14 +24,17 @@ def write(text: str) -> None:
 def main() -> int:
     arguments = parse()
     from sia.run_folder import find_run, is_study
-    from sia.sweep.logs import Follower, LogSource, log_files, logs_of_driver, logs_of_run
+    from sia.sweep.logs import Follower, LogSource, failed_rank, log_files, logs_of_driver, logs_of_run, silence
 
     source: LogSource
+    rank: int | None = arguments.rank
     if is_study(arguments.name):
         source = logs_of_driver(arguments.name)
     else:
-        source = logs_of_run(find_run(arguments.name), arguments.stage)
-    follower = Follower(source, arguments.rank, arguments.stderr)
+        run = find_run(arguments.name)
+        source = logs_of_run(run, arguments.stage)
+        rank = failed_rank(run) if rank is None and arguments.stage is None else rank
+    follower = Follower(source, rank or 0, arguments.stderr)
     if arguments.follow:
         try:
             follower.follow(write)
@@ -43,8 +46,8 @@ def main() -> int:
         write(text)
     job = source.job()
     if not shown and job is not None:
-        files = " or ".join(map(str, log_files(job, arguments.rank, arguments.stderr)))
-        print(f"job {job['job_id']} has written nothing yet to {files}", file=sys.stderr)
+        files = " or ".join(map(str, log_files(job, rank or 0, arguments.stderr)))
+        print(silence(job, files), file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 from sia import command
 
@@ -25,21 +26,23 @@ def main() -> int:
     arguments = parse()
     from sia.errors import UserError
     from sia.run_folder import runs_root, studies
-    from sia.sweep.status import all_studies, study_views
-    from sia.sweep.watch import studies_shown, watch_studies
+    from sia.sweep.status import SLURM_IS_SILENT, all_studies, slurm_is_silent, study_views
+    from sia.sweep.watch import print_studies, watch_studies
 
     chosen = [arguments.study] if arguments.study else None
     found = study_views(chosen or all_studies())
     if not found:
         what = f"study {arguments.study!r}" if arguments.study else "run"
         raise UserError(f"{runs_root()}: no {what} there; it has {', '.join(studies()) or 'none'}")
+    if slurm_is_silent() and not (arguments.watch and sys.stdout.isatty()):  # the live display says it itself
+        print(SLURM_IS_SILENT, file=sys.stderr)
     if arguments.json:
         print(json.dumps([study.as_json() for study in found], ensure_ascii=False))
     elif arguments.watch is None:
-        command.console().print(studies_shown(found))
+        print_studies(found, command.console())
     else:
         try:
-            watch_studies(lambda: study_views(chosen or all_studies()), arguments.watch, command.console())
+            watch_studies(lambda: study_views(chosen or all_studies()), arguments.watch)
         except KeyboardInterrupt:
             return 0
     return 0

@@ -1,5 +1,6 @@
 """How a command ends: one line for a user's fault, and an exit status that says whose it was."""
 
+import errno
 import os
 import shutil
 import sys
@@ -16,13 +17,25 @@ LEAST_WIDTH = 96  # a table whose numbers are cut off tells nothing; a terminal 
 PIPED_WIDTH = 160
 
 
+def width() -> int:
+    """Columns of the terminal, or $COLUMNS; of a wide page where there is neither."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return PIPED_WIDTH
+    return shutil.get_terminal_size().columns
+
+
 def console() -> "Console":
-    """Where a command prints its tables: as wide as the terminal, $COLUMNS, or a wide page where there is neither."""
+    """Where a command prints its tables. Texts are shown as they are: brackets and colons in them are no markup."""
     from rich.console import Console
 
-    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-        return Console(width=PIPED_WIDTH)
-    return Console(width=max(LEAST_WIDTH, shutil.get_terminal_size().columns))
+    return Console(width=max(LEAST_WIDTH, width()), markup=False, emoji=False)
+
+
+def live_console() -> "Console":
+    """Where a display is redrawn in place: as wide as the terminal is, since a line that wraps could not be redrawn."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False)
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -41,8 +54,16 @@ def run(main: Callable[[], int | None]) -> None:
             sys.stderr.close()
             sys.exit(0)
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}; give a folder that can be written", file=sys.stderr)
+        print(f"error: {where}{error.strerror or error}; {_cure(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _cure(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some room, then run it again: nothing half-written is left"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "let this user read it (or write into it), or give another"
+    return "see whether it is there and its file system answers, then run it again"

@@ -14,7 +14,7 @@ def commit(tree: Path) -> str:
 
 def is_dirty(tree: Path) -> bool | None:
     """Whether the code differs from that commit, in files that git does not know yet, too; None where nobody knows."""
-    listed = _git(tree, "status", "--porcelain", "--", *PARTS)
+    listed = _git(tree, "status", "--porcelain", "--untracked-files=normal", "--", *PARTS)
     return None if listed is None else bool(listed)
 
 

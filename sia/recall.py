@@ -67,7 +67,8 @@ def image_pools(image_of_speech: Tensor, num_images: int, pool: int | None = Non
     size = min(pool or num_images, num_images)
     starts = (image_of_speech.unique() // size).unique() * size
     if len(starts) < folds:
-        raise ValueError(f"{folds} pools of {size} images: there are {len(starts)} with a caption; give fewer folds")
+        fits = f"a pool of at most {num_images // folds} images, or fewer folds"
+        raise ValueError(f"pool {pool}, folds {folds}: {num_images} images make {len(starts)} such pools; give {fits}")
     return [range(start, min(start + size, num_images)) for start in starts[:folds].tolist()]
 
 

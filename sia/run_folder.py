@@ -6,6 +6,7 @@ Who writes which file, and when, is the state machine of sia/cluster/README.md. 
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -133,12 +134,12 @@ class RunFolder:
     def experiment(self) -> Experiment:
         """Raises UserError where the folder holds no run."""
         try:
-            stat = self.config.stat()
+            status = self.config.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{self.path}: no run there (no config.yaml); `python jobs/status.py` lists the runs"
             ) from None
-        return _read_experiment(self.config, stat.st_mtime_ns, stat.st_size)
+        return _read_experiment(self.config, status.st_mtime_ns, status.st_size)
 
     def planned_stages(self) -> list[Stage]:
         """The experiment's chain, then the warm restarts that were added to this run by hand."""
@@ -223,9 +224,13 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
     try:
         # libyaml reads it, nine times as fast; the strict loader only builds the values.
         node = yaml.compose(config.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return Experiment.model_validate(_StrictLoader("").construct_document(node))
+        experiment = Experiment.model_validate(_StrictLoader("").construct_document(node))
     except (ValueError, AttributeError, yaml.YAMLError):
         return load_experiment(config)  # it names the fault
+    if "runtime" not in experiment.model_fields_set:
+        # The last section: defaults would stand in for what is gone.
+        raise UserError(f"{config}: damaged (it ends too early); restore it, or delete the folder and submit again")
+    return experiment
 
 
 def own_folder(path: Path) -> None:
@@ -234,7 +239,21 @@ def own_folder(path: Path) -> None:
     Colleagues may read its logs, as far as the user's umask lets them.
     """
     path.mkdir(parents=True, exist_ok=True)
-    path.chmod(path.stat().st_mode & ~0o022)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o777 == 0o700:
+        # Former versions closed it to all others; the folder around it tells who is meant to read.
+        mode |= path.parent.stat().st_mode & 0o055
+    path.chmod(mode & ~0o022)
+
+
+def read_job(path: Path) -> dict[str, Any] | None:
+    """The record of a stage's job, or None where there is none. Raises UserError that names a file without one."""
+    job = read_json(path)
+    missing = [key for key in ("cluster", "job_id") if not isinstance(job, dict) or key not in job]
+    if job is not None and missing:
+        keys = f"key {missing[0]} is" if len(missing) == 1 else f"keys {', '.join(missing)} are"
+        raise UserError(f"{path}: not a job record ({keys} missing); delete it, and the stage is submitted again")
+    return job
 
 
 def record(path: Path, **values: Any) -> None:

@@ -42,6 +42,8 @@ NO_TORCH = [
         "sia.data.verify",
     ),
     *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.description"),
+    *("sia.sweep.runs_table", "sia.sweep.live_runs", "sia.sweep.damage", "sia.report.fitted_table"),
+    *("sia.report.settings", "sia.git", "sia.cluster.queue", "sia.cluster.refusal"),
     *("sia", "sia.inference.layers", "sia.inference.settings", "sia.inference.export_folder"),
 ]
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_folder", "sia.data.shards"}

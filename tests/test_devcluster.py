@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -70,6 +72,17 @@ def test_up_twice_then_a_dead_daemon_then_down_twice(cluster: BareCluster) -> No
     wait_until(lambda: not cluster.processes(), 10, "the end of all processes, the job's too")
     assert cluster.command("down").returncode == 0, "nothing to end is no error"
     assert cluster.command("status").returncode == 1
+
+
+def test_a_taken_port_is_named_at_once_and_nothing_is_made(cluster: BareCluster) -> None:
+    port = int(cluster.environment["SIA_DEVCLUSTER_PORT"]) + 2  # slurmd.n2's
+    with socket.create_server(("127.0.0.1", port)):
+        began = time.monotonic()
+        answer = cluster.up()
+        assert time.monotonic() - began < 5
+    assert answer.returncode == 1
+    assert answer.stderr == f"devcluster: port {port} is taken; set SIA_DEVCLUSTER_PORT to another\n"
+    assert not cluster.folder.exists()
 
 
 @pytest.mark.slow

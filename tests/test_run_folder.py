@@ -1,11 +1,25 @@
 """Where a run's files lie, and how a run is found again."""
 
+import os
+from pathlib import Path
+
 import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage
 
 from sia.config import Stage
 from sia.errors import UserError
-from sia.run_folder import RunFolder, find_run, find_runs, is_study, run_of, runs_of, runs_root, studies
+from sia.run_folder import (
+    RunFolder,
+    find_run,
+    find_runs,
+    is_study,
+    own_folder,
+    read_job,
+    run_of,
+    runs_of,
+    runs_root,
+    studies,
+)
 
 
 @pytest.fixture
@@ -55,6 +69,53 @@ def test_nobody_else_may_write_where_submitits_pickles_lie(root):
     run = run_of("size", experiment())
     run.create(experiment())
     assert run.jobs.stat().st_mode & 0o022 == 0, "submitit executes the pickles in it"
+
+
+@pytest.mark.parametrize(
+    ("around", "before", "after"), [(0o775, 0o700, 0o755), (0o750, 0o700, 0o750), (0o700, 0o700, 0o700)]
+)
+def test_a_closed_folder_is_opened_to_the_readers_of_the_one_around_it(
+    tmp_path: Path, around: int, before: int, after: int
+) -> None:
+    folder = tmp_path / "run" / "jobs"
+    folder.mkdir(parents=True)
+    folder.parent.chmod(around), folder.chmod(before)
+    own_folder(folder)
+    assert folder.stat().st_mode & 0o777 == after
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o755), (0o022, 0o755), (0o027, 0o750), (0o077, 0o700)])
+def test_the_users_umask_says_who_may_read(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        own_folder(tmp_path / "run" / "jobs")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run" / "jobs").stat().st_mode & 0o777 == mode
+
+
+def test_the_record_of_a_job_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    assert read_job(path) is None
+    path.write_text('{"cluster": "slurm", "job_id": "17", "code": "/c"}')
+    assert read_job(path) == {"cluster": "slurm", "job_id": "17", "code": "/c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "keys cluster, job_id are missing"),
+        ("[1]", "keys cluster, job_id are missing"),
+        ('{"cluster": "slurm"}', "key job_id is missing"),
+        ("", "delete it"),
+    ],
+)
+def test_a_file_without_a_jobs_record_is_named_with_the_cure(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^{path}: ") as error:
+        read_job(path)
+    assert said in str(error.value) and "delete it" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_folder_without_a_run_says_so(root):

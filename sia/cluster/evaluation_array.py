@@ -1,5 +1,6 @@
 """Evaluate runs as a job array on Slurm."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,13 @@ def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict
         task.result.unlink(missing_ok=True)
     if fresh:
         submit_all(fresh, "slurm", evaluation_profile(profile))
-    for task in tasks:
-        yield _result(task)
+    try:
+        for task in tasks:
+            yield _result(task)
+    except KeyboardInterrupt:
+        job = str((read_json(tasks[0].job_record) or {})["job_id"]).partition("_")[0]
+        print(f"job {job} goes on: give the same command again to wait for it, or scancel {job}", file=sys.stderr)
+        raise
 
 
 def _is_queued(task: EvaluateRun) -> bool:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+from bdb import BdbQuit
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -89,8 +90,9 @@ class TrainStage:
         A run that another job is training is left to it. An error is recorded in failed.json; a rank that ended without
         a word is none: the job is lost, and its driver submits the stage again.
         """
-        # Before torch is imported, which takes seconds on a busy file server: a signal meanwhile is not lost.
-        flag = PreemptionFlag().install()
+        # Before torch is imported, which takes long on a busy file server: submitit ignores this signal. At the other
+        # one it requeues a job that has not begun at once.
+        flag = PreemptionFlag().install(signal.SIGTERM)
         from sia.distributed import JobNotNeeded, call_off
 
         try:
@@ -103,6 +105,9 @@ class TrainStage:
             if place.rank == 0 and place.world_size > 1:
                 call_off(self._meeting_place(place), str(reason))
             return None
+        except BdbQuit:
+            # `q` in a debugger is a person's end, as a Ctrl-C is.
+            raise KeyboardInterrupt from None
         except Exception as error:
             self._record_failure(place, error)
             if place.world_size == 1:
@@ -144,6 +149,7 @@ class TrainStage:
 
         run = self.run
         torch.set_num_threads(self.threads)
+        flag.install()
         # Before the ranks meet: who waits in a collective operation for a slow copy gives up.
         corpus = self._corpus()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from sia.cluster.refusal import CONTROLLER_IS_AWAY, cluster_is_away
 from sia.config import Section, read_yaml, validate
@@ -15,6 +16,22 @@ from sia.errors import UsageError, UserError
 Cluster = Literal["local", "slurm", "debug"]
 SECONDS_TO_SAVE = 120
 SINFO_SECONDS = 20.0
+# Flags of sbatch that are not given under `sbatch:`, and what is given instead.
+OF_PROFILE = {
+    **{key: key for key in ("partition", "account", "qos", "constraint", "nodes")},
+    **{"ntasks-per-node": "tasks_per_node", "tasks-per-node": "tasks_per_node", "ntasks": "nodes and tasks_per_node"},
+    **{"gpus-per-node": "gpus_per_node", "cpus-per-task": "cpus_per_task"},
+    **{"mem": "mem_gb", "mem-gb": "mem_gb", "time": "timeout_min", "timeout-min": "timeout_min"},
+    **{"no-requeue": "requeue: false", "setup": "setup", "environment": "environment"},
+}
+# submitit sets the first ones, and waits for what sbatch prints, which the others change.
+OURS = ("job-name", "output", "error", "open-mode", "signal", "array", "parsable", "quiet", "wait", "test-only")
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a variable is text; write it in quotes")
+    return str(value) if isinstance(value, int | float) else value
 
 
 class Profile(Section):
@@ -28,13 +45,24 @@ class Profile(Section):
     tasks_per_node: Annotated[int, Field(ge=1)] = 1
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     cpus_per_task: Annotated[int, Field(ge=1)] = 1
-    mem_gb: Annotated[float, Field(gt=0)] | None = None
+    mem_gb: Annotated[float, Field(ge=0)] | None = Field(None, description="of a node; 0 is all that it has")
     timeout_min: Annotated[int, Field(ge=1)] = 24 * 60
     array_parallelism: Annotated[int, Field(ge=1)] = 64
     setup: list[str] = Field([], description="shell lines before the job, for example module load")
-    environment: dict[str, str] = Field({}, description="variables of the job")
+    environment: dict[str, Annotated[str, BeforeValidator(_text)]] = Field({}, description="variables of the job")
     stage_corpus_to: str = Field("", description="the node's own disk, such as $TMPDIR: shards are copied there first")
-    sbatch: dict[str, Any] = Field({}, description="any other flag of sbatch, without its dashes")
+    sbatch: dict[str, Any] = Field(
+        {}, description="any other flag of sbatch, without its dashes; true for one that takes no value, false: without"
+    )
+
+    @field_validator("sbatch")
+    @classmethod
+    def _only_other_flags(cls, flags: dict[str, Any]) -> dict[str, Any]:
+        for flag, value in flags.items():
+            if (cure := _cure_of_flag(flag.replace("_", "-"), value)) is not None:
+                fault = PydanticCustomError("flag", "{cure}", {"cure": cure})
+                raise ValidationError.from_exception_data("sbatch", [{"type": fault, "loc": (flag,), "input": None}])
+        return flags
 
     @property
     def world_size(self) -> int:
@@ -67,8 +95,25 @@ class Profile(Section):
             # Without it a rank that failed leaves the others waiting until the time limit.
             # From 22.05 to 23.02 srun does not take over sbatch's number of CPUs a task.
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"],
-            "additional_parameters": {"requeue": True, **self.sbatch},
+            "additional_parameters": self._flags(),
         }
+
+    def _flags(self) -> dict[str, Any]:
+        flags = {"requeue": True, **self.sbatch}
+        # Slurm's own default may be to requeue, so that leaving the flag out would not do.
+        opposite = {"no-requeue": True} if flags["requeue"] is False else {}
+        return {flag: value for flag, value in flags.items() if value is not False} | opposite
+
+
+def _cure_of_flag(flag: str, value: Any) -> str | None:
+    """What to do about a flag that may not stand under `sbatch:`; None for one that may."""
+    if flag in OF_PROFILE:
+        return f"use {OF_PROFILE[flag]} instead"
+    if flag in OURS:
+        return "jobs of sia do not work with it; leave it out"
+    if value is None or isinstance(value, list | dict):
+        return "give it one value as sbatch takes it, or true where it takes none"
+    return None
 
 
 def load_profile(path: Path | None) -> Profile:

@@ -1,5 +1,7 @@
 """What Slurm's commands say when they take no job, and which of it passes by itself. It loads no torch."""
 
+import re
+
 CONTROLLER_IS_AWAY = ("Unable to contact slurm controller", "Socket timed out", "backup controller in standby")
 MUNGE_IS_AWAY = ("Munge encode failed", "Protocol authentication error")
 QUEUE_IS_FULL = (
@@ -21,5 +23,6 @@ def passes(said: str) -> bool:
 def in_one_line(log: str) -> str:
     """What sbatch said, or the last line where it said nothing: the line before the last often tells the limit."""
     lines = [line.strip() for line in log.strip().splitlines()]
-    said = [line.partition("sbatch: error: ")[2] for line in lines if "sbatch: error: " in line]
+    # Its first line follows the name of an exception.
+    said = [found[1] for line in lines if (found := re.search(r"(?:^|: )sbatch: (?:error: )?(.+)", line))]
     return "; ".join(dict.fromkeys(said)) or (lines[-1] if lines else "it said nothing")

@@ -26,8 +26,8 @@ def snapshot(tree: Path | None = None) -> Path:
     tree = tree or Path(sia.__file__).resolve().parents[1]
     files = _files(tree)
     folder = runs_root() / ".code" / _digest(tree, files)
+    own_folder(folder.parent)
     if not (folder / RECORD).is_file():
-        own_folder(folder.parent)
         unfinished = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
         try:
             _fill(unfinished, tree, files)

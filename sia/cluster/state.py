@@ -7,7 +7,7 @@ from typing import Any
 from sia.atomic import read_json
 from sia.cluster.queue import is_in_queue, reason
 from sia.lock import holder_of, is_alive
-from sia.run_folder import RunFolder
+from sia.run_folder import RunFolder, read_job
 
 
 class State(str, Enum):
@@ -43,7 +43,7 @@ def look(run: RunFolder) -> RunStatus:
     """Derive the run's state; the first row of the README's table that matches."""
     number = current_stage(run)
     stage = run.stage(number)
-    job = read_json(stage.job)
+    job = read_job(stage.job)
     holder = holder_of(run.lock)
     if run.finished.exists():
         return RunStatus(State.FINISHED, number)

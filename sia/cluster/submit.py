@@ -53,7 +53,7 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
     with open(log, "w") as stream:
         status = subprocess.run(
             [sys.executable, "-c", ENTRY, str(code or snapshot()), cluster, profile.model_dump_json()],
-            env=clean_environment(dict(os.environ), profile),
+            env=clean_environment(dict(os.environ), profile, cluster),
             cwd=os.environ.get("SIA_WORKING_FOLDER"),
             input=json.dumps(described),
             text=True,

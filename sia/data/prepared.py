@@ -117,8 +117,8 @@ def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
         begun = (folder / "plan.json").exists()
         problem = "its preparation was not finished" if begun else "no prepared corpus there"
         raise MissingCorpus(
-            f"{folder}: {problem}; run `python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}`, "
-            "or say where it lies with `--set data.folder=DIR`"
+            f"{folder}: {problem}; prepare it there first: "
+            f"python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}"
         )
     missing = [key for key in NEEDED if key not in description] if isinstance(description, dict) else list(NEEDED)
     if missing:

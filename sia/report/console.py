@@ -1,20 +1,22 @@
 """The table that ends a sweep, on the terminal."""
 
-from rich.box import SIMPLE
-from rich.table import Table
+from rich.console import JustifyMethod
 
+from sia.report.fitted_table import FittedTable
 from sia.report.groups import Group, grouped
+from sia.report.settings import in_short
 from sia.report.summary import RunSummary
 from sia.report.tables import NONE_YET, both_directions, duration
 from sia.training.selection import protocol
 
 COLUMNS = ("Run", "Speech\nparameters", "Image\nparameters", "Best\nepoch", "R@10\n", "R@1\n", "Wall\ntime")
+LEFT_OUT = ("Image\nparameters", "Speech\nparameters", "Wall\ntime", "R@1\n", "State")  # first ones first
 TEXTS = ("Run", "Settings", "State")
 SPREAD_NOTE = "±: the sample standard deviation over seeds"
 PROTOCOL_NOTE = f"*: best epoch chosen on {protocol('test')}"
 
 
-def sweep_table(summaries: list[RunSummary]) -> Table:
+def sweep_table(summaries: list[RunSummary]) -> FittedTable:
     """A row a run, finished or not; recalls of the test split in percent, of the pool that the title names.
 
     A configuration with several finished seeds has a row of their mean and spread too. Where epochs were chosen on
@@ -22,19 +24,28 @@ def sweep_table(summaries: list[RunSummary]) -> Table:
     """
     groups = grouped(summaries)
     mixed, unfinished = len(_splits(summaries)) > 1, any(not run.finished for run in summaries)
-    table = Table(title=_title(summaries), box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = FittedTable(LEFT_OUT, [_title(summaries)])
     notes = [SPREAD_NOTE] * any(len(group.finished) > 1 for group in groups) + [PROTOCOL_NOTE] * mixed
     table.caption = "\n".join(notes) or None
     told = any(group.settings for group in groups)
-    for column in (*COLUMNS, *(["Settings"] if told else []), *(["State"] if unfinished else [])):
-        table.add_column(column, justify="left" if column in TEXTS else "right", no_wrap=column != "Settings")
-    for group in groups:
-        settings = ["\n".join(group.settings)] if told else []
+    repeated = any(len(group.runs) > 1 for group in groups)
+    extra = [*(["Seed"] if repeated else []), *(["Settings"] if told else []), *(["State"] if unfinished else [])]
+    for column in (*COLUMNS, *extra):
+        justify: JustifyMethod = "left" if column in TEXTS else "right"
+        table.add_column(column, justify=justify, no_wrap=column != "Settings", overflow="fold")
+    for group, settings in zip(groups, _settings(groups), strict=True):
         for run in group.runs:
-            table.add_row(*_cells(run, mixed), *settings, *([run.state] if unfinished else []))
+            cells = {"Seed": str(run.seed), "Settings": settings, "State": run.state}
+            table.add_row(*_cells(run, mixed), *(cells[column] for column in extra))
         if len(group.finished) > 1:
             table.add_row(*_mean_cells(group))
     return table
+
+
+def _settings(groups: list[Group]) -> list[str]:
+    """A line each, with short keys."""
+    values = [dict(one.split("=", 1) for one in group.settings) for group in groups]
+    return ["\n".join(one) for one in in_short(values, told_elsewhere=())]
 
 
 def _splits(summaries: list[RunSummary]) -> set[str]:

@@ -1,5 +1,6 @@
 """A study's report: report.md with its tables as CSV and its figures as PNG, in `reports/<study>/` beside `runs/`."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from sia.errors import UserError
 from sia.report import tables
 from sia.report.figures import recall_by_epoch, recall_by_size
 from sia.report.summary import RunSummary, summarise
-from sia.run_folder import runs_of, runs_root, studies
+from sia.run_folder import RunFolder, runs_of, runs_root, studies
 
 CURVES, SIZES = "recall_by_epoch.png", "recall_by_size.png"
 
@@ -22,13 +23,28 @@ def write_report(study: str, out: Path | None = None) -> Path:
     if not runs:
         known = ", ".join(studies()) or "none yet"
         raise UserError(f"{study}: no such study under {runs_root()}; there are: {known}")
-    summaries = [summarise(run) for run in runs]
+    summaries, damaged = _summaries(runs)
     folder = out or runs_root().parent / "reports" / study
     _write_tables(summaries, folder)
     figures = _write_figures(summaries, folder)
     # Last, so that it never names a file that is not there yet.
-    write_text(folder / "report.md", report_text(study, summaries, figures))
+    write_text(folder / "report.md", report_text(study, summaries, figures) + damaged)
     return folder / "report.md"
+
+
+def _summaries(runs: list[RunFolder]) -> tuple[list[RunSummary], str]:
+    """Of the runs that can be read, and a paragraph on the others. Raises UserError where none can."""
+    summaries, lines = [], []
+    for run in runs:
+        try:
+            summaries.append(summarise(run))
+        except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+            lines.append(f"- {run.name}: {' '.join(str(error).split())}\n")
+    for line in lines:
+        print(f"left out of the report: {line[2:].strip()}", file=sys.stderr)
+    if not summaries:
+        raise UserError(f"{runs[0].path.parent}: none of its runs can be read")
+    return summaries, f"\n## Damaged runs, left out\n\n{''.join(lines)}" if lines else ""
 
 
 def _write_tables(summaries: list[RunSummary], folder: Path) -> None:

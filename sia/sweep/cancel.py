@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sia.atomic import read_json
 from sia.cluster.cancel import cancel_job, has_left
 from sia.cluster.queue import QUEUE, is_in_queue
 from sia.cluster.state import State, current_stage, look
 from sia.errors import UserError
 from sia.lock import holder_of, is_alive
-from sia.run_folder import RunFolder, record, runs_of
+from sia.run_folder import RunFolder, read_job, record, runs_of
+from sia.sweep.damage import readable
 from sia.sweep.driven import Driver, driver_status
 
 POLL_SECONDS = 0.5
@@ -32,6 +32,7 @@ class Ending:
 
     driver: Driver | None
     runs: list[RunFolder] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # a line on each run that cannot be read, and is left alone
 
     def __bool__(self) -> bool:
         return self.driver is not None or bool(self.runs)
@@ -49,7 +50,8 @@ def ending_of_study(study: str, runs: list[RunFolder]) -> Ending:
     elsewhere = driver.process is not None and driver.process.get("host") != socket.gethostname()
     if elsewhere and driver.job is None:
         raise UserError(f"study {study} is driven by {driver.who}; end it on that host: python jobs/cancel.py {study}")
-    return Ending(driver if driver.lives else None, [run for run in runs if _is_within_reach(run)])
+    whole, damaged = readable(runs)
+    return Ending(driver if driver.lives else None, [run for run in whole if _is_within_reach(run)], damaged)
 
 
 def ending_of_run(run: RunFolder) -> Ending:
@@ -57,7 +59,7 @@ def ending_of_run(run: RunFolder) -> Ending:
 
     Raises UserError for a run that this host cannot end, or not without its driver.
     """
-    writer, job = _writer(run), read_json(run.stage(current_stage(run)).job) or {}
+    writer, job = _writer(run), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "debug":
         where = f"process {writer['pid']} of {writer['host']}"
         raise UserError(f"{run.path}: {where} trains it with --cluster debug; press Ctrl-C there")
@@ -76,7 +78,8 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
         say(f"driver of {ending.driver.study}: ended")
         # While it was asked about, and until it left, the driver may have begun others; a job that the cluster takes at
         # this moment finds the marker. All that the driver would have begun is marked: `retry` takes all of it up.
-        runs += [run for run in runs_of(ending.driver.study) if run not in runs and _would_go_on(run)]
+        now, _ = readable(runs_of(ending.driver.study))
+        runs += [run for run in now if run not in runs and _would_go_on(run)]
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         record(run.stopped, by=BY, time=time.time())
@@ -115,7 +118,7 @@ def _end_jobs(runs: list[RunFolder]) -> list[RunFolder]:
 
 def _jobs(run: RunFolder) -> list[dict[str, Any]]:
     """The current stage's job; the job that holds the run, where that is another."""
-    recorded = read_json(run.stage(current_stage(run)).job)
+    recorded = read_job(run.stage(current_stage(run)).job)
     writer = _writer(run)
     if recorded is None or writer is None or writer.get("job_id") in ("", recorded["job_id"]):
         return [recorded] if recorded else []
@@ -133,7 +136,7 @@ def _writer(run: RunFolder) -> dict[str, Any] | None:
 
 def _is_within_reach(run: RunFolder) -> bool:
     """Whether it is under way. Raises UserError where it is so as another host's local job."""
-    writer, job = _writer(run), read_json(run.stage(current_stage(run)).job) or {}
+    writer, job = _writer(run), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "local" and writer["host"] != socket.gethostname():
         raise UserError(f"{run.path}: a local job of {writer['host']} trains it; run this command on that host")
     return _is_under_way(run)

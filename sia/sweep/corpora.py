@@ -34,7 +34,7 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
         try:
             read_description(data.path, data.corpus)
         except MissingCorpus as error:
-            raise MissingCorpus(f"{error}{advice}") from None
+            raise MissingCorpus(f"{error}, or say where it lies with --set data.folder=DIR{advice}") from None
 
 
 def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:

@@ -13,7 +13,7 @@ from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import own_folder, runs_root
 from sia.sweep.driven import refuse_if_driven
-from sia.sweep.grid import Grid
+from sia.sweep.grid import Grid, profile_path
 from sia.sweep.launch import Launch
 from sia.tracking.mlflow_store import tracking_uri
 
@@ -58,8 +58,12 @@ def _frozen(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:
 
 def _absolute(values: dict[str, Any], path: Path) -> dict[str, Any]:
     def placed(holder: dict[str, Any]) -> dict[str, Any]:
-        profile = holder.get("profile")
-        return {**holder, "profile": str(path.parent.parent / profile)} if profile else holder
+        if not holder.get("profile"):
+            return holder
+        try:
+            return {**holder, "profile": str(profile_path(path, holder["profile"]))}
+        except UsageError:  # of a part that is not used: load_grid has found all that are
+            return holder
 
     where = [placed(one) for one in values.get("where", [])]
     return {**placed(values), **({"where": where} if where else {})}

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sia.config import Experiment, Section, merge, nest, read_yaml, resolve, validate
 from sia.errors import UsageError
-from sia.run_folder import RunFolder, run_of
+from sia.run_folder import RunFolder, check_study_name, run_of
 
 Overrides = dict[str, Any]
 
@@ -74,10 +74,11 @@ class Grid:
 def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] | None = None) -> Grid:
     """The points of a grid file, `overrides` laid over each.
 
-    Raises UsageError that names the file and the key: an unknown key, a wrong value, a filter that matches nothing.
+    Raises UsageError that names the file and the key: an unknown key, a wrong value, a filter that matches nothing,
+    a profile that is not there.
     """
     file = _read(path, miniature)
-    study = file.study or path.stem + ("-miniature" if miniature else "")
+    study = file.study or _study_of(path, miniature)
     chosen = _points(file, str(path))
     experiments: dict[str, GridPoint] = {}
     for values in chosen:
@@ -90,11 +91,40 @@ def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] 
     return Grid(study, list(experiments.values()), file.miniature is not None)
 
 
+def _study_of(path: Path, miniature: bool) -> str:
+    try:
+        return check_study_name(path.stem + ("-miniature" if miniature else ""))
+    except UsageError:
+        key = "'study:' under 'miniature:'" if miniature else "'study:'"
+        cure = f"give it one with {key} (letters, digits, '.', '_', '-')"
+        raise UsageError(f"{path}: its name makes no study name; {cure}") from None
+
+
+def profile_path(grid: Path, named: str, key: str = "profile") -> Path:
+    """Where the profile lies that the grid file `grid` names under `key`: an absolute path stays as it is.
+
+    Any other is looked for in the folder above the grid's, in the grid's own, then in the working folder.
+    Raises UsageError that names the file, the key and these folders.
+    """
+    if Path(named).is_absolute():
+        return Path(named)
+    folder = grid.absolute().parent
+    places = list(dict.fromkeys([folder.parent, folder, Path.cwd()]))
+    found = next((place / named for place in places if (place / named).is_file()), None)
+    if found is None:
+        looked_in = ", ".join(str(place) for place in places)
+        raise UsageError(f"{grid}: {key}: no {named!r} in {looked_in}; correct it, or give the absolute path")
+    return found
+
+
 def _profile(file: GridFile, values: Overrides, path: Path) -> Path | None:
-    """The last matching `where:` that names one, else the file's own; relative to the folder above the file's."""
-    named = [file.profile, *(where.profile for where in file.where if _matches(values, where.match))]
-    chosen = [name for name in named if name]
-    return path.absolute().parent.parent / chosen[-1] if chosen else None
+    """That of the last matching `where:` that names one, else the file's own."""
+    named = {"profile": file.profile}
+    for number, where in enumerate(file.where, 1):
+        if _matches(values, where.match):
+            named[f"where.{number}.profile"] = where.profile
+    chosen = [(name, key) for key, name in named.items() if name]
+    return profile_path(path, *chosen[-1]) if chosen else None
 
 
 def _read(path: Path, miniature: bool) -> GridFile:

@@ -8,13 +8,15 @@ from sia.cluster.driver_job import driver_of
 from sia.cluster.state import look
 from sia.run_folder import RunFolder, runs_of, runs_root, studies
 from sia.sweep.clean import AT_WORK
+from sia.sweep.damage import readable
 from sia.sweep.driven import driver_status
 from sia.sweep.status import all_studies
 from sia.tracking.metrics_log import read_rows
 
 OLD_SECONDS = 24 * 3600.0
 LOCK_PARTS = ".*.lock.*"  # of a process that was killed while it took the lock
-TORN = (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp", f"*/{LOCK_PARTS}", f"*/driver/{LOCK_PARTS}")
+REMOVED = ".removed"  # ends the name of a run that is being deleted
+TORN = (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp", f"*/{LOCK_PARTS}", f"*/driver/{LOCK_PARTS}", f"*/.*{REMOVED}")
 
 
 def leftovers_of_run(run: RunFolder) -> list[Path]:
@@ -42,18 +44,22 @@ def old_snapshots() -> list[Path]:
     driven = all_studies()
     if any(driver_status(study).lives for study in driven):
         return []
-    used = {str((driver_of(study) or {}).get("code")) for study in driven}
+    used = {Path(str((driver_of(study) or {}).get("code"))).name for study in driven}
     for study in known:
-        used |= {code for run in runs_of(study) for code in _code_of(run)}
+        whole, damaged = readable(runs_of(study))
+        if damaged:
+            return []  # nobody knows what they name
+        used |= {code for run in whole for code in _code_of(run)}
     return [
-        path for path in sorted(runs_root().glob(".code/*")) + _half_copied() if str(path) not in used and is_old(path)
+        path for path in sorted(runs_root().glob(".code/*")) + _half_copied() if path.name not in used and is_old(path)
     ]
 
 
 def _code_of(run: RunFolder) -> set[str]:
+    """Names of copies, which tell their content: a path would say where runs/ lay then, and not by which link."""
     records = (*run.path.glob("stages/*/job.json"), *run.path.glob("evaluations/*-job.json"))
     jobs = [*(read_json(path) or {} for path in records), *read_rows(run.provenance)]
-    return {str(job["code"]) for job in jobs if "code" in job}
+    return {Path(job["code"]).name for job in jobs if "code" in job}
 
 
 def _half_copied() -> list[Path]:

@@ -11,7 +11,7 @@ from sia.cluster.driver_job import driver_of
 from sia.cluster.queue import is_in_queue
 from sia.cluster.state import State, look
 from sia.errors import UserError
-from sia.run_folder import RunFolder, runs_root
+from sia.run_folder import RunFolder, read_job, runs_root
 from sia.sweep.driven import driver_status
 
 POLL_SECONDS = 0.5
@@ -34,7 +34,7 @@ class RunLogs:
     stage: int | None = None
 
     def job(self) -> dict[str, Any] | None:
-        return last_job(self.run) if self.stage is None else read_json(self.run.stage(self.stage).job)
+        return last_job(self.run) if self.stage is None else read_job(self.run.stage(self.stage).job)
 
     def is_over(self) -> bool:
         if self.stage is not None and self.run.stage(self.stage).done.exists():
@@ -137,7 +137,22 @@ class Follower:
         return content.decode(errors="replace")
 
 
+def silence(job: dict[str, Any], files: str) -> str:
+    """What is told of a job whose files are empty."""
+    if is_in_queue(job):
+        return f"job {job['job_id']} has written nothing yet to {files}"
+    why = "it was cancelled before it began, or its node could not write there"
+    return f"job {job['job_id']} has written nothing to {files}: {why}"
+
+
+def failed_rank(run: RunFolder) -> int:
+    """The rank whose error made the run fail; 0 where it has not failed, or nobody knows."""
+    status = look(run)
+    failed = read_json(run.stage(status.stage).failed) or {} if status.state == State.FAILED else {}
+    return int(failed.get("rank") or 0)
+
+
 def last_job(run: RunFolder) -> dict[str, Any] | None:
     """The job record of the latest stage that has one."""
-    jobs = [read_json(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
+    jobs = [read_job(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
     return next((job for job in jobs if job is not None), None)

@@ -1,15 +1,14 @@
 """What a sweep would do, before it does it: a row a grid point. It loads no torch and needs no corpus."""
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from sia.cluster.profile import Profile
 from sia.cluster.sbatch import sbatch_script
 from sia.cluster.state import State, look
 from sia.config import Experiment
-from sia.flatten import flatten, varying
 from sia.parameter_counts import image_parameters, speech_parameters
+from sia.report.fitted_table import FittedTable
+from sia.report.settings import PAIR, differing, in_short, stages_text
 from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.launch import Launch
 from sia.training.selection import protocol
@@ -21,10 +20,11 @@ ACTIONS = {
     State.STOPPED: "stopped",
 }
 
-TOLD_ELSEWHERE = ("model.gru_layers", "model.latent_size", "training.seed")  # by the pair's name, and a column
+TOLD_ELSEWHERE = (*PAIR, "training.seed")  # by a column; so are stages
+LEFT_OUT = ("image\nparameters", "speech\nparameters", "resources")  # the first one first, on a narrow terminal
 
 
-def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> Table:
+def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> FittedTable:
     """Name, parameters of both branches, stages with epochs and rate, the settings in which points differ, signature,
     and what is done; resources on top, or of each point where they differ. `profiles` are those of the points.
     """
@@ -33,17 +33,17 @@ def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> 
     settings = differences([point.experiment for point in points])
     where_all = f", each on {resources[0]}" if shared else ""
     title = f"study {study}: {count_of(points)}{where_all}{_protocol(points)}"
-    table = Table(title=title, box=SIMPLE)
+    table = FittedTable(LEFT_OUT, [title])
     table.add_column("pair", no_wrap=True)
     table.add_column("speech\nparameters", justify="right", no_wrap=True)
     table.add_column("image\nparameters", justify="right", no_wrap=True)
-    table.add_column("stages:\nepochs, schedule, rate")
+    table.add_column("stages:\nepochs, schedule, rate", overflow="fold")
     if any(settings):
-        table.add_column("settings")
+        table.add_column("settings", overflow="fold")
     if seeds:
         table.add_column("seed", justify="right", no_wrap=True)
     if not shared:
-        table.add_column("resources")
+        table.add_column("resources", overflow="fold")
     table.add_column("signature", no_wrap=True)
     table.add_column("action", no_wrap=True)
     for point, setting, where in zip(points, settings, resources, strict=True):
@@ -63,10 +63,10 @@ def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> 
 
 
 def differences(experiments: list[Experiment]) -> list[str]:
-    """For each, its values of the keys in which they differ, without those that other columns tell."""
-    flat = [flatten(one.model_dump(mode="json", exclude={"stages", "runtime"})) for one in experiments]
-    keys = [key for key in varying(flat) if key not in TOLD_ELSEWHERE]
-    return ["\n".join(f"{key}={one[key]}" for key in keys) for one in flat]
+    """For each, a line of each key in which they differ, without those that other columns tell."""
+    found = differing(experiments)
+    stages = {key for one in found for key in one if key.startswith("stages")}
+    return ["\n".join(one) for one in in_short(found, {*TOLD_ELSEWHERE, *stages})]
 
 
 def _protocol(points: list[GridPoint]) -> str:
@@ -77,12 +77,6 @@ def _protocol(points: list[GridPoint]) -> str:
 
 def count_of(points: list[GridPoint]) -> str:
     return "1 run" if len(points) == 1 else f"{len(points)} runs"
-
-
-def stages_text(experiment: Experiment) -> str:
-    """For example `120 calr 0.0002, then 30 calr 0.0001`."""
-    rate = experiment.optimizer.learning_rate
-    return ", then ".join(f"{s.epochs} {s.schedule} {rate * s.lr_scale:g}" for s in experiment.stages)
 
 
 def action(point: GridPoint) -> str:

@@ -1,14 +1,20 @@
 """Clean: gather what may go, tell how much it is, and delete what may still go then. It loads no torch."""
 
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from sia.cluster.state import look
+from sia.errors import UserError
+from sia.lock import holder_of, is_alive
 from sia.run_folder import RunFolder, runs_root
-from sia.sweep.clean import Policy, files_below, freed_bytes, removable
-from sia.sweep.leftovers import leftovers_of_run, leftovers_of_studies
+from sia.sweep.clean import AT_WORK, Policy, files_below, freed_bytes, removable
+from sia.sweep.damage import FAULTS
+from sia.sweep.driven import driver_status
+from sia.sweep.leftovers import REMOVED, leftovers_of_run, leftovers_of_studies
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,39 @@ def remove(groups: Iterable[Group], policy: Policy) -> tuple[int, int]:
         for path in left.paths:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     return count, freed
+
+
+def whole_runs(runs: Iterable[RunFolder]) -> list[Group]:
+    """A group a run, its whole folder. Raises UserError for a run that is at work, or whose study is driven."""
+    groups = []
+    for run in runs:
+        driver = driver_status(run.study)
+        if driver.lives or _is_at_work(run):
+            why = f"driven by {driver.who}" if driver.lives else "it is running or pending"
+            raise UserError(f"{run.study}/{run.name}: {why}; end it first: python jobs/cancel.py {run.study}")
+        groups.append(Group(f"{run.study}/{run.name}", run.path.parent, (run.path,)))
+    return groups
+
+
+def _is_at_work(run: RunFolder) -> bool:
+    try:
+        return look(run).state in AT_WORK
+    except FAULTS:  # a damaged run may be deleted, too, unless a job holds it
+        holder = holder_of(run.lock)
+        return holder is not None and is_alive(run.lock, holder)
+
+
+def remove_runs(groups: Iterable[Group]) -> None:
+    """Delete whole run folders, each set aside first: a half-deleted run is never taken for one.
+
+    A study whose last run goes leaves nothing of its driver either.
+    """
+    for path in (path for group in groups for path in group.paths):
+        aside = path.with_name(f".{path.name}{REMOVED}")
+        os.rename(path, aside)
+        shutil.rmtree(aside)
+        if next(path.parent.glob("*/config.yaml"), None) is None:
+            shutil.rmtree(path.parent)
 
 
 def in_gigabytes(size: int) -> str:

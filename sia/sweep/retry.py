@@ -1,10 +1,13 @@
 """Which runs of a study failed, were lost or cancelled, and how each is submitted again. It loads no torch."""
 
+import sys
+
 from sia.atomic import read_json
 from sia.cluster.state import RunStatus, State, look
 from sia.errors import UsageError, UserError
 from sia.run_folder import RunFolder, runs_of, runs_root
 from sia.sweep.cancel import BY
+from sia.sweep.damage import readable
 from sia.sweep.driven import driver_status
 from sia.sweep.launch import Launch, former_launch
 
@@ -24,6 +27,9 @@ def retryable(study: str, only: list[str]) -> list[RunFolder]:
             f"`python jobs/cancel.py {study}` first"
         )
     chosen = [_named(runs, study, name) for name in only]
+    runs, damaged = readable(runs)
+    for line in damaged:
+        print(line, file=sys.stderr)
     for run in chosen:
         if not _ended_badly(run, status := look(run)):
             raise UsageError(f"--only {run.name}: it is {status.state.value}; there is nothing to retry")
@@ -49,8 +55,11 @@ def _ended_badly(run: RunFolder, status: RunStatus) -> bool:
 
 
 def _named(runs: list[RunFolder], study: str, name: str) -> RunFolder:
-    found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+    fits = (lambda run: run.name == name, lambda run: run.name.startswith(name), lambda run: name in run.name)
+    found = next((matching for fit in fits if (matching := [run for run in runs if fit(run)])), [])
     if len(found) != 1:
         names = ", ".join(run.name for run in found) or f"none of {len(runs)}"
-        raise UsageError(f"--only {name}: it names {names} in study {study}; give one whole name")
+        raise UsageError(
+            f"--only {name}: it names {names} in study {study}; give a name, or a part of one, that fits one run"
+        )
     return found[0]

@@ -2,20 +2,27 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sia.atomic import read_json
+from sia.cluster import queue
 from sia.cluster.accounting import ACCOUNTING
 from sia.cluster.driver_job import driver_of
 from sia.cluster.state import RunStatus, State, look
+from sia.errors import UserError
+from sia.report.settings import differing
 from sia.run_folder import RunFolder, runs_of, runs_root, studies
+from sia.sweep.damage import FAULTS, damage
 from sia.sweep.driven import Driver, driver_status
 from sia.sweep.measured import measured, share_of_epoch
 from sia.training.selection import selected_on, selecting_recalls
 
-NOT_LEFT = (State.FINISHED, State.STOPPED)
+DAMAGED = "damaged"  # not a state of the run: its folder cannot be read
+NOT_LEFT = (State.FINISHED, State.STOPPED, DAMAGED)
 CANCELLED = "by cancel"
+SLURM_IS_SILENT = "Slurm does not answer: what is pending or lost is not known"
 
 
 @dataclass(frozen=True)
@@ -25,21 +32,22 @@ class RunView:
     run: str
     folder: str
     state: str
-    stage: int
-    stages: int
-    epoch: int
-    epochs: int
-    share_of_epoch: float | None  # of the epoch that is under way
-    job_id: str
-    cluster: str
-    host: str  # of the process that trains
-    heartbeat_seconds: float | None  # since the job last said that it lives
-    speech_to_image: float | None
-    image_to_speech: float | None
-    best: float | None
-    measured_on: str
-    error: str
-    reason: str  # what Slurm makes a pending job wait for
+    stage: int = 0
+    stages: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    share_of_epoch: float | None = None  # of the epoch that is under way
+    job_id: str = ""
+    cluster: str = ""
+    host: str = ""  # of the process that trains
+    heartbeat_seconds: float | None = None  # since the job last said that it lives
+    speech_to_image: float | None = None
+    image_to_speech: float | None = None
+    best: float | None = None
+    measured_on: str = ""
+    error: str = ""
+    reason: str = ""  # what Slurm makes a pending job wait for
+    settings: dict[str, Any] = field(default_factory=dict)  # those in which the study's runs differ, by dotted key
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def all_studies() -> list[str]:
 
 def study_views(names: Iterable[str]) -> list[StudyView]:
     """The studies that have runs, or have or had a driver; sacct is asked once about all jobs that were lost."""
-    found = {study: ([view(run) for run in runs_of(study)], driver_status(study)) for study in names}
+    found = {study: (_views(runs_of(study)), driver_status(study)) for study in names}
     explained = iter(_explained([run for runs, _ in found.values() for run in runs]))
     return [
         StudyView(study, driver, [next(explained) for _ in runs])
@@ -90,11 +98,32 @@ def study_views(names: Iterable[str]) -> list[StudyView]:
 
 
 def run_views(runs: Iterable[RunFolder]) -> list[RunView]:
-    return _explained([view(run) for run in runs])
+    """Of runs of one study."""
+    return _explained(_views(runs))
+
+
+def slurm_is_silent() -> bool:
+    """Whether Slurm was asked for its queue and did not answer."""
+    return queue.QUEUE.jobs is None and queue.QUEUE.asked > float("-inf")
+
+
+def _views(runs: Iterable[RunFolder]) -> list[RunView]:
+    """The views of a study's runs, with the settings in which they differ."""
+    seen = [(run, view(run)) for run in runs]
+    settings = iter(differing([run.experiment() for run, one in seen if one.state != DAMAGED]))
+    return [one if one.state == DAMAGED else replace(one, settings=next(settings)) for _, one in seen]
 
 
 def view(run: RunFolder) -> RunView:
-    """Raises UserError for a config.yaml or metrics.jsonl that is broken."""
+    """What is known of the run; of one whose folder cannot be read, why."""
+    try:
+        return _view(run)
+    except FAULTS as error:
+        return RunView(run.name, str(run.path), DAMAGED, error=damage(run, error))
+
+
+def _view(run: RunFolder) -> RunView:
+    _check_config(run)
     status, found, planned = look(run), measured(run), run.planned_stages()
     last = found.last or {}
     recalls = selecting_recalls(last) if last else (None, None)
@@ -114,23 +143,45 @@ def view(run: RunFolder) -> RunView:
         heartbeat_seconds=_heartbeat(run.lock) if status.state == State.RUNNING else None,
         speech_to_image=recalls[0],
         image_to_speech=recalls[1],
-        best=found.best,
+        best=_best_of_finished(run, found.best) if status.state == State.FINISHED else found.best,
         measured_on=selected_on(last) if last else run.experiment().training.select_on,
-        error=status.error,
+        error=status.error + _which_rank(run, status),
         reason=status.reason,
     )
+
+
+def _check_config(run: RunFolder) -> None:
+    """Raises UserError for a file that was cut off: defaults would stand in for the sections that are gone."""
+    if "runtime" not in run.experiment().model_fields_set:
+        raise UserError(f"{run.config}: damaged (it ends too early)")
+
+
+def _best_of_finished(run: RunFolder, measured: float | None) -> float | None:
+    """Its marker is read, so that one that is damaged does not pass for a run that ended well."""
+    best = (read_json(run.finished) or {}).get("best_value")
+    return measured if best is None else float(best)
+
+
+def _which_rank(run: RunFolder, status: RunStatus) -> str:
+    """Whose log tells of a failure that is not rank 0's."""
+    failed = read_json(run.stage(status.stage).failed) if status.state == State.FAILED else None
+    rank = (failed or {}).get("rank", 0)
+    return f" (rank {rank}: python jobs/logs.py {run.name} --rank {rank})" if rank else ""
 
 
 def _share(run: RunFolder, status: RunStatus, epoch: int) -> float | None:
     if status.state != State.RUNNING or not status.job_id:
         return None
-    return share_of_epoch(run.jobs / f"{status.job_id}_0_log.out", epoch)
+    try:
+        return share_of_epoch(run.jobs / f"{status.job_id}_0_log.out", epoch)
+    except OSError:
+        return None
 
 
 def _heartbeat(lock: Path) -> float | None:
     try:
         return round(max(0.0, time.time() - lock.stat().st_mtime), 1)
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

@@ -30,9 +30,9 @@ class PreemptionFlag:
     def __init__(self) -> None:
         self.received: int | None = None
 
-    def install(self) -> "PreemptionFlag":
-        """Take over the signals of this process; to be called from the main thread, after submitit took them."""
-        for number in SIGNALS:
+    def install(self, *numbers: int) -> "PreemptionFlag":
+        """Take over signals of this process, by default both; from the main thread, after submitit took them."""
+        for number in numbers or SIGNALS:
             signal.signal(number, self._remember)
         return self
 

@@ -1,45 +1,31 @@
-"""Each check against what it is for: real folders, a real MLflow, processes that hang, a real Slurm where it is."""
+"""Each check against what it is for: real folders, a real MLflow, processes that hang."""
 
+import contextlib
 import json
+import os
 import socket
 import sqlite3
 import sys
+import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from desk import Desk
 
-from sia.cluster.doctor import devices, files, machine, slurm, store
+from sia.cluster.doctor import devices, files, machine, store
 from sia.cluster.doctor.ask import ask
 from sia.cluster.doctor.diagnose import Patient, diagnose, findings_table, line_of
 from sia.cluster.doctor.finding import Finding, check, ok
 from sia.cluster.profile import Profile
 from sia.command import console
 
-HOST = socket.gethostname()
-NODES = f"""\
-NodeName=n1 Arch=x86_64 NodeAddr=127.0.0.1 NodeHostName={HOST} Port=17001
-NodeName=far Arch=x86_64 NodeAddr=far.invalid NodeHostName=far.invalid Version=22.05.8
-"""
 MOUNTS = """\
 /dev/sda1 / ext4 rw 0 0
 server:/home /net nfs4 rw 0 0
 thing /odd oddfs rw 0 0
 """
-
-
-def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
-    """Put these shell scripts, and no other program, onto PATH."""
-    folder.mkdir()
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-def clustered(*hosts: str) -> slurm.Slurm:
-    return slurm.Slurm(True, True, nodes=tuple((host, host) for host in hosts))
 
 
 def test_what_a_check_did_not_expect_is_a_warning_with_its_exception():
@@ -50,76 +36,6 @@ def test_what_a_check_did_not_expect_is_a_warning_with_its_exception():
     found = unlucky()
     assert (found.check, found.level) == ("luck", "warning")
     assert "ZeroDivisionError: division by zero" in found.said and found.cure
-
-
-def test_without_slurm_it_is_local_only(tmp_path, monkeypatch):
-    programs(tmp_path / "bin", monkeypatch)
-    known = slurm.find_slurm()
-    found = [slurm.commands(known, Profile()), slurm.submission(known, Profile(), "x"), slurm.accounting(known)]
-    assert [(one.level, one.said) for one in found] == [("ok", slurm.LOCAL_ONLY)] * 3
-    assert slurm.node_names(known, Profile()).level == slurm.own_name(known, Profile()).level == "ok"
-
-
-def test_a_slurm_that_does_not_answer_is_a_problem_for_a_profile_that_means_it(tmp_path, monkeypatch):
-    programs(tmp_path / "bin", monkeypatch, sinfo="echo 'sinfo: error: no route' >&2; exit 1")
-    known = slurm.find_slurm()
-    assert slurm.commands(known, Profile()).level == "warning"
-    found = slurm.commands(known, Profile(partition="gpu"))
-    assert found.level == "problem" and "no route" in found.said and "SLURM_CONF" in found.cure
-
-
-def test_slurm_commands_that_are_missing_are_named(tmp_path, monkeypatch):
-    programs(tmp_path / "bin", monkeypatch, sinfo="exit 0", scontrol=f"echo '{NODES}'", squeue="exit 0")
-    found = slurm.commands(slurm.find_slurm(), Profile())
-    assert found.level == "problem" and "sbatch, scancel not found" in found.said
-
-
-def test_an_sbatch_that_is_too_busy_blames_no_profile(tmp_path, monkeypatch):
-    programs(tmp_path / "bin", monkeypatch, sbatch="while :; do :; done")
-    monkeypatch.setattr(slurm, "SLURM_SECONDS", 0.3)
-    found = slurm.submission(clustered("n1"), Profile(), "a.yaml")
-    assert found.level == "warning" and "no answer within 0.3 s" in found.said
-
-
-def test_accounting_that_is_not_kept_is_fine(tmp_path, monkeypatch):
-    programs(tmp_path / "bin", monkeypatch, sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    found = slurm.accounting(clustered("n1"))
-    assert found.level == "ok" and "disabled" in found.said and "heartbeats" in found.said
-
-
-def test_nodes_are_read_off_scontrol():
-    assert slurm.nodes_in(NODES) == ((HOST, "127.0.0.1"), ("far.invalid", "far.invalid"))
-    assert slurm.Slurm(True, True, nodes=slurm.nodes_in(NODES)).other_hosts == {"far.invalid"}
-    assert slurm.nodes_in("") == ()
-
-
-def test_names_of_nodes_that_do_not_resolve_stop_jobs_of_several_nodes():
-    known = clustered("localhost", "far.invalid")
-    assert slurm.node_names(known, Profile()).level == "warning"
-    found = slurm.node_names(known, Profile(nodes=2))
-    assert found.level == "problem" and "1 of 2 names do not resolve: far.invalid" in found.said
-    assert slurm.node_names(clustered("localhost"), Profile(nodes=2)).level == "ok"
-
-
-def test_an_own_name_on_loopback_counts_where_there_are_other_hosts(monkeypatch):
-    monkeypatch.setattr(slurm, "addresses", lambda name: ["127.0.1.1"])
-    assert slurm.own_name(clustered(HOST, HOST), Profile(nodes=2)).level == "ok"
-    found = slurm.own_name(clustered(HOST, "far"), Profile(nodes=2))
-    assert found.level == "warning" and "GLOO_SOCKET_IFNAME: eth0" in found.cure
-    assert slurm.own_name(clustered("far"), Profile(environment={"GLOO_SOCKET_IFNAME": "ib0"})).level == "ok"
-    monkeypatch.setattr(slurm, "addresses", lambda name: ["10.0.0.7", "127.0.1.1"])
-    assert slurm.own_name(clustered("far"), Profile(nodes=2)).level == "ok"
-
-
-@pytest.mark.slurm
-def test_a_real_slurm_takes_the_profile_or_says_why_not(monkeypatch):
-    monkeypatch.setattr(slurm, "SLURM_SECONDS", 60.0)
-    known = slurm.find_slurm()
-    assert slurm.commands(known, Profile()).level == "ok"
-    assert (taken := slurm.submission(known, Profile(), "a.yaml")).level == "ok", taken
-    refused = slurm.submission(known, Profile(partition="nowhere"), "a.yaml")
-    assert refused.level == "problem" and "a.yaml" in refused.cure and "partition" in refused.said
-    assert slurm.accounting(known).level == "ok"
 
 
 def test_a_folder_that_is_good_and_is_left_as_it_was(tmp_path):
@@ -169,6 +85,36 @@ def test_a_store_that_is_not_there_yet_is_not_made(tmp_path):
     found = store.opens(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
     assert found.level == "ok" and "first submit" in found.said
     assert list(tmp_path.iterdir()) == []
+
+
+def told_to_another_user(folder: Path, uri: str) -> Finding:
+    """What `store.opens` tells a user who may not read the store; the superuser may read everything."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            os.write(writing, json.dumps(asdict(store.opens(uri))).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:
+        told = answer.read()
+    os.waitpid(child, 0)
+    return Finding(**json.loads(told))
+
+
+@pytest.mark.parametrize(("folders_mode", "files_mode"), [(0o755, 0o000), (0o000, 0o644)])
+def test_a_store_of_another_user_is_left_where_it_is(folders_mode, files_mode):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "mlflow.db").write_text("theirs")
+        (folder / "mlflow.db").chmod(files_mode)
+        folder.chmod(folders_mode)
+        found = told_to_another_user(folder, f"sqlite:///{folder / 'mlflow.db'}")
+        folder.chmod(0o700)
+    assert found.level == "problem" and "may not be read" in found.said
+    assert "MLFLOW_TRACKING_URI=sqlite:" in found.cure and "move" not in found.cure
 
 
 @pytest.mark.slow

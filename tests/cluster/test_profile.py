@@ -1,6 +1,7 @@
 """Cluster profiles: what they may say, what sbatch is then asked for, and which cluster is taken."""
 
 import shutil
+import subprocess
 
 import pytest
 from desk import REPOSITORY
@@ -8,6 +9,7 @@ from written_runs import begin_run, experiment
 
 from sia.atomic import write_json
 from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile, visible_gpus
+from sia.cluster.sbatch import sbatch_script
 from sia.errors import UsageError, UserError
 from sia.sweep.launch import choose_launch, default_concurrency, former_launch, local_profile
 
@@ -36,6 +38,15 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path):
         ("nodes: 0", "nodes: "),
         ("timeout_min: soon", "timeout_min: "),
         ("environment: {A: [1]}", "environment.A: "),
+        ("environment: {A: true}", "environment.A: a variable is text; write it in quotes"),
+        ("sbatch: {nodes: 2}", "sbatch.nodes: use nodes instead"),
+        ("sbatch: {ntasks_per_node: 2}", "sbatch.ntasks_per_node: use tasks_per_node instead"),
+        ("sbatch: {mem: 4G}", "sbatch.mem: use mem_gb instead"),
+        ("sbatch: {time: 10}", "sbatch.time: use timeout_min instead"),
+        ("sbatch: {no-requeue: true}", "sbatch.no-requeue: use requeue: false instead"),
+        ("sbatch: {job-name: a}", "sbatch.job-name: jobs of sia do not work with it; leave it out"),
+        ("sbatch: {hold: }", "sbatch.hold: give it one value"),
+        ("sbatch: {exclude: [n1, n2]}", "sbatch.exclude: give it one value"),
         ("nodes: 1\nnodes: 2", "'nodes' is given twice"),
         ("- nodes", "expected 'key: value' lines"),
     ],
@@ -75,8 +86,37 @@ sbatch: {exclusive: true, requeue: false}
     assert (asked["nodes"], asked["ntasks_per_node"], asked["cpus_per_task"]) == (2, 4, 8)
     assert (asked["gpus_per_node"], asked["mem"], asked["time"], asked["partition"]) == (4, "1536MB", 60, "gpu")
     assert asked["setup"] == ["module load cuda"]
-    assert asked["additional_parameters"] == {"requeue": False, "exclusive": True}
+    assert asked["additional_parameters"] == {"no-requeue": True, "exclusive": True}
     assert "--kill-on-bad-exit=1" in asked["srun_args"]
+
+
+def test_sbatchs_other_flags_are_passed_on_and_false_leaves_one_out(tmp_path):
+    text = "sbatch: {exclusive: false, mail-type: END, wckey: a, dependency: afterok:7, nice: 0}\n"
+    lines = sbatch_script(load_profile(write(tmp_path, text)), "size/run/1", tmp_path).splitlines()
+    flags = {f"#SBATCH --{flag}" for flag in ("mail-type=END", "wckey=a", "dependency=afterok:7", "nice=0", "requeue")}
+    assert flags <= set(lines) and not any("exclusive" in line or "False" in line for line in lines)
+
+
+def test_numbers_of_the_environment_are_text(tmp_path):
+    profile = load_profile(write(tmp_path, "environment: {A: 1, B: 0.5, C: eth0}\n"))
+    assert profile.environment == {"A": "1", "B": "0.5", "C": "eth0"}
+
+
+@pytest.mark.slurm
+def test_a_job_that_may_not_be_requeued_is_taken_as_such(tmp_path):
+    """Also where Slurm's own default is to requeue."""
+    script = sbatch_script(Profile(sbatch={"requeue": False, "hold": True}), "held", tmp_path)
+    answer = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, check=True)
+    job = answer.stdout.strip()
+    try:
+        shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    finally:
+        subprocess.run(["scancel", job], check=True)
+    assert "Requeue=0" in shown
+
+
+def test_all_of_a_nodes_memory_may_be_asked_for():
+    assert Profile(mem_gb=0).slurm_parameters("name")["mem"] == "0MB"
 
 
 def test_what_the_profile_leaves_out_is_left_to_the_cluster():

@@ -37,6 +37,11 @@ def test_a_full_queue_is_a_slurm_that_answers():
     assert cluster_is_away(MUNGE) and cluster_is_away(CONTROLLER) and not cluster_is_away(FULL)
 
 
+def test_a_flag_that_sbatch_does_not_know_is_told():
+    said = "FailedJobError: sbatch: unrecognized option '--foo=1'\nTry \"sbatch --help\" for more information\n"
+    assert in_one_line(f"Traceback\n  x\nsubmitit.core.utils.{said}") == "unrecognized option '--foo=1'"
+
+
 def test_all_that_sbatch_said_is_told_once():
     assert in_one_line(FULL + FULL).startswith("AssocMaxSubmitJobLimit; Batch job submission failed: Job violates")
     assert in_one_line(f"Traceback\n  x\nFileNotFoundError: sbatch\n{''}") == "FileNotFoundError: sbatch"

@@ -111,6 +111,7 @@ def test_an_own_grid_beside_the_code_makes_no_difference(tree: Path) -> None:
     (tree / "sweeps").mkdir()
     (tree / "sweeps" / "mine.yaml").write_text("grid: {}\n")
     assert (read_json(snapshot(tree) / "code.json") or {})["git_dirty"] is False
+    git(tree, "config", "status.showUntrackedFiles", "no")
     (tree / "jobs" / "mine.py").write_text("x = 1\n")
     assert (read_json(snapshot(tree) / "code.json") or {})["git_dirty"] is True
 

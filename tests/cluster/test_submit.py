@@ -18,7 +18,11 @@ FOREIGN = {
     **{"RAY_ADDRESS": "1", "RAY_JOB_ID": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "OMP_NUM_THREADS": "1"},
     **{"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_MEM_PER_NODE": "9", "SBATCH_ACCOUNT": "x", "SRUN_DEBUG": "3"},
     **{"SUBMITIT_EXECUTOR": "slurm", "PMI_RANK": "0", "PMIX_RANK": "0", "MASTER_ADDR": "n1", "MASTER_PORT": "1"},
+    **{"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"},
+    **{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"},
+    **{"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "ROLE_RANK": "1", "ROLE_WORLD_SIZE": "2", "ROLE_NAME": "default"},
 }
+DEVICES = {"CUDA_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "1"}
 
 
 @pytest.fixture
@@ -29,6 +33,14 @@ def task(tmp_path):
 def test_a_job_keeps_the_users_variables_and_none_of_the_submitting_process():
     cleaned = clean_environment({**OURS, **FOREIGN}, Profile(cpus_per_task=3))
     assert cleaned == {**OURS, "OMP_NUM_THREADS": "3"}
+
+
+def test_devices_are_the_users_choice_on_one_machine_and_the_nodes_own_on_slurm():
+    profile = Profile(environment={"HIP_VISIBLE_DEVICES": "3"})
+    chosen = {**DEVICES, "RANKING": "kept", "WORLD": "kept"}
+    kept = {"OMP_NUM_THREADS": "1", "RANKING": "kept", "WORLD": "kept"}
+    assert clean_environment(chosen, Profile(), "local") == {**kept, **DEVICES}
+    assert clean_environment(chosen, profile, "slurm") == {**kept, "HIP_VISIBLE_DEVICES": "3"}
 
 
 def test_the_profiles_variables_win():
@@ -50,6 +62,12 @@ def test_a_cluster_that_does_not_take_the_job_is_told_in_one_line(task, tmp_path
     assert "did not take size/DG1A8-0123456789/1" in str(caught.value)
     assert "invalid partition" in str(caught.value) and str(task.jobs / "submit.log") in str(caught.value)
     assert not task.job_record.exists()
+
+
+@pytest.mark.slurm
+def test_a_flag_that_the_real_sbatch_does_not_know_is_told(task):
+    with pytest.raises(UserError, match=r"did not take .*: unrecognized option '--foo=1' \(see .*submit\.log\)"):
+        submit(task, "slurm", Profile(sbatch={"foo": 1}))
 
 
 def test_a_submitted_job_is_written_down_before_submit_returns_and_leads_its_own_session(task, monkeypatch, tmp_path):

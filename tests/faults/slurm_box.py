@@ -139,7 +139,8 @@ def progress(run: RunFolder) -> tuple[dict[str, Any], int]:
 
 def assert_saved_in_mid_epoch(run: RunFolder) -> None:
     saved, next_batch = progress(run)
-    assert next_batch > 0 and saved["loss_sum"] > 0 and 0 < saved["epochs_done"] < EPOCHS
+    place = f"batch {next_batch} after {saved['epochs_done']} epochs, loss {saved['loss_sum']}"
+    assert next_batch > 0 and saved["loss_sum"] > 0 and 0 < saved["epochs_done"] < EPOCHS, place
 
 
 def jobs_that_trained(run: RunFolder, stage: int = 1) -> list[str]:

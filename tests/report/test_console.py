@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from rich.console import Console
 from test_tables import summary, unfinished
 
@@ -44,3 +45,26 @@ def test_a_mixed_study_with_seeds_fits_a_terminal():
     console = Console(width=96, file=io.StringIO())
     console.print(sweep_table(runs))
     assert "…" not in console.file.getvalue() and "± 0.0 / 0.0" in console.file.getvalue()
+
+
+def test_repeated_seeds_are_told_apart():
+    _, cells = columns([summary(seed=seed) for seed in (0, 7)])
+    assert cells["Seed"] == ["0", "7", ""]
+    assert "Seed" not in columns([summary(), summary(layers=2)])[1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_settings_are_folded_and_recalls_stay_whole(width):
+    changed = [{"loss.name": name, "optimizer.learning_rate": 0.00012345} for name in ("hinge", "hinge_semihard")]
+    runs = [
+        summary(seed=seed, **{**one, "loss.margin": margin}) for seed in (0, 1) for one in changed for margin in (1, 2)
+    ]
+    console = Console(width=width, file=io.StringIO())
+    console.print(sweep_table([*runs, summary(seed=5)]))
+    shown = console.file.getvalue()
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= width
+    assert all(run.name in shown for run in runs) and "50.0 / 45.0" in shown
+    lines = shown.splitlines()
+    place = next(line.index("Settings") for line in lines if "Settings" in line)
+    settings = "".join(line[place : place + 24].partition("  ")[0] for line in lines)
+    assert "learning_rate=0.00012345" in settings and "loss.name=hinge_semihard" in settings

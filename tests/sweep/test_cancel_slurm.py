@@ -86,7 +86,7 @@ def test_a_driver_that_waits_is_cancelled(desk: Desk, held: str) -> None:
     flags = ("--cluster", "slurm", "--detach", "--dependency", f"afterok:{held}")
     assert desk.run("submit.py", "--grid", "tiny.yaml", *flags).returncode == 0
     job = driver_job(desk)
-    assert f"driven by job {job} (pending)" in desk.run("status.py").stdout
+    assert f"driven by job {job} (pending, Dependency)" in desk.run("status.py").stdout
     assert "has written nothing yet" in desk.run("logs.py", "tiny").stderr
     cancelled = desk.run("cancel.py", "tiny", "--yes", timeout=90)
     assert cancelled.returncode == 0 and not in_queue(job), cancelled.stdout + cancelled.stderr

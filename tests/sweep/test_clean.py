@@ -188,6 +188,19 @@ def test_a_copy_of_the_code_stays_while_an_evaluation_names_it(root: Path) -> No
     assert leftovers_of_studies() == []
 
 
+def test_a_copy_of_the_code_stays_by_whatever_path_the_runs_are_reached(root: Path) -> None:
+    """A job names its code by the real path; runs/ is often a link, or was moved since."""
+    run = finish_run(root, "size", experiment())
+    root.rename(root.with_name("real"))
+    root.symlink_to(root.with_name("real"))
+    code = root / ".code" / "0123"
+    (code / "sia").mkdir(parents=True)
+    aged(code)
+    assert leftovers_of_studies() == [code]
+    append_row(run.provenance, {"stage": 1, "job_id": "1", "code": str(code.resolve())})
+    assert leftovers_of_studies() == []
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     desk = Desk(tmp_path / "desk")

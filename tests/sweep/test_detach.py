@@ -126,13 +126,17 @@ def test_the_driver_is_given_the_grid_as_it_was(desk: Desk, monkeypatch: pytest.
     """With profiles that are found from anywhere, those of single points too."""
     from sia.sweep.detach import _frozen
 
+    home = desk.folder.parent / "sia"
+    (home / "slurm").mkdir(parents=True)
+    for name in ("gpu", "large", "small"):
+        (home / "slurm" / f"{name}.yaml").touch()
     where = [{"match": {"model.gru_layers": 2}, "profile": "slurm/large.yaml"}]
     values = {"profile": "slurm/gpu.yaml", "where": where, "miniature": {"profile": "slurm/small.yaml"}}
-    frozen = _frozen(values, Path("/home/me/sia/sweeps/size.yaml"), "mine")
+    frozen = _frozen(values, home / "sweeps" / "size.yaml", "mine")
     assert frozen["study"] == frozen["miniature"]["study"] == "mine"
-    assert frozen["profile"] == "/home/me/sia/slurm/gpu.yaml"
-    assert frozen["where"][0]["profile"] == "/home/me/sia/slurm/large.yaml"
-    assert frozen["miniature"]["profile"] == "/home/me/sia/slurm/small.yaml"
+    assert frozen["profile"] == str(home / "slurm" / "gpu.yaml")
+    assert frozen["where"][0]["profile"] == str(home / "slurm" / "large.yaml")
+    assert frozen["miniature"]["profile"] == str(home / "slurm" / "small.yaml")
     assert read_yaml(desk.folder / "sweeps.yaml")["profile"] == "desk/small.yaml"
 
 

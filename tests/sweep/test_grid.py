@@ -73,6 +73,17 @@ def test_a_study_is_no_path(refused):
     assert "study" in refused({"study": "../elsewhere"})
 
 
+@pytest.mark.parametrize(("miniature", "key"), [(False, "'study:'"), (True, "'study:' under 'miniature:'")])
+def test_a_file_whose_name_makes_no_study_must_name_it(tmp_path, miniature, key):
+    """A study that commands could not be asked about."""
+    path = tmp_path / "a b.yaml"
+    path.write_text("miniature: {}")
+    with pytest.raises(UsageError, match=rf"{path}: its name makes no study name; give it one with {key} \("):
+        load_grid(path, miniature)
+    path.write_text("study: a-b\nminiature: {study: a-c}")
+    assert load_grid(path, miniature).study == ("a-c" if miniature else "a-b")
+
+
 def test_exclude_drops_all_points_that_match(grid_of):
     left = grid_of({"grid": AXES, "exclude": [{"model.gru_layers": 3, "model.latent_size": 64}]})
     assert pairs(left.points) == ["DG2A64", "DG2A32", "DG3A32"]
@@ -265,26 +276,3 @@ def test_help_comes_at_once(command):
         if seconds[-1] < 0.5:
             return
     assert min(seconds) < 0.5
-
-
-def test_a_where_chooses_the_profile_of_its_points(tmp_path, grid_of):
-    where = [{"match": {"model.latent_size": 64}, "profile": "slurm/large.yaml"}]
-    grid = grid_of({"grid": AXES, "profile": "slurm/gpu.yaml", "where": where})
-    chosen = {point.experiment.model.latent_size: point.profile for point in grid.points}
-    assert chosen == {64: tmp_path / "slurm" / "large.yaml", 32: tmp_path / "slurm" / "gpu.yaml"}
-    assert grid_of({"grid": AXES}).points[0].profile is None
-
-
-def test_the_plan_shows_the_resources_and_the_script_of_each_profile(tmp_path):
-    desk = Desk(tmp_path / "desk")
-    desk.write("small.yaml", {"partition": "dev", "mem_gb": 2, "sbatch": {"exclude": "n9"}})
-    desk.write("large.yaml", {"partition": "big", "nodes": 2, "tasks_per_node": 4, "gpus_per_node": 4})
-    where = [{"match": {"model.latent_size": 64}, "profile": "desk/large.yaml"}]
-    desk.write("grid.yaml", {"grid": {"model.latent_size": [64, 32]}, "profile": "desk/small.yaml", "where": where})
-    shown = desk.run("submit.py", "--grid", "grid.yaml", "--dry-run", "--cluster", "slurm", COLUMNS="200")
-    assert shown.returncode == 0, shown.stderr
-    assert "2 x 4 ranks, 4 GPU/node, partition big" in shown.stdout
-    small, large = (text.splitlines() for text in reversed(shown.stdout.split("#!/bin/bash")[1:]))
-    assert {"#SBATCH --partition=dev", "#SBATCH --mem=2048MB", "#SBATCH --exclude=n9"} <= set(small)
-    assert {"#SBATCH --partition=big", "#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4"} <= set(large)
-    assert not (desk.folder / "runs").exists(), "nothing is submitted or made"

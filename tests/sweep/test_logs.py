@@ -108,4 +108,9 @@ def test_the_driver_of_a_study(run: RunFolder, tmp_path: Path) -> None:
 def test_a_job_without_files_says_where_they_will_be(run: RunFolder, tmp_path: Path) -> None:
     submitted(run, 1, "17")
     done = Desk(tmp_path).run("logs.py", run.name)
-    assert done.returncode == 0 and "job 17 has written nothing yet" in done.stderr and not done.stdout
+    assert (
+        done.returncode == 0
+        and "job 17 has written nothing to" in done.stderr
+        and "cancelled before it began" in done.stderr
+        and not done.stdout
+    )

@@ -113,7 +113,9 @@ def test_pools_and_folds(run: RunFolder) -> None:
     assert result["measures"]["speech_to_image/R_at_5"] == 1.0
     first = evaluate_run(run, "last", "test", pool=5)
     assert [first[key] for key in counts] == [5, 5, 16, 5, 1, [5]]
-    with pytest.raises(UserError, match="5 pools of 5 images: there are 4 with a caption; give fewer folds"):
+    with pytest.raises(
+        UserError, match="pool 5, folds 5: 16 images make 4 such pools; give a pool of at most 3 images, or fewer folds"
+    ):
         evaluate_run(run, "last", "test", pool=5, folds=5)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from sia.cluster.doctor import devices, files, machine, slurm, store
 from sia.cluster.doctor.finding import Finding
@@ -70,13 +71,11 @@ def _devices(probed: devices.Probed, profile: Profile) -> list[Finding]:
 def findings_table(findings: list[Finding]) -> Table:
     table = Table(box=SIMPLE, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     for one in findings:
-        cure = f"\n[bold]cure:[/bold] {_plain(one.cure)}" if one.cure else ""
-        table.add_row(f"[{COLOURS[one.level]}]{one.level}[/]", one.check, f"{_plain(one.said)}{cure}")
+        told = Text(one.said)
+        if one.cure:
+            told.append("\ncure:", "bold").append(f" {one.cure}")
+        table.add_row(Text(one.level, COLOURS[one.level]), one.check, told)
     return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 def line_of(finding: Finding) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sia.cluster.doctor.ask import ask
-from sia.cluster.doctor.finding import Finding, check, ok, problem, warning
+from sia.cluster.doctor.finding import Finding, check, ok, one_line, problem, warning
 from sia.cluster.environment import clean_environment
-from sia.cluster.profile import Profile
+from sia.cluster.profile import Profile, slurm_trouble
+from sia.cluster.refusal import cluster_is_away, in_one_line
 from sia.cluster.sbatch import sbatch_script
 
 SLURM_SECONDS = 8.0
@@ -37,12 +38,10 @@ class Slurm:
 
 
 def find_slurm() -> Slurm:
-    """Ask sinfo, then scontrol for the nodes."""
-    if shutil.which("sinfo") is None:
-        return Slurm(False, False)
-    answer = ask(["sinfo", "-h"], SLURM_SECONDS)
-    if not answer.good:
-        return Slurm(True, False, answer.reason)
+    """Ask sinfo, as `submit` does, then scontrol for the nodes."""
+    trouble = slurm_trouble()
+    if trouble is not None:
+        return Slurm(shutil.which("sinfo") is not None, False, one_line(trouble))
     shown = ask(["scontrol", "show", "nodes", "--oneliner"], SLURM_SECONDS)
     return Slurm(True, True, nodes=nodes_in(shown.output))
 
@@ -61,14 +60,22 @@ def commands(slurm: Slurm, profile: Profile) -> Finding:
     if not slurm.installed:
         return ok(LOCAL_ONLY)
     if not slurm.answers:
-        meant = profile.partition or profile.account or profile.qos
-        cure = "export SLURM_CONF, or log in where sinfo works; until then jobs run on this machine (--cluster local)"
-        return (problem if meant else warning)(f"sinfo does not answer: {slurm.said}", cure)
+        return _silent(slurm, profile)
     missing = [name for name in ("sbatch", "scontrol", "squeue", "scancel") if shutil.which(name) is None]
     if missing:
         folder = Path(str(shutil.which("sinfo"))).parent
         return problem(f"{', '.join(missing)} not found", f"add the rest of Slurm's commands to PATH, beside {folder}")
     return ok(f"sinfo answers; {len(slurm.nodes)} nodes")
+
+
+def _silent(slurm: Slurm, profile: Profile) -> Finding:
+    said = f"sinfo does not answer: {slurm.said}"
+    if cluster_is_away(slurm.said):
+        cure = "try again later, or export the SLURM_CONF of one that runs; until then submit needs --cluster local"
+        return problem(said, cure)
+    meant = profile.partition or profile.account or profile.qos
+    cure = "export SLURM_CONF, or log in where sinfo works; until then submit runs jobs on this machine"
+    return (problem if meant else warning)(said, cure)
 
 
 @check("submission")
@@ -77,18 +84,23 @@ def submission(slurm: Slurm, profile: Profile, source: str) -> Finding:
     if not slurm.answers:
         return ok(LOCAL_ONLY if not slurm.installed else "not tried: sinfo does not answer")
     script = sbatch_script(profile, "doctor", Path("/tmp/doctor"))
-    environment = clean_environment(dict(os.environ), profile)
+    environment = clean_environment(dict(os.environ), profile, "slurm")
     answer = ask(["sbatch", "--test-only"], SLURM_SECONDS, script, environment)
     if answer.status is None:
         return warning(f"sbatch --test-only: {answer.reason}", "ask again when slurmctld is less busy")
-    lines = [line for line in answer.errors.splitlines() if line.startswith("sbatch: ")]
     if not answer.good:
-        said = lines[0].removeprefix("sbatch: error: ") if lines else answer.reason
-        cure = (
-            f"correct {source}: partition, account, qos, nodes and GPUs (`sinfo -s`, `sacctmgr show assoc user=$USER`)"
-        )
-        return problem(f"sbatch refuses a job of {source}: {said}", cure)
-    return ok(lines[-1].removeprefix("sbatch: ") if lines else f"sbatch takes a job of {source}")
+        return _refused(in_one_line(answer.errors), profile, source)
+    lines = [line for line in answer.errors.splitlines() if line.startswith("sbatch: ")]
+    return ok(lines[-1].removeprefix("sbatch: ") if lines else "sbatch takes a job")
+
+
+def _refused(said: str, profile: Profile, source: str) -> Finding:
+    where = "(`sinfo -s`, `sacctmgr show assoc user=$USER`)"
+    if profile == Profile():
+        cure = f"give --profile a file that names partition and account {where}"
+        return problem(f"sbatch refuses a job of the cluster's defaults: {said}", cure)
+    cure = f"correct {source}: partition, account, qos, nodes, GPUs, or what `sbatch:` adds {where}"
+    return problem(f"sbatch refuses a job of {source}: {said}", cure)
 
 
 @check("accounting")

@@ -10,6 +10,7 @@ from sia.cluster.doctor.finding import Finding, check, ok, problem, warning
 from sia.tracking.mlflow_store import network_mount_warning, sqlite_path
 
 STORE_SECONDS = 25.0
+ONES_OWN = "set MLFLOW_TRACKING_URI=sqlite:////a/folder/of/yours/mlflow.db"
 # A process of its own: MLflow takes seconds to import, and a server may not answer.
 OPEN = """
 import sys
@@ -33,6 +34,8 @@ def place(uri: str, mounts: str | None = None) -> Finding:
 def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
     """An sqlite file that is not there yet is left to the first submit."""
     path = sqlite_path(uri)
+    if path is not None and _is_anothers(path):
+        return problem(f"{path} may not be read and written by you", ONES_OWN)
     if path is not None and not path.exists():
         return _not_made_yet(path)
     answer = ask([sys.executable, "-c", OPEN, uri], timeout_s)
@@ -47,8 +50,15 @@ def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
     return problem(f"it does not open: {answer.reason}", f"{fills}; training goes on without it meanwhile")
 
 
+def _is_anothers(path: Path) -> bool:
+    try:
+        return path.exists() and not os.access(path, os.R_OK | os.W_OK)
+    except PermissionError:  # its folder may not be entered
+        return True
+
+
 def _not_made_yet(path: Path) -> Finding:
     folder = existing(path.parent)
     if os.access(folder, os.W_OK):
         return ok("not there yet: the first submit makes it, python jobs/track.py fills it")
-    return problem(f"{folder} cannot be written", "set MLFLOW_TRACKING_URI=sqlite:////a/folder/of/yours/mlflow.db")
+    return problem(f"{folder} cannot be written", ONES_OWN)

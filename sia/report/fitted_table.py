@@ -1,0 +1,89 @@
+"""A table that leaves whole columns out where the terminal is too narrow, instead of cutting their cells."""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Column, Table
+
+from sia import command
+
+NARROWEST = 10
+LONGEST_WORD = 24  # a longer one is folded
+
+
+class FittedTable(Table):
+    """A table of texts. Columns that wrap are made narrower, then those of `leave_out` go, the first one first. Where
+    the rest is too wide still, its words are folded, then its first column, the name, is cut.
+
+    titles: the longest that is no wider than the table is shown, else the last one.
+    """
+
+    def __init__(self, leave_out: Sequence[str] = (), titles: Sequence[str] = (), **options: Any) -> None:
+        # Every column is padded alike, so that any of them can be left out.
+        super().__init__(box=SIMPLE, padding=(0, 1, 0, 0), title=titles[0] if titles else None, **options)
+        self.leave_out, self.titles = leave_out, titles
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, command.width())
+        shown = copy(self)
+        shown.columns = self._fitting(width)
+        if self.titles:
+            widest = min(width, _width(shown.columns, whole=True))
+            shown.title = next((one for one in self.titles if _longest_line(one) <= widest), self.titles[-1])
+            shown.min_width = min(width, _longest_line(shown.title))
+        return Table.__rich_console__(shown, console, options.update(max_width=width))
+
+    def _fitting(self, width: int) -> list[Column]:
+        gone: list[str] = []
+        for header in self.leave_out:
+            if _width(self._without(gone)) > width:
+                gone.append(header)
+        for header in reversed(gone):
+            # A wide column that went after narrow ones may have made room for some of them.
+            kept = [other for other in gone if other != header]
+            gone = kept if _width(self._without(kept)) <= width else gone
+        return _sized(self._without(gone), width)
+
+    def _without(self, headers: Sequence[str]) -> list[Column]:
+        return [column for column in self.columns if column.header not in headers]
+
+
+def _sized(columns: list[Column], width: int) -> list[Column]:
+    """Columns that wrap with what is left of the width, the first one first, or folded; the name cut where that is not
+    enough.
+    """
+    spare, sized = width - _width(columns), []
+    for column in columns:
+        if not column.no_wrap:
+            least = _least(column)
+            column = replace(column, width=max(min(NARROWEST, least), min(_natural(column), least + spare)))
+            spare -= (column.width or 0) - least
+        sized.append(column)
+    if spare < 0:
+        sized[0] = replace(sized[0], max_width=max(NARROWEST, _least(sized[0]) + spare), overflow="ellipsis")
+    return sized
+
+
+def _width(columns: Sequence[Column], whole: bool = False) -> int:
+    """Of a table of these columns: at the least, or with nothing wrapped; a blank at each edge, two between columns."""
+    return sum((_natural(one) if whole else _least(one)) + 2 for one in columns) + 1
+
+
+def _natural(column: Column) -> int:
+    return max(_longest_line(str(cell)) for cell in (column.header, *column.cells))
+
+
+def _least(column: Column) -> int:
+    if column.no_wrap:
+        return _natural(column)
+    words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
+    return min(LONGEST_WORD, max((cell_len(word) for word in words), default=1))
+
+
+def _longest_line(text: str) -> int:
+    return max(map(cell_len, text.split("\n")))

@@ -1,0 +1,45 @@
+"""A file that cannot be read or written is told in one line, with the cure that fits."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import os, resource, signal, sys
+from pathlib import Path
+from sia.atomic import write_text
+from sia.command import run
+
+path = Path(sys.argv[1])
+
+def full() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    write_text(path, "x" * 1000)
+
+def closed() -> None:
+    path.write_text("secret")
+    path.chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(4711)
+    path.read_text()
+
+def absent() -> None:
+    path.read_text()
+
+run({"full": full, "closed": closed, "absent": absent}[sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure"),
+    [("full", "free some room"), ("closed", "let this user read it"), ("absent", "see whether it is there")],
+)
+def test_the_cure_fits_the_fault(tmp_path: Path, fault: str, cure: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    done = subprocess.run([sys.executable, "-c", CODE, str(path), fault], capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"error: {path}: ") and cure in line
+    assert path.exists() == (fault == "closed")
