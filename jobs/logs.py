@@ -33,7 +33,7 @@ def main() -> int:
     else:
         run = find_run(arguments.name)
         source = logs_of_run(run, arguments.stage)
-        rank = failed_rank(run) if rank is None and arguments.stage is None else rank
+        rank = failed_rank(run, arguments.stage) if rank is None else rank
     follower = Follower(source, rank or 0, arguments.stderr)
     if arguments.follow:
         try:

@@ -8,7 +8,7 @@ from sia import command
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", help="a study as jobs/status.py lists it")
-    parser.add_argument("--only", nargs="+", default=[], metavar="RUN", help="these runs, or the beginning of a name")
+    parser.add_argument("--only", nargs="+", default=[], metavar="RUN", help="these runs; a part of a name is enough")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="runs at once")
     arguments = parser.parse_args()
     if arguments.max_concurrent is not None and arguments.max_concurrent < 1:

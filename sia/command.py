@@ -28,7 +28,11 @@ def console() -> "Console":
     """Where a command prints its tables. Texts are shown as they are: brackets and colons in them are no markup."""
     from rich.console import Console
 
-    return Console(width=max(LEAST_WIDTH, width()), markup=False, emoji=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1; `run` knows better
+
+    return Piped(width=max(LEAST_WIDTH, width()), markup=False, emoji=False)
 
 
 def live_console() -> "Console":
@@ -44,14 +48,16 @@ def run(main: Callable[[], int | None]) -> None:
     So does a file that cannot be read or written.
     """
     try:
-        sys.exit(main() or 0)
+        status = main() or 0
+        sys.stdout.flush()  # a reader that has gone is told here, not after the last handler
+        sys.exit(status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe such as `| head` has gone; there is nobody to tell.
-            sys.stderr.close()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}; {_cure(error)}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """A file that cannot be read or written is told in one line, with the cure that fits."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,27 @@ def test_the_cure_fits_the_fault(tmp_path: Path, fault: str, cure: str) -> None:
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith(f"error: {path}: ") and cure in line
     assert path.exists() == (fault == "closed")
+
+
+PRINTS = """
+import sys
+from sia.command import console, run
+
+run({"table": lambda: console().print("row"), "text": lambda: print("row")}[sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("printed", ["table", "text"])
+def test_a_reader_that_has_gone_is_no_error(printed: str, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS, printed],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -222,7 +222,11 @@ def test_an_unknown_study_beside_others_lists_those(trained):
         (("--sample", "-3"), 2, "--sample"),
         (("--pool", "0"), 2, "--pool 0: give 1 or more"),
         (("--folds", "2"), 2, "with --pool N"),
-        (("--pool", "8", "--folds", "3"), 1, "3 pools of 8 images: there are 2 with a caption; give fewer folds"),
+        (
+            ("--pool", "8", "--folds", "3"),
+            1,
+            "pool 8, folds 3: 16 images make 2 such pools; give a pool of at most 5 images",
+        ),
         (("--corpus", "nowhere"), 1, "nowhere: no prepared corpus there"),
     ],
 )
@@ -334,10 +338,11 @@ def test_a_damaged_config_or_metrics_file_is_named(copied):
     kept = run.metrics.read_text()
     run.metrics.write_text("{half\n" + kept)
     assert "metrics.jsonl: line 1 is no JSON object" in refused(desk, 1, "evaluate.py", run.name)
-    assert "metrics.jsonl: line 1 is no JSON object" in refused(desk, 1, "status.py")
+    assert "metrics.jsonl: line 1 is no JSON object" in desk.run("status.py").stdout
     run.metrics.write_text(kept)
     run.config.write_text("model: [\n")
-    assert "config.yaml: not valid YAML" in refused(desk, 2, "status.py")
+    assert "config.yaml: not valid YAML" in refused(desk, 2, "evaluate.py", run.name)
+    assert "config.yaml: not valid YAML" in desk.run("status.py").stdout
 
 
 @pytest.mark.slow

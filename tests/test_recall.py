@@ -89,7 +89,7 @@ def test_pools_are_measured_each_on_its_own_and_averaged(case: Case, pool: int, 
     tensors = torch.from_numpy(speech), torch.from_numpy(images), torch.tensor(owner)
     pools = naive_pools(case, pool)
     if len(pools) < folds:
-        with pytest.raises(ValueError, match=f"there are {len(pools)}"):
+        with pytest.raises(ValueError, match=f"make {len(pools)} such pools"):
             recall_report(*tensors, pool=pool, folds=folds)
         return
     reports = [naive_report(*one) for one in pools[:folds]]
@@ -111,8 +111,8 @@ def test_pools_take_images_in_their_order() -> None:
         (None, 2, "give the number"),
         (0, 1, "1 or more"),
         (3, 0, "1 or more"),
-        (4, 3, "there are 2"),
-        (9, 2, "there are 1"),
+        (4, 3, "make 2 such pools"),
+        (9, 2, "make 1 such pools"),
     ],
 )
 def test_pools_that_cannot_be_had(pool: int | None, folds: int, problem: str) -> None:

@@ -113,6 +113,17 @@ def test_breakpoint_stops_in_this_process_on_a_terminal(training_desk, corpus):
     """The prompt comes, nothing writes over it while it waits, and the training goes on after `c`."""
     desk = training_desk
     grid = write_grid(desk, corpus, stages=[{"epochs": 1, "schedule": "calr"}])
+    process, ours = at_the_prompt(desk, grid)
+    assert read_until(ours, "(Pdb)", 60).rstrip().endswith("(Pdb)")
+    assert read_until(ours, "\0", 2.5) == "", "the live table of a sweep would write here"
+    os.write(ours, b"c\n")
+    assert "stage 1 epoch 1" in read_until(ours, "Wall", 60)
+    assert process.wait(30) == 0
+    os.close(ours)
+
+
+def at_the_prompt(desk: Desk, grid: Path) -> tuple["subprocess.Popen[bytes]", int]:
+    """The command as it reaches a breakpoint() in its training, and the terminal it is on."""
     code = (
         "import runpy, sys, sia.training.fit as fit; before = fit.train_stage\n"
         "def train_stage(*given):\n    breakpoint()\n    return before(*given)\n"
@@ -124,12 +135,7 @@ def test_breakpoint_stops_in_this_process_on_a_terminal(training_desk, corpus):
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = subprocess.Popen([*map(str, command)], cwd=desk.folder, env=desk.environment, **streams)
     os.close(theirs)
-    assert read_until(ours, "(Pdb)", 60).rstrip().endswith("(Pdb)")
-    assert read_until(ours, "\0", 2.5) == "", "the live table of a sweep would write here"
-    os.write(ours, b"c\n")
-    assert "stage 1 epoch 1" in read_until(ours, "Wall", 60)
-    assert process.wait(30) == 0
-    os.close(ours)
+    return process, ours
 
 
 def read_until(terminal: int, awaited: str, seconds: float) -> str:
@@ -138,6 +144,19 @@ def read_until(terminal: int, awaited: str, seconds: float) -> str:
         if select.select([terminal], [], [], left)[0]:
             text += os.read(terminal, 4096).decode()
     return text
+
+
+@pytest.mark.slow
+def test_q_at_the_prompt_is_no_failure(training_desk, corpus):
+    desk = training_desk
+    process, ours = at_the_prompt(desk, write_grid(desk, corpus, stages=[{"epochs": 1, "schedule": "calr"}]))
+    read_until(ours, "(Pdb)", 60)
+    os.write(ours, b"q\ny\n")  # newer versions of Python ask whether to leave
+    assert "left: python jobs/run.py" in read_until(ours, "was saved", 30)
+    assert process.wait(30) == 130
+    os.close(ours)
+    (run,) = desk.runs("grid")
+    assert look(run).state == State.WAITING and not run.stage(1).failed.exists()
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def _summaries(runs: list[RunFolder]) -> tuple[list[RunSummary], str]:
     for run in runs:
         try:
             summaries.append(summarise(run))
-        except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+        except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             lines.append(f"- {run.name}: {' '.join(str(error).split())}\n")
     for line in lines:
         print(f"left out of the report: {line[2:].strip()}", file=sys.stderr)

@@ -145,10 +145,11 @@ def silence(job: dict[str, Any], files: str) -> str:
     return f"job {job['job_id']} has written nothing to {files}: {why}"
 
 
-def failed_rank(run: RunFolder) -> int:
-    """The rank whose error made the run fail; 0 where it has not failed, or nobody knows."""
+def failed_rank(run: RunFolder, stage: int | None) -> int:
+    """The rank whose error made the run fail in this stage (None: in any); 0 where it has not, or nobody knows."""
     status = look(run)
-    failed = read_json(run.stage(status.stage).failed) or {} if status.state == State.FAILED else {}
+    is_meant = status.state == State.FAILED and stage in (None, status.stage)
+    failed = read_json(run.stage(status.stage).failed) or {} if is_meant else {}
     return int(failed.get("rank") or 0)
 
 

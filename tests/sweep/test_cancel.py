@@ -108,9 +108,10 @@ def test_retry_takes_what_ended_badly(root: Path) -> None:
     wanted = {runs[name].path for name in ("failed", "lost", "cancelled")}
     assert {run.path for run in retryable("size", [])} == wanted
     assert retryable("size", [runs["lost"].name[:-2]]) == [runs["lost"]]
+    assert retryable("size", [runs["lost"].name[-6:]]) == [runs["lost"]]
     with pytest.raises(UsageError, match="it is finished; there is nothing to retry"):
         retryable("size", [runs["finished"].name])
-    with pytest.raises(UsageError, match="give one whole name"):
+    with pytest.raises(UsageError, match="give a name, or a part of one, that fits one run"):
         retryable("size", ["DG2A64"])
     with pytest.raises(UserError, match="no run there"):
         retryable("sizes", [])

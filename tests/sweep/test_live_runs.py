@@ -44,7 +44,8 @@ def frames(desk: Desk, arguments: list[str], width: int, count: int = 3) -> list
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, width, 0, 0))
     environment = {**desk.environment, "TERM": "xterm", "PYTHONPATH": str(REPOSITORY)}
-    environment.pop("COLUMNS", None)
+    for told in ("COLUMNS", "LINES"):
+        environment.pop(told, None)
     started = subprocess.Popen(
         arguments, cwd=desk.folder, env=environment, stdin=theirs, stdout=theirs, start_new_session=True
     )

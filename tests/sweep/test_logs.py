@@ -114,3 +114,12 @@ def test_a_job_without_files_says_where_they_will_be(run: RunFolder, tmp_path: P
         and "cancelled before it began" in done.stderr
         and not done.stdout
     )
+
+
+@pytest.mark.parametrize(("flags", "rank"), [((), 1), (("--stage", "1"), 1), (("--rank", "0"), 0)])
+def test_the_rank_that_failed_is_shown(run: RunFolder, tmp_path: Path, flags: tuple[str, ...], rank: int) -> None:
+    submitted(run, 1, "17")
+    write_json(run.stage(1).failed, {"error": "loss is nan", "rank": 1, "job_id": "17", "time": 1.0})
+    paths = [log(run, "17", f"rank {number} says\n", rank=number) for number in (0, 1)]
+    done = Desk(tmp_path).run("logs.py", run.name, *flags)
+    assert done.stdout == f"==> {paths[rank]} <==\nrank {rank} says\n"
