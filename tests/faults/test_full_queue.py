@@ -1,6 +1,5 @@
 """A user who may have one job in the queue, as many clusters limit it, submits a study of two runs."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def test_a_run_waits_for_the_place_of_another(one_job: None, long_corpus: Path, 
         assert driver.wait(240) == 0, desk.log
     for run in runs:
         assert_nothing_lost(desk, run)
-    assert subprocess.run(["squeue", "-h", "--me"], capture_output=True, text=True).stdout == ""
+    wait_until(lambda: not slurm("squeue", "-h", "--me"), 30, "an empty queue")
 
 
 def is_refused(run: RunFolder) -> bool:
