@@ -11,7 +11,6 @@ from sia.cluster import queue
 from sia.cluster.accounting import ACCOUNTING
 from sia.cluster.driver_job import driver_of
 from sia.cluster.state import RunStatus, State, look
-from sia.errors import UserError
 from sia.report.settings import differing
 from sia.run_folder import RunFolder, runs_of, runs_root, studies
 from sia.sweep.damage import FAULTS, damage
@@ -123,7 +122,6 @@ def view(run: RunFolder) -> RunView:
 
 
 def _view(run: RunFolder) -> RunView:
-    _check_config(run)
     status, found, planned = look(run), measured(run), run.planned_stages()
     last = found.last or {}
     recalls = selecting_recalls(last) if last else (None, None)
@@ -148,12 +146,6 @@ def _view(run: RunFolder) -> RunView:
         error=status.error + _which_rank(run, status),
         reason=status.reason,
     )
-
-
-def _check_config(run: RunFolder) -> None:
-    """Raises UserError for a file that was cut off: defaults would stand in for the sections that are gone."""
-    if "runtime" not in run.experiment().model_fields_set:
-        raise UserError(f"{run.config}: damaged (it ends too early)")
 
 
 def _best_of_finished(run: RunFolder, measured: float | None) -> float | None:

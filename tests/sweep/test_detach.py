@@ -13,6 +13,7 @@ from sia.cluster.profile import Profile
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock, holder_of, is_alive
+from sia.run_folder import RunFolder
 from sia.sweep.detach import detach
 from sia.sweep.grid import load_grid
 from sia.sweep.launch import Launch, local_profile
@@ -48,12 +49,17 @@ def restarts(job: str) -> int:
     return int(told.partition("Restarts=")[2].split()[0]) if "Restarts=" in told else 0
 
 
+def run_in_mid_stage(desk: Desk) -> RunFolder:
+    run = wait_until(lambda: next(iter(desk.runs("tiny")), None), 90, "the driver's run folder")
+    wait_until(lambda: in_mid_stage(run), 60, "the first stage")
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.slurm
 def test_a_detached_driver_ends_the_study_though_it_is_requeued(desk: Desk) -> None:
     job = detached(desk, "--set", "stages=[{epochs: 40, schedule: calr}, {epochs: 1, schedule: calr}]")
-    run = wait_until(lambda: next(iter(desk.runs("tiny")), None), 90, "the driver's run folder")
-    wait_until(lambda: in_mid_stage(run), 60, "the first stage")
+    run = run_in_mid_stage(desk)
     second = desk.run("submit.py", "--grid", "sweeps.yaml", "--cluster", "slurm", "--detach")
     assert second.returncode == 1 and "already" in second.stderr
     first_job = job_of(run)
@@ -70,8 +76,7 @@ def test_a_detached_driver_ends_the_study_though_it_is_requeued(desk: Desk) -> N
 @pytest.mark.slurm
 def test_a_driver_is_requeued_by_a_term_and_ended_by_a_scancel(desk: Desk) -> None:
     job = detached(desk, "--set", "stages=[{epochs: 4000, schedule: calr}]")
-    run = wait_until(lambda: next(iter(desk.runs("tiny")), None), 90, "the driver's run folder")
-    wait_until(lambda: in_mid_stage(run), 60, "the stage")
+    run = run_in_mid_stage(desk)
     first_job = job_of(run)
     slurm("scancel", "--signal=TERM", job)
     wait_until(lambda: restarts(job) == 1, 60, "the driver's requeue")
