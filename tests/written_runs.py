@@ -5,7 +5,10 @@ from typing import Any
 
 from sia.atomic import write_json
 from sia.config import Experiment, Stage, resolve
+from sia.report.fitted_table import FittedTable
 from sia.run_folder import RunFolder
+from sia.sweep.runs_table import views_table
+from sia.sweep.status import run_views
 from sia.tracking.metrics_log import append_row
 
 BEGAN = 1_700_000_000.0
@@ -72,3 +75,8 @@ def write_finished(run: RunFolder, test: dict[str, float]) -> None:
     best = {"best_epoch": 4, "best_stage": 2, "best_value": 0.475, "seconds": 300.0, "test": test}
     pool = {"num_test_captions": 200, "num_test_images": 40, "world_size": 1, "device": "cpu"}
     write_json(run.finished, {**best, **pool})
+
+
+def status_table(runs: list[RunFolder]) -> FittedTable:
+    """What `status` shows of the runs of one study."""
+    return views_table(runs[0].study, run_views(runs))

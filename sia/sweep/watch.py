@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.text import Text
 
 from sia import command
-from sia.report.fitted_table import FittedTable
 from sia.run_folder import RunFolder
 from sia.sweep.live_runs import LiveRuns, Shown
 from sia.sweep.runs_table import count_line, percent, views_table
@@ -110,8 +109,3 @@ def print_studies(studies: Sequence[StudyView], console: Console) -> None:
         for run in study.runs:
             if run.error:
                 console.print(Text(f"{run.run}: {run.error}"), soft_wrap=True)
-
-
-def status_table(runs: list[RunFolder]) -> FittedTable:
-    """The table of these runs as they are now, all of one study."""
-    return views_table(runs[0].study if runs else "", run_views(runs))

@@ -4,12 +4,12 @@ import io
 
 import pytest
 from rich.console import Console
-from written_runs import begin_run, experiment, finish_run
+from written_runs import begin_run, experiment, finish_run, status_table
 
 from sia.cluster.profile import Profile
 from sia.sweep.grid import GridPoint
 from sia.sweep.plan_table import plan_table
-from sia.sweep.watch import SweepDisplay, status_table
+from sia.sweep.watch import SweepDisplay
 
 ON_TEST = {"training.select_on": "test"}
 

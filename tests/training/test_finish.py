@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import stages
 import tiny_corpus
+from written_runs import status_table
 
 from sia.atomic import read_json, write_json
 from sia.config import Stage, resolve
@@ -13,7 +14,6 @@ from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.sweep.chain import plan_stage
-from sia.sweep.watch import status_table
 from sia.tracking.metrics_log import read_rows
 from sia.training.evaluate_run import evaluate_run
 from sia.training.finish import finish_run
