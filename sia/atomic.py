@@ -1,6 +1,7 @@
-"""Files that are either whole or absent, whoever is killed while they are written."""
+"""Files that are either whole or absent, whoever is killed while they are written, and whose damage is noticed."""
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from uuid import uuid4
 from sia.errors import UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SEAL = "sha256"
+CURE = "restore it, or delete it and run again the command that writes it"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -41,20 +44,28 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a record with the checksum of its values as its last key, which `read_json` looks at and leaves out."""
+    values = json.loads(json.dumps(value))  # as they are read back: names of keys are text
+    write_text(path, json.dumps({**values, SEAL: _seal(values)}, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_json(path: Path) -> Any | None:
-    """The file's value, or None where there is no file. Raises UserError that names a file which is damaged."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The record's values, or None where there is no file. Raises UserError that names a file which is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{path}: damaged ({said}); delete it, and run again the command that writes it") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); {CURE}") from None
+    if not isinstance(values, dict) or values.pop(SEAL, None) != _seal(values):
+        raise UserError(f"{path}: damaged (its values are not those that were written); {CURE}")
+    return values
+
+
+def _seal(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

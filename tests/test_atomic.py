@@ -4,11 +4,16 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sia.atomic import read_json, write_atomically, write_json, write_json_lines, write_text
+from sia.errors import UserError
 
 
 def test_what_was_written_is_read_again_and_parents_are_made(tmp_path):
@@ -21,6 +26,29 @@ def test_what_was_written_is_read_again_and_parents_are_made(tmp_path):
 def test_a_missing_file_is_none(tmp_path):
     assert read_json(tmp_path / "none.json") is None
     assert read_json(tmp_path / "no folder" / "none.json") is None
+
+
+@settings(max_examples=200)
+@given(place=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_one_bit_of_a_record_changes_nothing_or_is_noticed(place, bit):
+    values = {"name": "ü", "epoch": 12, "share": 0.5, "none": None, "rows": [{"a": 1}, []]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "value.json"
+        write_json(path, values)
+        content = bytearray(path.read_bytes())
+        content[place % len(content)] ^= 1 << bit
+        path.write_bytes(content)
+        try:
+            assert read_json(path) == values  # a blank that became another
+        except UserError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"by": "cancel"}', "", "{" * 3000, '{"a": ' * 3000])
+def test_what_this_program_did_not_write_is_damaged(tmp_path, text):
+    (tmp_path / "value.json").write_text(text)
+    with pytest.raises(UserError, match=r"value\.json: damaged"):
+        read_json(tmp_path / "value.json")
 
 
 def test_json_lines_are_one_a_row_and_replace_the_file(tmp_path):
@@ -93,19 +121,19 @@ write_atomically(Path(sys.argv[1]), die)
 
 def test_a_reader_never_sees_a_part(tmp_path):
     path = tmp_path / "value.json"
-    write_json(path, ["a"] * 5000)
+    write_json(path, {"letters": ["a"] * 5000})
     over = threading.Event()
 
     def write() -> None:
         for number in range(60):
-            write_json(path, ["ab"[number % 2]] * 5000)
+            write_json(path, {"letters": ["ab"[number % 2]] * 5000})
         over.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     reads = 0
     while not over.is_set():
-        value = read_json(path)
+        value = read_json(path)["letters"]
         assert len(value) == 5000 and len(set(value)) == 1
         reads += 1
     writer.join()
@@ -114,10 +142,11 @@ def test_a_reader_never_sees_a_part(tmp_path):
 
 def test_two_writers_of_one_file_both_finish_whole(tmp_path):
     path = tmp_path / "value.json"
-    writers = [threading.Thread(target=write_json, args=(path, [name] * 3000)) for name in "abcdefgh"]
+    writers = [threading.Thread(target=write_json, args=(path, {"letters": [name] * 3000})) for name in "abcdefgh"]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(set(read_json(path))) == 1 and len(read_json(path)) == 3000
+    letters = read_json(path)["letters"]
+    assert len(set(letters)) == 1 and len(letters) == 3000
     assert list(tmp_path.iterdir()) == [path]

@@ -1,34 +1,119 @@
-"""metrics.jsonl: one flat row a line; a line counts once its newline is on disk."""
+"""metrics.jsonl: one flat row a line; a line counts once its newline is on disk.
+
+A line ends with `sum`, a hash of its row and of the line before: a line that is changed, lost or doubled is noticed.
+"""
 
 import errno
+import hashlib
 import json
 import os
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from sia.atomic import write_atomically
 from sia.errors import UserError
 
 Row = dict[str, Any]
+
+SUM = b', "sum": "'
+SUM_DIGITS = 12
+CURE = "submit the study again, or python jobs/resume.py RUN: what its checkpoints and records hold is written anew"
+
+
+class Rows(NamedTuple):
+    """The rows before the first line that is damaged, the last one's sum, and what is wrong there ("": nothing)."""
+
+    rows: list[Row]
+    sum: bytes
+    fault: str
 
 
 def read_rows(path: Path) -> list[Row]:
     """All whole rows; a last line without its newline is still being written and is left out.
 
-    A missing file has no rows. Raises UserError that names the file and the line for a whole line that is no row.
+    A missing file has no rows. Raises UserError that names the file and the line that is not as it was written.
     """
-    return [_parse(line, path, number) for number, line in enumerate(_whole_lines(path), start=1)]
+    found = read_sound_rows(path)
+    if found.fault:
+        raise UserError(found.fault)
+    return found.rows
+
+
+def read_sound_rows(path: Path) -> Rows:
+    """As read_rows, but a damaged line ends the rows, and is told of."""
+    rows: list[Row] = []
+    last = b""
+    for number, line in enumerate(_whole_lines(path), start=1):
+        row, expected = _parse_line(line, last)
+        if row is None:
+            return Rows(rows, last, f"{path}: line {number} is not as it was written, or one is missing; {CURE}")
+        rows.append(row)
+        last = expected
+    return Rows(rows, last, "")
+
+
+def read_tail(path: Path, size: int) -> list[Row] | None:
+    """The rows of the file's last `size` bytes but the first ones; None where one of them is damaged."""
+    with open(path, "rb") as stream:
+        stream.seek(max(0, path.stat().st_size - size))
+        lines = stream.read().splitlines(keepends=True)[1:]  # the first may have lost its beginning
+    rows: list[Row] = []
+    for before, line in pairwise(lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]):
+        row, _ = _parse_line(line, before.rpartition(SUM)[2][:SUM_DIGITS])
+        if row is None:
+            return None
+        rows.append(row)
+    return rows
+
+
+def _parse_line(line: bytes, before: bytes) -> tuple[Row | None, bytes]:
+    """A line's row, None where it is damaged or does not follow the line whose sum was `before`; and its own sum."""
+    body, _, end = line.rpartition(SUM)
+    expected = _sum(before, body)
+    if end != expected + b'"}\n':
+        return None, expected
+    row = json.loads(body + b"}")
+    return (row if isinstance(row, dict) else None), expected
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add one row in a single write and flush it to disk, after cutting off a line that a killed job left torn."""
+    """Add one row in a single write and flush it to disk, after cutting off a line that a killed job left torn.
+
+    Raises UserError where the rows that are there are damaged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    found = read_sound_rows(path)
+    if found.fault:
+        raise UserError(found.fault)
     _cut_torn_line(path)
     with open(path, "ab", buffering=0) as stream:
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        line, _ = _line(row, found.sum)
         if stream.write(line) != len(line):
             # A full disk may take a part, and say so by the count alone.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(stream.fileno())
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Make these the file's rows, whatever it held; it is whole or as it was before."""
+    lines, last = [], b""
+    for row in rows:
+        line, last = _line(row, last)
+        lines.append(line)
+    write_atomically(path, lambda stream: stream.writelines(lines))
+
+
+def _line(row: Row, before: bytes) -> tuple[bytes, bytes]:
+    """The row's line after one whose sum was `before`, and its own sum."""
+    body = json.dumps(row, ensure_ascii=False).encode()[:-1]
+    own = _sum(before, body)
+    return body + SUM + own + b'"}\n', own
+
+
+def _sum(before: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(before + body).hexdigest()[:SUM_DIGITS].encode()
 
 
 def _whole_lines(path: Path) -> list[bytes]:
@@ -37,16 +122,6 @@ def _whole_lines(path: Path) -> list[bytes]:
     except FileNotFoundError:
         return []
     return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-
-
-def _parse(line: bytes, path: Path, number: int) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise UserError(f"{path}: line {number} is no JSON object; delete that line or restore the file")
-    return row
 
 
 def _cut_torn_line(path: Path) -> None:
