@@ -45,6 +45,14 @@ class Ranks:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value)
 
+    def first_says(self, value: Any) -> Any:
+        """The first rank's value, on every rank: what is read off files, one rank reads for all."""
+        if self.world_size == 1:
+            return value
+        told = [value]
+        dist.broadcast_object_list(told, 0, device=torch.device("cpu"))
+        return told[0]
+
     def barrier(self) -> None:
         self.any(False)
 
@@ -61,6 +69,12 @@ class Ranks:
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+
+    def share_weights(self, model: nn.Module) -> None:
+        """Give every rank the first one's parameters and buffers."""
+        if self.world_size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
 
     def average_gradients(self, module: nn.Module) -> None:
         """Give every rank the mean of the ranks' gradients of a module that DistributedDataParallel does not hold."""

@@ -7,6 +7,7 @@ Who writes which file, and when, is the state machine of sia/cluster/README.md. 
 import os
 import re
 import stat
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from sia.atomic import read_json, write_json, write_text
 from sia.config import Experiment, Stage, _StrictLoader, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
+from sia.records import StagePlan
 
 
 def runs_root() -> Path:
@@ -61,7 +63,18 @@ class StageFolder:
 
     @property
     def last(self) -> Path:
+        """The end of the latest epoch."""
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The end of the epoch before the latest, while the stage is trained: what a damaged last.pt falls back on."""
+        return self.path / "checkpoints" / "previous.pt"
+
+    @property
+    def partial(self) -> Path:
+        """Saved by a signal within an epoch; there until that epoch ends."""
+        return self.path / "checkpoints" / "partial.pt"
 
     def weights_of_epoch(self, epoch: int) -> Path:
         """Weights alone, kept every `runtime.keep_every_epochs`; epochs count over the whole run, from 1."""
@@ -139,19 +152,32 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: no run there (no config.yaml); `python jobs/status.py` lists the runs"
             ) from None
-        return _read_experiment(self.config, status.st_mtime_ns, status.st_size)
+        experiment = _read_experiment(self.config, status.st_mtime_ns, status.st_size)
+        named = re.search(r"-([0-9a-f]{10})$", self.name)
+        if named and named[1] != experiment.signature:
+            raise UserError(
+                f"{self.config}: damaged (its signature is {experiment.signature}, not that of its folder); "
+                "restore it, or submit the run's grid again, which writes it anew"
+            )
+        return experiment
 
     def planned_stages(self) -> list[Stage]:
         """The experiment's chain, then the warm restarts that were added to this run by hand."""
         planned = list(self.experiment().stages)
-        while (plan := read_json(self.stage(len(planned) + 1).plan)) is not None:
-            planned.append(Stage(**plan["stage"]))
+        while (plan := StagePlan.read(self.stage(len(planned) + 1).plan)) is not None:
+            planned.append(plan.stage)
         return planned
 
     def create(self, experiment: Experiment) -> None:
-        """Write the resolved experiment, once; an existing one is left as it is."""
+        """Write the resolved experiment, once; one that is there is left as it is, unless it is damaged."""
         own_folder(self.jobs)
-        if not self.config.is_file():
+        try:
+            known = self.experiment().signature == experiment.signature
+        except UserError as error:
+            known = False
+            if self.config.exists():
+                print(f"warning: {error}; it is written anew", file=sys.stderr, flush=True)
+        if not known:
             write_text(self.config, dump_experiment(experiment))
 
 

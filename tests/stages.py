@@ -72,6 +72,10 @@ def rows(run: RunFolder) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in TIMES} for row in read_rows(run.metrics)]
 
 
+def cut_last_row(run: RunFolder) -> None:
+    run.metrics.write_bytes(b"".join(run.metrics.read_bytes().splitlines(keepends=True)[:-1]))
+
+
 def saved(path: Path) -> dict[str, Any]:
     """A checkpoint, as any program may load it."""
     return torch.load(path, weights_only=True)

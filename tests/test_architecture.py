@@ -55,6 +55,7 @@ FLOORS = [
         "config",
         "lock",
         "run_folder",
+        "records",
         "flatten",
         "progress",
         "command",

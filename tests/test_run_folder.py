@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage
 
+from sia.atomic import write_json
 from sia.config import Stage
 from sia.errors import UserError
 from sia.run_folder import (
@@ -97,22 +98,23 @@ def test_the_users_umask_says_who_may_read(tmp_path: Path, umask: int, mode: int
 def test_the_record_of_a_job_is_read(tmp_path: Path) -> None:
     path = tmp_path / "job.json"
     assert read_job(path) is None
-    path.write_text('{"cluster": "slurm", "job_id": "17", "code": "/c"}')
+    write_json(path, {"cluster": "slurm", "job_id": "17", "code": "/c"})
     assert read_job(path) == {"cluster": "slurm", "job_id": "17", "code": "/c"}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("values", "said"),
     [
-        ("{}", "keys cluster, job_id are missing"),
-        ("[1]", "keys cluster, job_id are missing"),
-        ('{"cluster": "slurm"}', "key job_id is missing"),
-        ("", "delete it"),
+        ({}, "keys cluster, job_id are missing"),
+        ({"cluster": "slurm"}, "key job_id is missing"),
+        (None, "delete it"),
     ],
 )
-def test_a_file_without_a_jobs_record_is_named_with_the_cure(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_without_a_jobs_record_is_named_with_the_cure(
+    tmp_path: Path, values: dict[str, str] | None, said: str
+) -> None:
     path = tmp_path / "job.json"
-    path.write_text(text)
+    path.touch() if values is None else write_json(path, values)
     with pytest.raises(UserError, match=f"^{path}: ") as error:
         read_job(path)
     assert said in str(error.value) and "delete it" in str(error.value) and "\n" not in str(error.value)
@@ -190,8 +192,8 @@ def test_a_study_is_told_from_a_run(root):
 def test_an_experiment_is_read_again_once_its_file_has_changed(root):
     run = begin_run(root, "size", experiment())
     assert run.experiment() is run.experiment()
-    run.config.write_text(run.config.read_text().replace("seed: 0", "seed: 10"))
-    assert run.experiment().training.seed == 10
-    run.config.write_text(run.config.read_text().replace("seed: 10", "seed: 10\n  seed: 11"))
-    with pytest.raises(UserError, match=r"config\.yaml.*'seed' is given twice"):
+    run.config.write_text(run.config.read_text().replace("num_workers: 2", "num_workers: 10"))
+    assert run.experiment().runtime.num_workers == 10
+    run.config.write_text(run.config.read_text().replace("num_workers: 10", "num_workers: 10\n  num_workers: 11"))
+    with pytest.raises(UserError, match=r"config\.yaml.*'num_workers' is given twice"):
         run.experiment()

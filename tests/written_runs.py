@@ -5,11 +5,12 @@ from typing import Any
 
 from sia.atomic import write_json
 from sia.config import Experiment, Stage, resolve
+from sia.records import Finished, StageDone, StagePlan
 from sia.report.fitted_table import FittedTable
 from sia.run_folder import RunFolder
 from sia.sweep.runs_table import views_table
 from sia.sweep.status import run_views
-from sia.tracking.metrics_log import append_row
+from sia.tracking.metrics_log import append_row, read_rows
 
 BEGAN = 1_700_000_000.0
 DIRECTIONS = ("speech_to_image", "image_to_speech")
@@ -41,8 +42,15 @@ def epoch_row(
 
 def plan_stage(run: RunFolder, number: int, stage: Stage, first_epoch: int, start_epoch: int | None) -> None:
     best = None if start_epoch is None else "stages/1/checkpoints/best.pt"
-    plan = {"stage": stage.model_dump(), "first_epoch": first_epoch, "start_epoch": start_epoch, "start_lr": 1e-4}
-    write_json(run.stage(number).plan, {**plan, "start_checkpoint": best})
+    place = {"first_epoch": first_epoch, "start_epoch": start_epoch, "start_checkpoint": best}
+    StagePlan(stage=stage, **place, start_lr=1e-4).write(run.stage(number).plan)
+
+
+def end_stage(run: RunFolder, number: int, best_epoch: int = 1, best_value: float = 0.5, seconds: float = 1.0) -> None:
+    """done.json of a stage, with the rows that the run has of it."""
+    rows = [row for row in read_rows(run.metrics) if row["stage"] == number]
+    best = {"best_epoch": best_epoch, "best_value": best_value}
+    StageDone(**best, seconds=seconds, epochs=len(rows), rows=rows).write(run.stage(number).done)
 
 
 def begin_run(runs: Path, study: str, config: Experiment) -> RunFolder:
@@ -60,21 +68,22 @@ def finish_run(runs: Path, study: str, config: Experiment, peak: float = 0.5) ->
     run = begin_run(runs, study, config)
     for epoch, value in enumerate((peak * 0.6, peak * 0.9, peak * 0.8), start=1):
         append_row(run.metrics, epoch_row(epoch, 1, epoch, value, split=config.training.select_on))
-    write_json(run.stage(1).done, {"best_epoch": 2, "best_value": peak * 0.85, "seconds": 180.0, "epochs": 3})
+    end_stage(run, 1, 2, peak * 0.85, 180.0)
     plan_stage(run, 2, config.stages[1], 3, 2)
     for epoch, value in ((4, peak), (5, peak * 0.95)):
         append_row(run.metrics, epoch_row(epoch, 2, epoch - 3, value, split=config.training.select_on))
-    write_json(run.stage(2).done, {"best_epoch": 4, "best_value": peak * 0.95, "seconds": 120.0, "epochs": 2})
-    test = {f"test/{key}": number for key, number in measures(peak).items()}
-    append_row(run.metrics, {"stage": 2, "epoch": 4, "time": BEGAN + 400.0, **test})
-    write_finished(run, measures(peak))
+    end_stage(run, 2, 4, peak * 0.95, 120.0)
+    append_row(run.metrics, write_finished(run, measures(peak)).row)
     return run
 
 
-def write_finished(run: RunFolder, test: dict[str, float]) -> None:
+def write_finished(run: RunFolder, test: dict[str, float]) -> Finished:
+    """finished.json alone, of a run whose best epoch is the fourth."""
     best = {"best_epoch": 4, "best_stage": 2, "best_value": 0.475, "seconds": 300.0, "test": test}
     pool = {"num_test_captions": 200, "num_test_images": 40, "world_size": 1, "device": "cpu"}
-    write_json(run.finished, {**best, **pool})
+    finished = Finished(**best, **pool, num_stages=2, time=BEGAN + 400.0)
+    finished.write(run.finished)
+    return finished
 
 
 def status_table(runs: list[RunFolder]) -> FittedTable:

@@ -156,10 +156,10 @@ class TrainStage:
             if ranks.is_first:
                 run.stage(self.number).failed.unlink(missing_ok=True)  # of a former life of this job
                 record_provenance(run, self.number, place.job_id, ranks)
-            done = run.stage(self.number).done
             # One rank's word counts for all: they may not see the same files at the same time.
-            finished = ranks.any(done.exists()) or train_stage(run, self.number, ranks, flag, corpus, confirm)
-            if finished and self.number == len(run.planned_stages()):
+            done, last = ranks.first_says((run.stage(self.number).done.exists(), len(run.planned_stages())))
+            finished = done or train_stage(run, self.number, ranks, flag, corpus, confirm)
+            if finished and self.number == last:
                 finish_run(run, ranks, corpus, confirm)
             received = int(ranks.largest(flag.received or 0))
         return None if finished else received

@@ -7,6 +7,7 @@ from typing import Any
 from sia.atomic import read_json
 from sia.cluster.queue import is_in_queue, reason
 from sia.lock import holder_of, is_alive
+from sia.records import Finished
 from sia.run_folder import RunFolder, read_job
 
 
@@ -45,7 +46,7 @@ def look(run: RunFolder) -> RunStatus:
     stage = run.stage(number)
     job = read_job(stage.job)
     holder = holder_of(run.lock)
-    if run.finished.exists():
+    if Finished.read(run.finished) is not None:
         return RunStatus(State.FINISHED, number)
     stopped = read_json(run.stopped)
     if stopped is not None:

@@ -12,8 +12,7 @@ from sia.inference.settings import settings_of_run
 from sia.inference.trained_pair import TrainedPair
 from sia.models import DualEncoder
 from sia.run_folder import RunFolder, find_run
-from sia.training.checkpoint import load_weights
-from sia.training.chosen_checkpoint import choose_checkpoint
+from sia.training.checkpoint import load_chosen
 
 
 def load(source: str | Path, checkpoint: str = "best", device: str | torch.device | None = None) -> TrainedPair:
@@ -29,11 +28,10 @@ def load(source: str | Path, checkpoint: str = "best", device: str | torch.devic
 
 
 def load_run(run: RunFolder, checkpoint: str = "best", device: str | torch.device | None = None) -> TrainedPair:
-    chosen = choose_checkpoint(run, checkpoint)
-    settings = settings_of_run(run, chosen, checkpoint)
-    network = DualEncoder.from_config(settings.model)
-    load_weights(chosen.path, network, settings.model)
-    return TrainedPair(network, settings, chosen_device(device))
+    architecture = run.experiment().model
+    network = DualEncoder.from_config(architecture)
+    chosen = load_chosen(run, checkpoint, network, architecture)
+    return TrainedPair(network, settings_of_run(run, chosen, checkpoint), chosen_device(device))
 
 
 def load_export(folder: Path, checkpoint: str = "best", device: str | torch.device | None = None) -> TrainedPair:

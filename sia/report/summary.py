@@ -8,9 +8,11 @@ from sia.atomic import read_json
 from sia.config import Experiment, Stage
 from sia.flatten import flatten
 from sia.parameter_counts import image_parameters, speech_parameters
+from sia.records import StagePlan
 from sia.report.restarts import Begun, Restart, restarts
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import Row, read_rows
+from sia.tracking.run_rows import rows_of
 
 NOT_SETTINGS = ("training.seed", "runtime.", "data.folder")
 
@@ -94,7 +96,7 @@ def summarise(run: RunFolder) -> RunSummary:
     corpus = read_json(run.corpus) or {}
     experiment = run.experiment()
     jobs = read_rows(run.provenance)
-    rows = [row for row in read_rows(run.metrics) if "stage_epoch" in row]
+    rows = [row for row in rows_of(run) if "stage_epoch" in row]
     return RunSummary(
         name=run.name,
         state=_state(run),
@@ -123,8 +125,8 @@ def _state(run: RunFolder) -> str:
 
 def _begun_stages(run: RunFolder) -> Iterator[Begun]:
     number = 1
-    while (plan := read_json(run.stage(number).plan)) is not None:
-        yield Begun(Stage(**plan["stage"]), plan["first_epoch"], plan.get("start_epoch"))
+    while (plan := StagePlan.read(run.stage(number).plan)) is not None:
+        yield Begun(plan.stage, plan.first_epoch, plan.start_epoch)
         number += 1
 
 

@@ -13,9 +13,12 @@ from sia.cluster.state import RunStatus, State, look
 from sia.cluster.submit import submit
 from sia.config import Stage, validate
 from sia.errors import UserError
+from sia.records import StagePlan
 from sia.run_folder import RunFolder, record
 from sia.sweep.launch import Launch
-from sia.tracking.metrics_log import Row, read_rows
+from sia.sweep.mend import is_sound
+from sia.tracking.metrics_log import Row
+from sia.tracking.run_rows import rows_of
 from sia.training.chosen_checkpoint import Chosen, choose_checkpoint
 
 POLL_SECONDS = 1.0
@@ -103,7 +106,7 @@ def _record_launch(run: RunFolder, launch: Launch, **more: str) -> None:
 
 def plan_stage(run: RunFolder, number: int) -> None:
     """Write plan.json: the stage's settings, and the checkpoint of the stage before that it starts from."""
-    if run.stage(number).plan.exists():
+    if is_sound(StagePlan, run.stage(number).plan):
         return
     planned = run.planned_stages()
     settings, before = planned[number - 1], planned[: number - 1]
@@ -130,14 +133,13 @@ def add_restart(run: RunFolder, wanted: str, epochs: int, lr_scale: float) -> in
 
 
 def _write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage], start: Chosen | None) -> None:
-    record(
-        run.stage(number).plan,
-        stage=settings.model_dump(mode="json"),
+    StagePlan(
+        stage=settings,
         first_epoch=sum(stage.epochs for stage in before),
         start_checkpoint=str(start.path.relative_to(run.path)) if start else None,
         start_epoch=start.epoch if start else None,
         start_lr=run.experiment().optimizer.learning_rate * settings.lr_scale,
-    )
+    ).write(run.stage(number).plan)
 
 
 def forget_failure(run: RunFolder, before: float) -> None:
@@ -156,15 +158,15 @@ class Relay:
         self.run, self.report, self.count = run, report, 0
 
     def new_rows(self) -> None:
-        for row in read_rows(self.run.metrics)[self.count :]:
+        for row in rows_of(self.run)[self.count :]:
             self.count += 1
             self.report(row)
 
 
 def _progress(run: RunFolder, status: RunStatus, relay: Relay) -> tuple[int, int]:
     """Rows, and when the stage's last checkpoint was saved: a job that is preempted within an epoch adds no row."""
-    last = run.stage(status.stage).last
-    return relay.count, last.stat().st_mtime_ns if last.exists() else 0
+    stage = run.stage(status.stage)
+    return relay.count, max(path.stat().st_mtime_ns if path.exists() else 0 for path in (stage.last, stage.partial))
 
 
 class Patient:

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sia.atomic import read_json
 from sia.cluster.state import State, look
 from sia.errors import UsageError
+from sia.records import StagePlan
 from sia.run_folder import RunFolder
 from sia.sweep.driven import driver_status
 
 NAMES = ("best", "last")
+UNTIL_DONE = ("previous", "partial")  # of no use once their stage is done
 AT_WORK = (State.RUNNING, State.PENDING)
 
 
@@ -63,6 +64,8 @@ def _stays(path: Path, policy: Policy, finished: bool, final_stage: bool) -> boo
     epoch = re.fullmatch(r"epoch-(\d+)", path.stem)
     if epoch:
         return policy.every > 0 and int(epoch[1]) % policy.every == 0
+    if path.stem in UNTIL_DONE:
+        return False
     if path.stem not in NAMES:
         return True  # nobody knows what a person has put there
     if policy.names is not None:
@@ -80,10 +83,10 @@ def needed(run: RunFolder) -> set[Path]:
         files.add(stage.best)
         if stage.done.exists():
             continue
-        files.add(stage.last)
-        plan = read_json(stage.plan)
-        if plan is not None and plan.get("start_checkpoint"):
-            files.add(run.path / plan["start_checkpoint"])
+        files |= {stage.last, stage.previous, stage.partial}
+        plan = StagePlan.read(stage.plan)
+        if plan is not None and plan.start_checkpoint is not None:
+            files.add(run.path / plan.start_checkpoint)
         elif number > 1:
             files |= _start_candidates(run, number - 1, settings.start_from or "best")
     return files

@@ -8,6 +8,7 @@ from sia.cluster.state import look
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import read_rows
+from sia.tracking.run_rows import rows_of
 
 FAULTS = (UserError, OSError, KeyError, TypeError, ValueError, AttributeError)
 KEYS = {  # what their readers rely on
@@ -33,7 +34,7 @@ def readable(runs: Iterable[RunFolder]) -> tuple[list[RunFolder], list[str]]:
     whole, lines = [], []
     for run in runs:
         try:
-            look(run), read_rows(run.metrics), read_rows(run.provenance)
+            look(run), rows_of(run), read_rows(run.provenance)
         except FAULTS as error:
             lines.append(f"{run.study}/{run.name}: left alone: {damage(run, error)}")
         else:

@@ -9,10 +9,12 @@ from typing import Literal
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster
 from sia.cluster.state import State, look
+from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
 from sia.sweep.driven import asked_at, driving
 from sia.sweep.launch import Launch
+from sia.sweep.mend import mend
 from sia.sweep.watch import SweepDisplay
 from sia.tracking.mirror_thread import MirrorThread
 from sia.tracking.mlflow_mirror import MlflowMirror
@@ -51,27 +53,27 @@ def drive(sweep: Sweep) -> dict[str, str]:
         return _drive(sweep)
 
 
-def _take_up(sweep: Sweep) -> None:
-    """Forget what ended runs before this drive was asked for, so that they are gone on with.
+def _take_up(sweep: Sweep, run: RunFolder, asked: float) -> None:
+    """Mend the run, and forget what ended it before this drive was asked for, so that it is gone on with.
 
-    What asha gave up is taken up by whoever does not ask for asha.
+    What asha gave up is taken up by whoever does not ask for asha. Raises UserError for damage that cannot be mended.
     """
-    asked = asked_at(sweep.study)
-    for run in sweep.runs:
-        stopped = read_json(run.stopped) or {}
-        if stopped.get("time", 0.0) < asked and (sweep.scheduler != "asha" or stopped.get("by") == "cancel"):
-            run.stopped.unlink(missing_ok=True)
-        forget_failure(run, asked)
+    for line in mend(run):
+        print(f"{run.name}: {line}", file=sys.stderr, flush=True)
+    stopped = read_json(run.stopped) or {}
+    if stopped.get("time", 0.0) < asked and (sweep.scheduler != "asha" or stopped.get("by") == "cancel"):
+        run.stopped.unlink(missing_ok=True)
+    forget_failure(run, asked)
 
 
 def _drive(sweep: Sweep) -> dict[str, str]:
-    _take_up(sweep)
+    damaged = _taken_up(sweep)
     mirror = MlflowMirror(sweep.study)
     thread = MirrorThread(mirror, lambda: sweep.runs)
     thread.start()
     try:
         with SweepDisplay(sweep.runs):
-            errors = _schedule(sweep)
+            errors = {**damaged, **_schedule(sweep, [run for run in sweep.runs if run.name not in damaged])}
     except KeyboardInterrupt:
         # Who presses Ctrl-C does not want to wait for a store that is slow.
         thread.abandon()
@@ -82,8 +84,20 @@ def _drive(sweep: Sweep) -> dict[str, str]:
     return errors
 
 
-def _schedule(sweep: Sweep) -> dict[str, str]:
-    unfinished = [run for run in sweep.runs if look(run).state not in (State.FINISHED, State.STOPPED)]
+def _taken_up(sweep: Sweep) -> dict[str, str]:
+    """The damage of each run that cannot be gone on with, by its name."""
+    asked, damaged = asked_at(sweep.study), {}
+    for run in sweep.runs:
+        try:
+            _take_up(sweep, run, asked)
+            look(run)
+        except UserError as error:
+            damaged[run.name] = str(error)
+    return damaged
+
+
+def _schedule(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
+    unfinished = [run for run in runs if look(run).state not in (State.FINISHED, State.STOPPED)]
     if not unfinished:
         return {}
     if sweep.scheduler == "none" or sweep.cluster == "debug":

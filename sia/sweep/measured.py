@@ -1,6 +1,5 @@
 """What a run has measured so far, read as sparingly as a list of a thousand runs needs. It loads no torch."""
 
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import NamedTuple
 
 from sia.atomic import read_json
 from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import Row, read_rows
+from sia.tracking.metrics_log import Row, read_tail
+from sia.tracking.run_rows import sound_rows
 from sia.training.selection import selection_value
 
 TAIL_BYTES = 16_384
@@ -16,14 +16,14 @@ STEPS_DONE = re.compile(r"stage (\d+), epoch (\d+) of \d+: (\d+) of (\d+)")
 
 
 class Measured(NamedTuple):
-    """The row of the last epoch, and the best mean of both directions' R@10 so far (a share)."""
+    """The row of the last epoch, the best mean of both directions' R@10 so far (a share), and what is damaged."""
 
     last: Row | None
     best: float | None
+    fault: str = ""
 
 
 def measured(run: RunFolder) -> Measured:
-    """Raises UserError for a broken line of metrics.jsonl, among those that are read."""
     try:
         stat = run.metrics.stat()
     except FileNotFoundError:
@@ -37,20 +37,16 @@ def _measured(run: RunFolder, mtime_ns: int, size: int, finished: bool) -> Measu
     last = _last_epoch_in_tail(run.metrics) if best is not None else None
     if last is not None:
         return Measured(last, best)
-    rows = [row for row in read_rows(run.metrics) if "stage_epoch" in row]
-    return Measured(rows[-1] if rows else None, max((selection_value(row) for row in rows), default=None))
+    rows, fault = sound_rows(run)
+    epochs = [row for row in rows if "stage_epoch" in row]
+    best = max((selection_value(row) for row in epochs), default=None)
+    return Measured(epochs[-1] if epochs else None, best, fault)
 
 
 def _last_epoch_in_tail(path: Path) -> Row | None:
-    """The last epoch's row among the file's last lines; None where they hold none, or a line that is no row."""
-    for line in reversed(tail(path).splitlines()[1:]):  # the first may have lost its beginning
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return None
-        if "stage_epoch" in row:
-            return row
-    return None
+    """The last epoch's row among the file's last lines; None where they hold none, or one that is damaged."""
+    rows = read_tail(path, TAIL_BYTES) or []
+    return next((row for row in reversed(rows) if "stage_epoch" in row), None)
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:

@@ -143,7 +143,7 @@ def _view(run: RunFolder) -> RunView:
         image_to_speech=recalls[1],
         best=_best_of_finished(run, found.best) if status.state == State.FINISHED else found.best,
         measured_on=selected_on(last) if last else run.experiment().training.select_on,
-        error=status.error + _which_rank(run, status),
+        error=(status.error or found.fault) + _which_rank(run, status),
         reason=status.reason,
     )
 

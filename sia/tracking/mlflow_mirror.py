@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sia.atomic import write_json
 from sia.run_folder import RunFolder
 from sia.tracking import mlflow_values as values
-from sia.tracking.metrics_log import Row, read_rows
+from sia.tracking.metrics_log import Row
 from sia.tracking.mlflow_store import artifact_location, concerns_one_run, connect, store_faults, tracking_uri
 from sia.tracking.mlflow_view import experiment_tags
+from sia.tracking.run_rows import rows_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +79,7 @@ class MlflowMirror:
 
     def _mirror(self, run: RunFolder) -> None:
         # First what a damaged folder refuses, so that none of it is in MLflow.
-        rows, parameters = read_rows(run.metrics), values.trial_parameters(run)
+        rows, parameters = rows_of(run), values.trial_parameters(run)
         trial, stages, count = self._adopt(run, rows)
         trial = trial or self._create(run.name, run.config, values.trial_tags(run))
         for number in values.stage_numbers(run, rows):

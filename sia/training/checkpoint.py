@@ -1,6 +1,7 @@
 """All that survives a restart, in files that are whole or absent."""
 
 import random
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from sia.atomic import write_atomically
 from sia.config import Model
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
+from sia.run_folder import RunFolder
+from sia.training.chosen_checkpoint import Chosen, no_checkpoint, sound_checkpoints
+from sia.training.selection import selection_value
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 
 @dataclass
@@ -35,7 +39,8 @@ class TrainingState:
     """Model, objective, optimizer, sampler, progress and random states: what a restart of a stage goes on with.
 
     Not restored: the number of ranks and threads, the device, and the workers' prefetched batches. The learning rate
-    needs no state, it follows from the step.
+    needs no state, it follows from the step. Whether a file is as it was written, its own checksums tell: see
+    sia.training.chosen_checkpoint.damage_of.
     """
 
     def __init__(
@@ -53,33 +58,37 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write everything; `load` reads it back."""
-        content = {
-            **_header(self.architecture, self.progress.stage),
+        content = {**self._without_moments(), "optimizer": self.optimizer.state_dict()}
+        write_atomically(path, lambda stream: torch.save(content, stream))
+
+    def save_weights(self, path: Path) -> None:
+        """Write all but Adam's moments, a third of the size."""
+        content = self._without_moments()
+        write_atomically(path, lambda stream: torch.save(content, stream))
+
+    def _without_moments(self) -> dict[str, Any]:
+        return {
+            "checkpoint_version": CHECKPOINT_VERSION,
+            "architecture": self.architecture.model_dump(),
+            "stage": self.progress.stage,
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "progress": vars(self.progress),
             "random": _random_states(),
         }
-        write_atomically(path, lambda stream: torch.save(content, stream))
-
-    def save_weights(self, path: Path) -> None:
-        """Write the weights alone, a third of the size."""
-        content = {
-            **_header(self.architecture, self.progress.stage),
-            "model": self.model.state_dict(),
-            "objective": self.objective.state_dict(),
-        }
-        write_atomically(path, lambda stream: torch.save(content, stream))
 
     def load(self, path: Path) -> None:
-        """Go on where `path` was saved. Raises UserError for another architecture or a damaged file."""
+        """Go on where `path` was saved; without Adam's moments where it holds none, which a line on stderr says.
+
+        Raises UserError for another architecture or a damaged file.
+        """
         content = read_checkpoint(path, self.architecture)
-        if "optimizer" not in content:
-            raise UserError(f"{path}: holds weights alone; start a warm restart from it with `jobs/resume.py --from`")
         self._load_weights(content)
-        self.optimizer.load_state_dict(content["optimizer"])
+        if "optimizer" in content:
+            self.optimizer.load_state_dict(content["optimizer"])
+        else:
+            print(f"warning: {path} holds no Adam moments; they begin anew", file=sys.stderr, flush=True)
         self.sampler.load_state_dict(content["sampler"])
         self.progress.__dict__.update(content["progress"])
         _set_random_states(content["random"])
@@ -105,6 +114,8 @@ def read_checkpoint(path: Path, architecture: Model) -> dict[str, Any]:
         version, found = content["checkpoint_version"], Model(**content["architecture"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; `python jobs/status.py` lists what a run has trained") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; let this user read it, or see to its disk") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a checkpoint of this program ({reason}); use another one") from None
@@ -122,8 +133,19 @@ def load_weights(path: Path, model: nn.Module, architecture: Model) -> None:
     model.load_state_dict(read_checkpoint(path, architecture)["model"])
 
 
-def _header(architecture: Model, stage: int) -> dict[str, Any]:
-    return {"checkpoint_version": CHECKPOINT_VERSION, "architecture": architecture.model_dump(), "stage": stage}
+def load_chosen(run: RunFolder, wanted: str, model: nn.Module, architecture: Model) -> Chosen:
+    """Put the weights of best, last or epoch=N into `model`; which epoch they are of, by the file itself.
+
+    A job that trains, or was killed, may be an epoch ahead of its rows. Raises as `choose_checkpoint` does.
+    """
+    stages = range(1, len(run.planned_stages()) + 1)
+    for chosen in sound_checkpoints(run, wanted, stages):
+        content = read_checkpoint(chosen.path, architecture)
+        row = content["progress"]["rows"][-1]
+        if row["epoch"] == chosen.epoch or wanted in ("best", "last"):
+            model.load_state_dict(content["model"])
+            return chosen._replace(epoch=row["epoch"], value=selection_value(row))
+    raise no_checkpoint(run, wanted, stages)
 
 
 def _differences(found: Model, wanted: Model) -> str:

@@ -12,8 +12,8 @@ from sia.evaluate import Embedder, fixed_sample, image_of_caption, recalls
 from sia.models import DualEncoder
 from sia.recall import image_pools
 from sia.run_folder import RunFolder
-from sia.training.checkpoint import load_weights
-from sia.training.chosen_checkpoint import choose_checkpoint
+from sia.training.checkpoint import load_chosen
+from sia.training.chosen_checkpoint import Chosen
 from sia.training.trainer import uses_bf16
 
 
@@ -36,14 +36,13 @@ def evaluate_run(
     recall_report's).
     Raises UserError where checkpoint, corpus, split or pools are not there or do not fit.
     """
-    chosen = choose_checkpoint(run, checkpoint)
     experiment = run.experiment()
     prepared = _corpus_to_measure(run, experiment, corpus)
     indices = prepared.split(split)
     if sample is not None:
         indices = fixed_sample(indices, sample, experiment.training.seed)
     counts = _counts(prepared, indices, pool, folds)
-    embedder = embedder_of(chosen.path, experiment, prepared, Ranks.alone())
+    chosen, embedder = embedder_of(run, checkpoint, prepared, Ranks.alone())
     measures = recalls(embedder, {split: indices}, pool, folds, intervals)
     return {
         **{"run": run.name, "stage": chosen.stage, "epoch": chosen.epoch, "corpus": str(prepared.folder)},
@@ -52,12 +51,18 @@ def evaluate_run(
     }
 
 
-def embedder_of(checkpoint: Path, experiment: Experiment, corpus: PreparedCorpus, ranks: Ranks) -> Embedder:
-    """A checkpoint's pair, ready to embed a corpus. Raises UserError where the file does not fit the experiment."""
+def embedder_of(run: RunFolder, checkpoint: str, corpus: PreparedCorpus, ranks: Ranks) -> tuple[Chosen, Embedder]:
+    """A run's checkpoint (best, last, epoch=N), and its pair, ready to embed a corpus.
+
+    One rank chooses and reads the file for all: a file server that lags would mix two models. Raises UserError where
+    there is none that fits the experiment.
+    """
+    experiment = run.experiment()
     model = DualEncoder.from_config(experiment.model).to(ranks.device)
-    load_weights(checkpoint, model, experiment.model)
+    chosen = ranks.first_says(load_chosen(run, checkpoint, model, experiment.model) if ranks.is_first else None)
+    ranks.share_weights(model)
     batch_size, bf16 = experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
-    return Embedder(model, corpus, experiment.data, ranks, batch_size, bf16)
+    return chosen, Embedder(model, corpus, experiment.data, ranks, batch_size, bf16)
 
 
 def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | None) -> PreparedCorpus:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from sia.atomic import read_json, write_json_lines
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks
 from sia.evaluate import recalls
-from sia.run_folder import RunFolder, record
-from sia.tracking.metrics_log import append_row, read_rows
-from sia.training.chosen_checkpoint import choose_checkpoint
+from sia.records import Finished, StageDone
+from sia.run_folder import RunFolder
+from sia.tracking.metrics_log import write_rows
+from sia.tracking.run_rows import rows_of
 from sia.training.evaluate_run import embedder_of
 
 
@@ -25,34 +25,33 @@ def finish_run(
     corpus_folder: a copy of the run's corpus to read instead. confirm: called before the writes; it does not return
     where another job has taken the run over. Of the intervals, those of R@10 are stored: what the report compares by.
     """
-    if run.finished.exists():
+    if ranks.first_says(run.finished.exists()):
         return
-    best = choose_checkpoint(run, "best")
-    experiment = run.experiment()
-    corpus = PreparedCorpus.open(corpus_folder or experiment.data.path)
+    corpus = PreparedCorpus.open(corpus_folder or run.experiment().data.path)
     test = corpus.split("test")
-    embedder = embedder_of(best.path, experiment, corpus, ranks)
+    best, embedder = embedder_of(run, "best", corpus, ranks)
     measures = _kept(recalls(embedder, {"test": test}, intervals=True))
     if not ranks.is_first:
         return
     confirm()
-    last = len(run.planned_stages())
-    # A job that died right here has left this row already.
-    rows = [row for row in read_rows(run.metrics) if not (row["stage"] == last and "stage_epoch" not in row)]
-    write_json_lines(run.metrics, rows)
-    append_row(run.metrics, {"stage": last, "epoch": best.epoch, "time": time.time(), **measures})
-    record(
-        run.finished,
+    stages = [StageDone.read(run.stage(number).done) for number in range(1, len(run.planned_stages()) + 1)]
+    finished = Finished(
         best_epoch=best.epoch,
         best_stage=best.stage,
         best_value=best.value,
-        seconds=sum((read_json(run.stage(number).done) or {})["seconds"] for number in range(1, last + 1)),
+        seconds=sum(stage.seconds for stage in stages if stage is not None),
         test={key.removeprefix("test/"): value for key, value in measures.items()},
         num_test_captions=len(test),
         num_test_images=len(corpus.image_pool(test)),
         world_size=ranks.world_size,
         device=device_name(ranks.device),
+        num_stages=len(stages),
+        time=time.time(),
     )
+    # A row of a job that died right here is written anew.
+    rows = [row for row in rows_of(run) if "stage_epoch" in row or row["stage"] != finished.num_stages]
+    write_rows(run.metrics, [*rows, finished.row])
+    finished.write(run.finished)
 
 
 def _kept(measures: dict[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 The same loop serves every corpus, one rank or many, a fresh start, a warm restart and a resume.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.progress import tracked
+from sia.records import StagePlan
 from sia.run_folder import RunFolder, StageFolder
 from sia.training.checkpoint import Progress
+from sia.training.chosen_checkpoint import choose_checkpoint, damage_of
 from sia.training.preemption import PreemptionFlag, signals_blocked
 from sia.training.record import Recorder, read_stage_plan
 from sia.training.trainer import Trainer, build_trainer
@@ -45,8 +48,13 @@ def train_stage(
     trainer = build_trainer(experiment, plan.stage, corpus, ranks, number)
     recorder = Recorder(run, number, plan.first_epoch, ranks.is_first, confirm)
     recorder.check_corpus(corpus)
-    _restore(trainer, run.stage(number), run, plan.start_checkpoint)
-    recorder.agree_with(trainer.state)
+    restored = ranks.first_says(latest_state(run.stage(number)) if ranks.is_first else None)
+    if restored is not None:
+        trainer.state.load(restored)
+    elif plan.start_checkpoint is not None:
+        start = ranks.first_says(sound_start(run, number, plan) if ranks.is_first else None)
+        trainer.state.start_from(run.path / start, plan.stage.keep_moments)
+    recorder.agree_with(trainer.state, restored)
     check_agreement(trainer, run)
     return _train_epochs(trainer, recorder, flag)
 
@@ -71,7 +79,7 @@ def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) ->
             state.sampler.next_batch += 1
             if trainer.ranks.any(bool(flag)):
                 _count_time(state.progress, began)
-                recorder.save_last(state)
+                recorder.save_partial(state)
                 return False
         _end_epoch(trainer, recorder, epoch, began)
     recorder.stage_done(state)
@@ -102,11 +110,39 @@ def _count_time(progress: Progress, began: float) -> None:
     progress.epoch_seconds += seconds
 
 
-def _restore(trainer: Trainer, stage: StageFolder, run: RunFolder, start_checkpoint: str | None) -> None:
-    if stage.last.exists():
-        trainer.state.load(stage.last)
-    elif start_checkpoint is not None:
-        trainer.state.start_from(run.path / start_checkpoint, trainer.stage.keep_moments)
+def sound_start(run: RunFolder, number: int, plan: StagePlan) -> str:
+    """The checkpoint that the stage starts from, by its path in the run folder; the plan is written anew where another
+    stands in for a damaged one. Raises UserError where none does.
+    """
+    assert plan.start_checkpoint is not None
+    if damage_of(run.path / plan.start_checkpoint) is None:
+        return plan.start_checkpoint
+    planned = number <= len(run.experiment().stages)
+    stages = [number - 1] if planned else range(1, number)
+    start = choose_checkpoint(run, plan.stage.start_from or "best", stages)
+    path = str(start.path.relative_to(run.path))
+    plan.model_copy(update={"start_checkpoint": path, "start_epoch": start.epoch}).write(run.stage(number).plan)
+    return path
+
+
+def latest_state(stage: StageFolder) -> Path | None:
+    """The latest checkpoint of a stage that is whole; a line on stderr tells of each that is damaged.
+
+    None where there is none: the stage begins anew, which a line tells where that loses epochs.
+    """
+    kept = sorted(stage.last.parent.glob("epoch-*.pt"), reverse=True)
+    damaged = False
+    for path in (stage.partial, stage.last, stage.previous, stage.best, *kept):
+        if (fault := damage_of(path)) is None:
+            if damaged:
+                print(f"warning: {stage.path}: going on from {path.name}", file=sys.stderr, flush=True)
+            return path
+        if fault:
+            damaged = True
+            print(f"warning: {path}: {fault}", file=sys.stderr, flush=True)
+    if damaged:
+        print(f"warning: {stage.path}: no checkpoint is whole; beginning anew", file=sys.stderr, flush=True)
+    return None
 
 
 def check_agreement(trainer: Trainer, run: RunFolder) -> None:

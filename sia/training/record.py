@@ -5,34 +5,26 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
-from sia.atomic import read_json, write_json_lines
-from sia.config import Stage
+from sia.atomic import read_json
 from sia.data.prepared import PreparedCorpus, check_identity
 from sia.errors import UserError
+from sia.records import StageDone, StagePlan
 from sia.run_folder import RunFolder, record
-from sia.tracking.metrics_log import append_row, read_rows
+from sia.tracking.metrics_log import append_row, write_rows
+from sia.tracking.run_rows import rows_of
 from sia.training.checkpoint import TrainingState
 from sia.training.selection import selected_on, selecting_recalls, selection_value
 
 
-class StagePlan(NamedTuple):
-    """plan.json: the stage's settings and where it starts."""
-
-    stage: Stage
-    first_epoch: int  # epochs of the run before this stage
-    start_checkpoint: str | None  # relative to the run folder; None starts from random weights
-    start_epoch: int | None
-
-
 def read_stage_plan(run: RunFolder, number: int) -> StagePlan:
     """Raises UserError where the stage was not planned."""
-    plan = read_json(run.stage(number).plan)
+    plan = StagePlan.read(run.stage(number).plan)
     if plan is None:
         raise UserError(f"{run.path}: stage {number} is not planned; submit its grid, or add it with jobs/resume.py")
-    return StagePlan(Stage(**plan["stage"]), plan["first_epoch"], plan["start_checkpoint"], plan["start_epoch"])
+    return plan
 
 
 class Recorder:
@@ -53,6 +45,7 @@ class Recorder:
         self.confirm = confirm
         self.stage = run.stage(number)
         self.keep_every = run.experiment().runtime.keep_every_epochs
+        self._last_is_whole = True
 
     def check_corpus(self, corpus: PreparedCorpus) -> None:
         """Raises UserError where the run was begun on another corpus; the first job records it."""
@@ -63,23 +56,26 @@ class Recorder:
             folder = str(self.run.experiment().data.path.absolute())
             record(self.run.corpus, **{**corpus.description, "folder": folder})
 
-    def agree_with(self, state: TrainingState) -> None:
-        """After a restore, make all files those of the checkpoint, whenever the job before died.
+    def agree_with(self, state: TrainingState, restored: Path | None) -> None:
+        """After a restore, make all files those of the checkpoint `restored`, whenever the job before died.
 
         These are metrics.jsonl, best.pt and the kept weights of the last epoch; parts of files are cleared away.
         """
         if not self.is_first:
             return
+        self._last_is_whole = restored in (self.stage.last, self.stage.partial)
         self._write_rows(state)
         for unfinished in self.stage.last.parent.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
-        if state.progress.rows and state.sampler.next_batch == 0:
+        if state.progress.rows and state.sampler.next_batch == 0 and restored == self.stage.last:
             self._keep(state, state.progress.rows[-1]["epoch"])
 
     def _write_rows(self, state: TrainingState) -> None:
-        """Make metrics.jsonl what the checkpoint says of this stage, after the rows of the stages before."""
-        earlier = [row for row in read_rows(self.run.metrics) if row["stage"] < self.number]
-        write_json_lines(self.run.metrics, earlier + state.progress.rows)
+        """Make metrics.jsonl what the checkpoint says of this stage, between the rows of other stages."""
+        known = rows_of(self.run)
+        earlier = [row for row in known if row["stage"] < self.number]
+        later = [row for row in known if row["stage"] > self.number]
+        write_rows(self.run.metrics, [*earlier, *state.progress.rows, *later])
 
     def epoch_done(self, state: TrainingState, epoch: int, measures: dict[str, float]) -> None:
         """Record an epoch: first in the checkpoint, then in metrics.jsonl, which a restart can mend from it."""
@@ -93,11 +89,21 @@ class Recorder:
         if not self.is_first:
             return
         self.confirm()
+        if self.stage.last.exists() and self._last_is_whole:
+            _link(self.stage.last, self.stage.previous)
         state.save(self.stage.last)
+        self._last_is_whole = True
+        self.stage.partial.unlink(missing_ok=True)
         self._keep(state, epoch)
         self.confirm()
-        append_row(self.run.metrics, row)
+        self._add_row(state, row)
         print(_line(row), flush=True)
+
+    def _add_row(self, state: TrainingState, row: dict[str, Any]) -> None:
+        try:
+            append_row(self.run.metrics, row)
+        except UserError:  # the rows before it were damaged meanwhile
+            self._write_rows(state)
 
     def _keep(self, state: TrainingState, epoch: int) -> None:
         """What else is kept of an epoch whose end last.pt holds."""
@@ -106,10 +112,11 @@ class Recorder:
         if self.keep_every and epoch % self.keep_every == 0:
             state.save_weights(self.stage.weights_of_epoch(epoch))
 
-    def save_last(self, state: TrainingState) -> None:
+    def save_partial(self, state: TrainingState) -> None:
+        """Within an epoch; last.pt stays what the last row tells of."""
         if self.is_first:
             self.confirm()
-            state.save(self.stage.last)
+            state.save(self.stage.partial)
 
     def stage_done(self, state: TrainingState) -> None:
         progress = state.progress
@@ -117,13 +124,14 @@ class Recorder:
             self.confirm()
             # Once more: a job that lived on while its node was cut off may have added a row after the last restore.
             self._write_rows(state)
-            record(
-                self.stage.done,
+            self.stage.previous.unlink(missing_ok=True)
+            StageDone(
                 best_epoch=progress.best_epoch,
                 best_value=progress.best_value,
                 seconds=progress.seconds,
                 epochs=progress.epochs_done,
-            )
+                rows=progress.rows,
+            ).write(self.stage.done)
 
 
 def _link(source: Path, target: Path) -> None:

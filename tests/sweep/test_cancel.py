@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from desk import Desk, assert_every_epoch_once, epoch_rows, in_mid_stage, job_of, values, wait_until
-from written_runs import begin_run, experiment, finish_run
+from written_runs import begin_run, experiment, finish_run, write_finished
 
 from sia.atomic import read_json, write_json
 from sia.cluster.state import State, look
@@ -100,7 +100,7 @@ def on_a_terminal(desk: Desk, typed: str, *arguments: str) -> int:
 def test_retry_takes_what_ended_badly(root: Path) -> None:
     names = ("finished", "failed", "lost", "cancelled", "asha", "waiting")
     runs = {name: begin_run(root, "size", experiment(**{"training.seed": seed})) for seed, name in enumerate(names)}
-    write_json(runs["finished"].finished, {})
+    write_finished(runs["finished"], {})
     write_json(runs["failed"].stage(1).failed, {"error": "loss is nan"})
     write_json(runs["lost"].stage(1).job, gone())
     write_json(runs["cancelled"].stopped, {"by": "cancel"})

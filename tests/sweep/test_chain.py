@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from desk import assert_every_epoch_once, epoch_rows, experiment, test_rows, wait_until
 
-from sia.atomic import read_json, write_json_lines
+from sia.atomic import read_json, write_json
 from sia.cluster.profile import Profile
 from sia.cluster.state import State, look
 from sia.data.staging import staged
@@ -23,7 +23,7 @@ from sia.run_folder import RunFolder, run_of
 from sia.sweep import chain
 from sia.sweep.chain import StageFailed, add_restart, follow_run, forget_failure
 from sia.sweep.launch import Launch
-from sia.tracking.metrics_log import read_rows
+from sia.tracking.metrics_log import read_rows, write_rows
 from sia.training.selection import selection_keys, selection_value
 
 DEBUG = Launch("debug", Profile())
@@ -119,7 +119,7 @@ def test_a_finished_run_is_left_alone(finished):
 
 @pytest.mark.parametrize(
     ("wanted", "file", "epoch"),
-    [("last", "stages/2/checkpoints/last.pt", 3), ("epoch=1", None, 1), ("best", None, None)],
+    [("last", None, 3), ("epoch=1", None, 1), ("best", None, None)],
 )
 def test_a_restart_is_added_from_any_checkpoint_that_was_kept(finished, wanted, file, epoch):
     best = read_json(finished.finished)["best_epoch"]
@@ -141,7 +141,7 @@ def test_an_epoch_that_is_neither_best_nor_last_is_the_weights_that_were_kept_of
     rows = read_rows(finished.metrics)
     for row, value in zip(rows[:2], (0.1, 0.9), strict=True):
         row.update(dict.fromkeys(selection_keys("validation"), value))
-    write_json_lines(finished.metrics, rows)
+    write_rows(finished.metrics, rows)
     add_restart(finished, "epoch=1", epochs=1, lr_scale=0.5)
     plan = read_json(finished.stage(3).plan)
     assert (plan["start_checkpoint"], plan["start_epoch"]) == ("stages/1/checkpoints/epoch-0001.pt", 1)
@@ -216,8 +216,8 @@ def test_another_corpus_in_the_same_folder_is_refused(new_run, corpus, tmp_path)
     shutil.copytree(corpus, place)
     run = new_run(folder=place)
     follow_run_until_stage_2(run)
-    description = json.loads((place / "corpus.json").read_text())
-    (place / "corpus.json").write_text(json.dumps({**description, "identity": "another"}))
+    description = read_json(place / "corpus.json")
+    write_json(place / "corpus.json", {**description, "identity": "another"})
     with pytest.raises(StageFailed, match="begun on corpus"):
         follow(run)
     assert_every_epoch_once(run, 2)
@@ -228,9 +228,9 @@ def test_other_features_in_the_same_folder_are_refused_by_their_name(new_run, co
     shutil.copytree(corpus, place)
     run = new_run(folder=place)
     follow_run_until_stage_2(run)
-    description = json.loads((place / "corpus.json").read_text())
+    description = read_json(place / "corpus.json")
     others = {**description["features"], "kind": "melspec"}
-    (place / "corpus.json").write_text(json.dumps({**description, "features": others, "identity": "another"}))
+    write_json(place / "corpus.json", {**description, "features": others, "identity": "another"})
     with pytest.raises(StageFailed, match=r"it holds melspec frames.*trained on mfcc"):
         follow(run)
 
@@ -292,7 +292,7 @@ def test_a_killed_job_is_lost_and_goes_on_from_its_last_epoch(new_run, monkeypat
     # The rest in few epochs: the plan, written once, is what the stage goes by.
     plan = read_json(run.stage(1).plan)
     plan["stage"]["epochs"] = killed_after + 2
-    run.stage(1).plan.write_text(json.dumps(plan))
+    write_json(run.stage(1).plan, plan)
     monkeypatch.setattr(chain, "GRACE_SECONDS", 0.5)
     follow(run)
     assert look(run).state == State.FINISHED
@@ -319,12 +319,12 @@ def test_a_job_told_to_end_saves_in_mid_epoch_and_goes_on(new_run, monkeypatch):
     assert not run.stage(1).failed.exists()
     assert not run.lock.exists() and not run.stage(1).done.exists()
     before = epoch_rows(run)
-    saved = torch.load(run.stage(1).last, weights_only=True)
+    saved = torch.load(run.stage(1).partial, weights_only=True)
     assert saved["sampler"]["next_batch"] > 0, "it was saved in mid-epoch"
     assert saved["progress"]["loss_sum"] > 0
     plan = read_json(run.stage(1).plan)
     plan["stage"]["epochs"] = saved["progress"]["epochs_done"] + 1
-    run.stage(1).plan.write_text(json.dumps(plan))
+    write_json(run.stage(1).plan, plan)
     monkeypatch.setattr(chain, "GRACE_SECONDS", 0.5)
     follow(run)
     assert_every_epoch_once(run, plan["stage"]["epochs"])

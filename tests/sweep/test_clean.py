@@ -2,17 +2,20 @@
 
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written_runs import begin_run, epoch_row, experiment, finish_run, plan_stage
+from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run, plan_stage
 
 from sia.atomic import write_json, write_json_lines
+from sia.config import Stage
 from sia.errors import UsageError, UserError
 from sia.lock import HeartbeatLock
+from sia.records import StagePlan
 from sia.run_folder import RunFolder
 from sia.sweep.clean import Policy, freed_bytes, removable
 from sia.sweep.leftovers import leftovers_of_run, leftovers_of_studies
@@ -78,7 +81,7 @@ def test_a_wrong_policy_is_a_usage_error(keep: str, every: int) -> None:
 def test_an_unfinished_run_keeps_what_it_goes_on_with(root: Path, keep: str) -> None:
     """In stage 2: its last, and the bests, of which the test split is measured with one."""
     run = begin_run(root, "size", experiment())
-    write_json(run.stage(1).done, {})
+    end_stage(run, 1)
     plan_stage(run, 2, experiment().stages[1], 3, 2)
     with_checkpoints(run, 1, 2)
     left = set(run.path.rglob("*.pt")) - set(removable(run, Policy.parse(keep, None)))
@@ -91,9 +94,11 @@ def test_an_unfinished_run_keeps_what_it_goes_on_with(root: Path, keep: str) -> 
 def test_where_a_stage_that_is_not_done_starts_stays(root: Path, start_from: str, name: str, planned: bool) -> None:
     stages = [{"epochs": 20}, {"epochs": 5, "start_from": start_from}]
     run = begin_run(root, "size", experiment(stages=stages))
-    write_json(run.stage(1).done, {})
+    end_stage(run, 1)
     if planned:
-        write_json(run.stage(2).plan, {"stage": stages[1], "start_checkpoint": f"stages/1/checkpoints/{name}"})
+        StagePlan(
+            stage=Stage(**stages[1]), first_epoch=20, start_checkpoint=f"stages/1/checkpoints/{name}", start_lr=1e-4
+        ).write(run.stage(2).plan)
     with_checkpoints(run, 1)
     assert run.stage(1).last.with_name(name) not in removable(run, Policy.parse("best", None))
 
@@ -134,7 +139,11 @@ def on_disk(folder: Path) -> int:
 def test_choosing_a_checkpoint_goes_on_working(root: Path) -> None:
     run = finish_run(root, "size", experiment())
     with_checkpoints(run, 1, 2)
-    run.stage(1).weights_of_epoch(1).write_bytes(b"1")
+    for path in run.path.rglob("*.pt"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("weights", "1")
+    with zipfile.ZipFile(run.stage(1).weights_of_epoch(1), "w") as archive:
+        archive.writestr("weights", "1")
     assert choose_checkpoint(run, "epoch=1").path == run.stage(1).weights_of_epoch(1)
     for path in removable(run, Policy()):
         path.unlink()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from written_runs import begin_run, epoch_row, experiment
 
-from sia.atomic import write_json, write_json_lines
+from sia.atomic import write_json
 from sia.lock import HeartbeatLock
 from sia.run_folder import own_folder
+from sia.tracking.metrics_log import write_rows
 
 COLLEAGUE = 4711
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
@@ -47,7 +48,7 @@ def written(root: Path) -> Path:
     run = begin_run(root, "size", experiment())
     own_folder(run.jobs)
     write_json(run.stage(1).job, {"cluster": "local", "job_id": "17", "host": "n1", "folder": str(run.jobs)})
-    write_json_lines(run.metrics, [epoch_row(1, 1, 1, 0.5)])
+    write_rows(run.metrics, [epoch_row(1, 1, 1, 0.5)])
     (run.jobs / "17_0_log.out").write_text("stage 1, epoch 2 of 3: 5 of 10\n")
     return root
 

@@ -24,12 +24,7 @@ def empty_job(run: RunFolder) -> None:
     run.stage(1).job.write_text("{}")
 
 
-def broken_row(run: RunFolder) -> None:
-    lines = run.metrics.read_text().splitlines()
-    run.metrics.write_text("\n".join([lines[0], "{ha", *lines[1:]]) + "\n")
-
-
-DAMAGES = (truncate_config, unknown_key, empty_job, broken_row)
+DAMAGES = (truncate_config, unknown_key, empty_job)
 
 
 @pytest.fixture(params=DAMAGES, ids=lambda one: one.__name__)

@@ -1,22 +1,24 @@
 """One driver a study; what ended after it was asked for is not taken up again by its next life."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from written_runs import begin_run, experiment
+from written_runs import begin_run, experiment, write_finished
 
-from sia.atomic import read_json, write_json
+from sia.atomic import write_json, write_text
 from sia.cluster.driver_job import OWN_JOB
 from sia.cluster.profile import Profile
 from sia.cluster.state import RunStatus, State
 from sia.errors import UserError
+from sia.lock import holder_of
 from sia.run_folder import RunFolder
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
-from sia.sweep.drive import Sweep, _take_up
+from sia.sweep.drive import Sweep, _taken_up
 from sia.sweep.driven import driving
 from sia.sweep.launch import Launch
 
@@ -27,6 +29,10 @@ LOCAL = Launch("local", Profile())
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
     return begin_run(tmp_path / "runs", "size", experiment())
+
+
+def write_lock(path: Path, holder: dict[str, object]) -> None:
+    write_text(path, json.dumps(holder))
 
 
 def sweep(run: RunFolder, scheduler: str = "none") -> Sweep:
@@ -44,12 +50,12 @@ def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monke
     """Whose heartbeat is fresh, on another host: it cannot be asked."""
     monkeypatch.setattr("sia.lock.HEARTBEAT_SECONDS", 0.1)
     lock = run.path.parent / "driver.lock"
-    write_json(lock, {"host": "node3", "pid": 7, "token": "t", "job_id": "41", "cluster": "slurm"})
+    write_lock(lock, {"host": "node3", "pid": 7, "token": "t", "job_id": "41", "cluster": "slurm"})
     with pytest.raises(UserError, match="already driven"), driving("size"):
         pass
     monkeypatch.setenv(OWN_JOB, "41")
     with driving("size"):
-        assert (read_json(lock) or {})["job_id"] == "41"
+        assert (holder_of(lock) or {})["job_id"] == "41"
 
 
 DRIVE = """
@@ -65,10 +71,10 @@ def test_a_driver_that_was_stalled_leaves_the_study_to_its_successor(run: RunFol
     command = [sys.executable, "-c", DRIVE]
     stalled = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert stalled.stdout is not None and stalled.stdout.readline() == "drives\n"
-    write_json(run.path.parent / "driver.lock", {"host": "elsewhere", "pid": 7, "token": "t"})
+    write_lock(run.path.parent / "driver.lock", {"host": "elsewhere", "pid": 7, "token": "t"})
     _, said = stalled.communicate(timeout=20)
     assert stalled.returncode == 1 and "another driver has taken the study over" in said
-    assert (read_json(run.path.parent / "driver.lock") or {})["host"] == "elsewhere"
+    assert (holder_of(run.path.parent / "driver.lock") or {})["host"] == "elsewhere"
 
 
 @pytest.mark.parametrize(("own", "age", "taken_up"), [("", 5, True), ("41", 5, False), ("41", 500, True)])
@@ -78,18 +84,18 @@ def test_what_ended_since_a_driver_was_asked_for_stays_ended(
     monkeypatch.setenv(OWN_JOB, own)
     write_json(run.path.parent / "driver.json", {"job_id": "41", "cluster": "slurm", "time": time.time() - 100})
     write_json(run.stopped, {"by": "cancel", "time": time.time() - age})
-    _take_up(sweep(run))
+    _taken_up(sweep(run))
     assert run.stopped.exists() is not taken_up
     run.stopped.unlink(missing_ok=True)
     write_json(run.stage(1).failed, {"error": "loss is nan", "time": time.time() - age})
-    _take_up(sweep(run))
+    _taken_up(sweep(run))
     assert run.stage(1).failed.exists() is not taken_up
 
 
 def test_asha_leaves_what_it_gave_up_and_takes_up_what_a_person_cancelled(run: RunFolder) -> None:
     for by, scheduler, taken_up in (("asha", "asha", False), ("cancel", "asha", True), ("asha", "tune", True)):
         write_json(run.stopped, {"by": by, "time": time.time() - 5})
-        _take_up(sweep(run, scheduler))
+        _taken_up(sweep(run, scheduler))
         assert run.stopped.exists() is not taken_up, (by, scheduler)
 
 
@@ -108,7 +114,7 @@ def test_losses_with_progress_are_borne_however_many(monkeypatch: pytest.MonkeyP
 
 
 def test_a_file_server_that_is_away_for_a_moment_ends_no_chain(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_json(run.finished, {})
+    write_finished(run, {})
     answers, really = [OSError(116, "Stale file handle"), OSError(116, "Stale file handle")], chain.look
 
     def look(run: RunFolder) -> RunStatus:

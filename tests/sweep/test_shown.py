@@ -8,10 +8,11 @@ import pytest
 from desk import Desk
 from written_runs import begin_run, epoch_row, experiment, finish_run
 
-from sia.atomic import write_json, write_json_lines
+from sia.atomic import write_json
 from sia.lock import HeartbeatLock
 from sia.run_folder import RunFolder
 from sia.sweep.status import view
+from sia.tracking.metrics_log import write_rows
 
 MARKUP = "RuntimeError: [/__w/pytorch/pair.cc:561] [enforce fail at x.cc:672] lost :x: " + "far/" * 60 + "end"
 
@@ -67,7 +68,6 @@ def test_a_terminal_of_any_width_shows_what_counts(desk: Desk, width: int) -> No
 DAMAGES = {
     "config.yaml": lambda path: path.write_text(path.read_text()[:300]),
     "finished.json": lambda path: path.write_text(""),
-    "metrics.jsonl": lambda path: path.write_text(path.read_text().replace("{", "", 1)),
     "stages/2/job.json": lambda path: path.write_text("{}"),
     "stages/2/failed.json": lambda path: path.write_text("[]"),
     "stages/3/plan.json": lambda path: write_json(path, {"epochs": 3}),
@@ -92,9 +92,17 @@ def test_a_damaged_run_does_not_hide_the_others(desk: Desk, name: str) -> None:
     assert any(line.split()[:2] == [good.name, "finished"] for line in shown.stdout.splitlines())
 
 
+def test_damaged_rows_are_named_beside_what_is_on_record(desk: Desk) -> None:
+    run = finish_run(desk.folder / "runs", "size", experiment())
+    run.metrics.write_text(run.metrics.read_text().replace("0.4", "0.5", 1))
+    shown = desk.run("status.py", "size").stdout
+    assert "\n1 run: 1 finished\n" in shown and " 47.5 " in shown
+    assert f"{run.name}: {run.metrics}: line 2 is not as it was written" in shown
+
+
 def test_a_log_and_a_heartbeat_that_cannot_be_read_are_left_out(desk: Desk) -> None:
     run = begin_run(desk.folder / "runs", "size", experiment())
-    write_json_lines(run.metrics, [epoch_row(1, 1, 1, 0.4)])
+    write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
     (run.jobs / "23_0_log.out").symlink_to("23_0_log.out")  # a loop, which root cannot read either
     with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
         found = view(run)

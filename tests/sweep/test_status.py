@@ -11,19 +11,21 @@ from pathlib import Path
 
 import pytest
 from desk import Desk, wait_until
-from written_runs import begin_run, epoch_row, experiment, finish_run, write_finished
+from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run, write_finished
 
-from sia.atomic import write_json, write_json_lines
+from sia.atomic import write_json
 from sia.cluster import accounting
 from sia.cluster.accounting import Accounting
 from sia.cluster.queue import Queue
 from sia.config import Stage, dump_experiment
 from sia.lock import HeartbeatLock
+from sia.records import StagePlan
 from sia.run_folder import RunFolder
 from sia.sweep import measured as measured_module
 from sia.sweep.driven import driver_status
 from sia.sweep.measured import measured
 from sia.sweep.status import run_views, study_views, view
+from sia.tracking.metrics_log import append_row, write_rows
 from sia.training.selection import selection_value
 
 LOST_ON_SLURM = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
@@ -54,22 +56,17 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def long_run(folder: Path, number: int, text: str, rows: list, finished: bool, started: bool) -> RunFolder:
     """A run of 100 epochs, as its jobs would have left it."""
-    run = RunFolder(folder / f"DG2A64-{number:010x}")
+    run = RunFolder(folder / f"DG2A64-{number}")
     run.stage(1).path.mkdir(parents=True)
     run.config.write_text(text)
-    write_plain(run.stage(1).plan, {"stage": Stage(epochs=100).model_dump(), "first_epoch": 0})
+    StagePlan(stage=Stage(epochs=100), first_epoch=0, start_lr=1e-4).write(run.stage(1).plan)
     if started:
-        write_plain(run.stage(1).job, {**LOST_ON_SLURM, "job_id": str(1000 + number), "time": 1.7e9})
-        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_json(run.stage(1).job, {**LOST_ON_SLURM, "job_id": str(1000 + number), "time": 1.7e9})
+        write_rows(run.metrics, rows)
     if finished:
-        best = {"best_epoch": 50, "best_value": max(selection_value(row) for row in rows), "seconds": 9.0}
-        write_plain(run.stage(1).done, {**best, "epochs": 100})
-        write_plain(run.finished, {**best, "best_stage": 1, "test": {}})
+        end_stage(run, 1, 50)
+        append_row(run.metrics, write_finished(run, {}).row)
     return run
-
-
-def write_plain(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value))  # without the flush to disk of a thousand runs
 
 
 @pytest.mark.slow
@@ -105,12 +102,12 @@ def best_of(times: int, work) -> tuple[subprocess.CompletedProcess, float]:
 def test_the_tail_of_a_long_finished_run_tells_what_the_whole_does(tmp_path: Path, monkeypatch) -> None:
     rows = [epoch_row(epoch, 1, epoch, 0.5 - abs(epoch - 40) / 200) for epoch in range(1, 81)]
     run = begin_run(tmp_path, "size", experiment())
-    write_json_lines(run.metrics, [*rows, {"stage": 1, "epoch": 40, "time": 1.0, "test/speech_to_image/R_at_10": 0.4}])
+    write_rows(run.metrics, [*rows, {"stage": 1, "epoch": 40, "time": 1.0, "test/speech_to_image/R_at_10": 0.4}])
     whole = measured(run)
     assert whole.last == rows[-1] and whole.best == max(map(selection_value, rows))
-    write_finished(run, {})
-    write_json(run.finished, {"best_epoch": 40, "best_value": whole.best, "best_stage": 1, "test": {}})
-    monkeypatch.setattr(measured_module, "read_rows", lambda path: pytest.fail("read as a whole"))
+    finished = write_finished(run, {})
+    finished.model_copy(update={"best_value": whole.best}).write(run.finished)
+    monkeypatch.setattr(measured_module, "sound_rows", lambda run: pytest.fail("read as a whole"))
     assert measured(run) == whole
 
 
@@ -118,13 +115,13 @@ def test_a_new_row_is_seen(tmp_path: Path) -> None:
     run = begin_run(tmp_path, "size", experiment())
     assert view(run).epoch == 0 and view(run).best is None
     for epoch in (1, 2):
-        write_json_lines(run.metrics, [epoch_row(n, 1, n, 0.4) for n in range(1, epoch + 1)])
+        write_rows(run.metrics, [epoch_row(n, 1, n, 0.4) for n in range(1, epoch + 1)])
         assert view(run).epoch == epoch
 
 
 def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(root: Path) -> None:
     run = begin_run(root, "size", experiment())
-    write_json_lines(run.metrics, [epoch_row(1, 1, 1, 0.4)])
+    write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
     log = run.jobs / "23_0_log.out"
     log.write_text("stage 1, epoch 1 of 5: 39 of 40\nstage 1 epoch 1: loss 2\nstage 1, epoch 2 of 5: 10 of 40\n")
     with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
@@ -227,7 +224,7 @@ def test_watch_prints_news_until_ctrl_c(tmp_path: Path) -> None:
     watching = desk.start("status.py", "size", "--watch", "0.1")
     try:
         wait_until(lambda: f"{run.name}: waiting, stage 1\n" in desk.log, 20, "the first line")
-        write_json_lines(run.metrics, [epoch_row(1, 1, 1, 0.4)])
+        write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
         wait_until(lambda: "epoch 1, validation R@10" in desk.log, 20, f"the epoch\n{desk.log}")
         watching.send_signal(2)
         assert watching.wait(10) == 0

@@ -9,8 +9,8 @@ import pytest
 from mirrored import STUDY, assert_in_step, history, mirrored, mlflow_runs, stages_of, trial_of
 from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run, measures
 
-from sia.atomic import read_json, write_json, write_json_lines
-from sia.tracking.metrics_log import append_row, read_rows
+from sia.atomic import read_json, write_json
+from sia.tracking.metrics_log import append_row, read_rows, write_rows
 from sia.tracking.mlflow_mirror import MlflowMirror
 from sia.tracking.mlflow_values import BEST
 from sia.tracking.mlflow_view import VIEW, how_to_open
@@ -88,12 +88,12 @@ def test_a_resume_that_cuts_rows_leaves_no_stale_ones(uri, tmp_path):
     for epoch in (1, 2, 3):
         append_row(run.metrics, epoch_row(epoch, 1, epoch, 0.1 * epoch))
     mirror = mirrored(uri, [run])
-    write_json_lines(run.metrics, read_rows(run.metrics)[:2])
+    write_rows(run.metrics, read_rows(run.metrics)[:2])
     # As many rows as before: their number alone would not tell.
     append_row(run.metrics, epoch_row(3, 1, 3, 0.35, time=BEGAN + 999.0))
     mirror.sync([run])
     assert_in_step(uri, run)
-    write_json_lines(run.metrics, read_rows(run.metrics)[:1])
+    write_rows(run.metrics, read_rows(run.metrics)[:1])
     mirror.sync([run])
     assert_in_step(uri, run)
 
@@ -140,12 +140,15 @@ def test_one_broken_file_does_not_hold_up_the_other_runs(uri, two_runs):
     text = two_runs[0].metrics.read_text()
     two_runs[0].metrics.write_text("nonsense\n" + text)
     mirror = MlflowMirror(STUDY, uri)
+    kept = two_runs[0].config.read_text()
+    two_runs[0].config.write_text("nonsense")
     mirror.sync(two_runs)
-    assert "line 1" in mirror.trouble
+    assert "config.yaml" in mirror.trouble
     assert_in_step(uri, two_runs[1])
-    two_runs[0].metrics.write_text(text)
+    two_runs[0].config.write_text(kept)
     mirror.sync(two_runs)
-    assert mirror.trouble is None
+    assert mirror.trouble is None, "rows of stages that are done are on record"
+    two_runs[0].metrics.write_text(text)
     assert_in_step(uri, two_runs[0])
 
 

@@ -192,7 +192,7 @@ class Slow(stages.RaisedAfter):
 def test_an_epochs_seconds_are_those_of_all_its_jobs(corpus: Path, tmp_path: Path) -> None:
     run = stages.begin(tmp_path, stages.experiment(corpus, Stage(epochs=2)))
     assert not stages.train(run, flag=Slow(2))
-    assert stages.saved(run.stage(1).last)["progress"]["epoch_seconds"] >= 0.4
+    assert stages.saved(run.stage(1).partial)["progress"]["epoch_seconds"] >= 0.4
     assert stages.train(run)
     progress = stages.saved(run.stage(1).last)["progress"]
     first, second = (row["train/seconds"] for row in progress["rows"])

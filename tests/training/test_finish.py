@@ -9,7 +9,7 @@ import tiny_corpus
 from written_runs import status_table
 
 from sia.atomic import read_json, write_json
-from sia.config import Stage, resolve
+from sia.config import Experiment, Stage, resolve
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.run_folder import RunFolder
@@ -33,6 +33,14 @@ def two_stages(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFol
 def run(two_stages: RunFolder, tmp_path: Path) -> RunFolder:
     """Both stages are done, the test split has not been measured."""
     return RunFolder(Path(shutil.copytree(two_stages.path, tmp_path / two_stages.name)))
+
+
+def renamed(run: RunFolder, settings: Experiment) -> RunFolder:
+    """The same files as a run of other settings."""
+    run.config.unlink()
+    other = RunFolder(run.path.rename(run.path.with_name(settings.run_name)))
+    other.create(settings)
+    return other
 
 
 def rows_of_test(run: RunFolder) -> list[dict[str, float]]:
@@ -132,8 +140,7 @@ def test_another_corpus_is_seen_with_the_statistics_of_the_runs_own(run: RunFold
     assert (result["corpus"], result["num_captions"], result["num_images"]) == (str(other_corpus), 18, 9)
     own = evaluate_run(run, "last", "test")
     settings = run.experiment()
-    run.config.unlink()
-    run.create(resolve(settings.model_dump(), {"data.normalisation": "corpus"}, source="test"))
+    run = renamed(run, resolve(settings.model_dump(), {"data.normalisation": "corpus"}, source="test"))
     by_corpus = evaluate_run(run, "last", "test", corpus=other_corpus)["measures"]
     description = read_json(other_corpus / "corpus.json")
     statistics = {key: read_json(run.corpus)[key] for key in ("pixel_mean", "pixel_std")}
@@ -171,8 +178,7 @@ def test_the_papers_protocol_chooses_on_test(corpus: Path, tmp_path: Path, capsy
 def test_a_restart_by_hand_begins_at_any_kept_epoch(run: RunFolder) -> None:
     """The plan of a third stage, from the last epoch of the first."""
     settings = run.experiment().model_copy(update={"stages": [*CHAIN, Stage(epochs=1, start_from="last")]})
-    run.config.unlink()
-    run.create(settings)
+    run = renamed(run, settings)
     plan_stage(run, 3)
     assert read_json(run.stage(3).plan)["start_checkpoint"] == "stages/2/checkpoints/last.pt"
     assert stages.train(run, 3)
