@@ -128,6 +128,11 @@ class RunFolder:
         """Which MLflow runs hold this run's rows, and how many of them."""
         return self.path / "mlflow.json"
 
+    @property
+    def identity(self) -> Path:
+        """The id that its MLflow runs carry, and the folder that it was given to."""
+        return self.path / "run_id.json"
+
     def stage(self, number: int) -> StageFolder:
         return StageFolder(self.path / "stages" / str(number))
 
@@ -144,8 +149,11 @@ class RunFolder:
     def planned_stages(self) -> list[Stage]:
         """The experiment's chain, then the warm restarts that were added to this run by hand."""
         planned = list(self.experiment().stages)
-        while (plan := read_json(self.stage(len(planned) + 1).plan)) is not None:
-            planned.append(Stage(**plan["stage"]))
+        while (plan := read_json(path := self.stage(len(planned) + 1).plan)) is not None:
+            try:
+                planned.append(Stage(**plan["stage"]))
+            except (KeyError, TypeError, ValueError):
+                raise UserError(f"{path}: damaged (no stage's settings in it); restore it") from None
         return planned
 
     def create(self, experiment: Experiment) -> None:

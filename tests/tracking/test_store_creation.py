@@ -10,7 +10,7 @@ import pytest
 from desk import wait_until
 
 from sia.tracking import sqlite_database
-from sia.tracking.mlflow_store import connect, sqlite_path
+from sia.tracking.mlflow_store import connect, sqlite_path, store_faults
 
 CONNECT = "import sys; from sia.tracking.mlflow_store import connect; connect(sys.argv[1])"
 
@@ -74,7 +74,7 @@ def test_one_with_data_in_it_is_left_where_it_is(tmp_path, migrated_database, ta
         values = "7, 'mine', 'default'" if table == "experiments" else "'mine', 'default'"
         database.execute(f"INSERT INTO {table} ({column}) VALUES ({values})")
         database.commit()
-    with pytest.raises(Exception, match="."):
+    with pytest.raises(store_faults()):
         connect(f"sqlite:///{path}")
     assert [one.name for one in tmp_path.glob("mlflow.db*") if not one.name.endswith(".lock")] == ["mlflow.db"]
     with closing(sqlite3.connect(path)) as database:
@@ -87,9 +87,8 @@ def test_one_that_another_program_is_making_is_waited_for(tmp_path, migrated_dat
     half_made(path, migrated_database)
     whole = tmp_path / "whole.db"
     whole.write_bytes(migrated_database)
-    maker = subprocess.Popen(
-        [sys.executable, "-c", f"import time, os; time.sleep(1); os.rename({str(whole)!r}, {str(path)!r})"]
-    )
+    rename = "import os, sys, time; time.sleep(1); os.rename(sys.argv[1], sys.argv[2])"
+    maker = subprocess.Popen([sys.executable, "-c", rename, str(whole), str(path)])
     assert connect(f"sqlite:///{path}").search_experiments()
     assert maker.wait() == 0 and not list(tmp_path.glob("*half-made*"))
 
