@@ -16,6 +16,7 @@ from mirrored import STUDY, expected, history, mirrored, mlflow_runs
 from written_runs import begin_run, epoch_row, experiment
 
 from sia.atomic import read_json, write_json, write_json_lines
+from sia.inference.mlflow_log import _mirrored_run
 from sia.run_folder import RunFolder
 from sia.tracking.metrics_log import append_row, read_rows
 from sia.tracking.mlflow_mirror import MlflowMirror
@@ -104,6 +105,15 @@ def test_a_copy_of_a_folder_becomes_a_run_of_its_own(uri, tmp_path, copy_first):
     mirror_in_turn(uri, pair)
     assert assert_complete(uri, run) == before != assert_complete(uri, copy)
     assert not deleted(uri)
+
+
+def test_an_export_of_a_copy_is_logged_under_the_copy(uri, tmp_path):
+    """Its mlflow.json was copied with it, and names the MLflow run of the origin."""
+    run = begun(tmp_path / "ada")
+    mirrored(uri, [run])
+    shutil.copytree(tmp_path / "ada", tmp_path / "copy")
+    copy = RunFolder(tmp_path / "copy" / STUDY / run.name)
+    assert _mirrored_run(connect(uri), copy, uri) == assert_complete(uri, copy) != assert_complete(uri, run)
 
 
 def test_a_copy_that_took_the_place_of_the_folder_is_the_run(uri, tmp_path):
