@@ -22,11 +22,13 @@ def parse() -> argparse.Namespace:
 
 
 def tell(tracked: "Tracked") -> int:
-    print(f"{tracked.study}: {tracked.num_runs} runs, {tracked.num_rows} rows, {tracked.num_closed} closed", flush=True)
-    if tracked.trouble is None:
-        return 0
-    print(f"error: {tracked.study}: {tracked.trouble}", file=sys.stderr)
-    return 1
+    """Say what was done, and what was left out; the exit status."""
+    of = f" of {tracked.num_runs + tracked.num_left_out}" if tracked.num_left_out else ""
+    done = f"{tracked.num_runs}{of} runs, {tracked.num_rows} rows, {tracked.num_closed} closed"
+    print(f"{tracked.study}: {done}", flush=True)
+    for trouble in tracked.troubles:
+        print(f"error: {tracked.study}: {trouble}", file=sys.stderr)
+    return 1 if tracked.troubles else 0
 
 
 def main() -> int:

@@ -141,6 +141,11 @@ class RunFolder:
         """Which MLflow runs hold this run's rows, and how many of them."""
         return self.path / "mlflow.json"
 
+    @property
+    def identity(self) -> Path:
+        """The id that its MLflow runs carry, and the folder that it was given to."""
+        return self.path / "run_id.json"
+
     def stage(self, number: int) -> StageFolder:
         return StageFolder(self.path / "stages" / str(number))
 

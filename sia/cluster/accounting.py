@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 ANSWER_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 60.0
+SILENT_SECONDS = 300.0  # for so long it is not asked again after it gave no answer
 UNDER_WAY = ("RUNNING", "PENDING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")
 CURES = {
     "TIMEOUT": "raise timeout_min of its profile",
@@ -22,9 +23,9 @@ CURES = {
 
 @dataclass
 class Accounting:
-    """What sacct says of jobs that ended, kept for the life of this process; a cluster without it is asked once."""
+    """What sacct says of jobs that ended, kept for the life of this process; without an answer it is asked rarely."""
 
-    absent: bool = False
+    silent_until: float = 0.0
     known: dict[str, str] = field(default_factory=dict)
     asked: dict[str, float] = field(default_factory=dict)
 
@@ -35,11 +36,13 @@ class Accounting:
         """
         wanted, now = list(job_ids), time.monotonic()
         new = [one for one in wanted if one not in self.known and now - self.asked.get(one, -1e9) > ASK_AGAIN_SECONDS]
-        if new and not self.absent:
-            self.asked.update(dict.fromkeys(new, now))
+        if new and now >= self.silent_until:
             answer = _sacct(new)
-            self.absent = answer is None
-            self.known.update(_endings(answer or "", set(new)))
+            if answer is None:
+                self.silent_until = time.monotonic() + SILENT_SECONDS
+            else:
+                self.asked.update(dict.fromkeys(new, now))
+                self.known.update(_endings(answer, set(new)))
         return {one: self.known[one] for one in wanted if one in self.known}
 
 

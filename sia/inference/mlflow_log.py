@@ -11,11 +11,12 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from sia.atomic import read_json
 from sia.errors import UserError
 from sia.run_folder import RunFolder
-from sia.tracking.mlflow_mirror import MlflowMirror
+from sia.tracking.mlflow_mirror import MlflowMirror, mirrored_at
 from sia.tracking.mlflow_store import connect, store_faults, tracking_uri
+from sia.tracking.mlflow_values import ID_TAG
+from sia.tracking.run_id import run_id
 
 MODEL_NAME = "pair"
 # As sia/inference/mlflow_model.py, which MLflow alone loads, names them.
@@ -49,24 +50,26 @@ def _mirrored_run(client: Any, run: RunFolder, uri: str) -> str:
         return known
     mirror = MlflowMirror(run.study, uri)
     mirror.sync([run])
-    cursor = read_json(run.mirror)
-    if mirror.trouble or cursor is None:
-        raise UserError(f"{mirror.trouble}; mend it, or give --no-mlflow")
+    cursor = mirrored_at(run, uri)
+    if cursor is None or mirror.trouble or mirror.left_out:
+        raise UserError(f"{mirror.trouble or mirror.left_out.get(run.name)}; mend it, or give --no-mlflow")
     return str(cursor["trial_run_id"])
 
 
 def _known_run(client: Any, run: RunFolder, uri: str) -> str | None:
-    """The MLflow run that mirrors this one; None where there is none in this store, or it was deleted."""
+    """The MLflow run that mirrors this folder; None where there is none in this store, or it was deleted."""
     from mlflow.exceptions import MlflowException
 
-    cursor = read_json(run.mirror) or {}
-    if cursor.get("tracking_uri") != uri:
+    cursor = mirrored_at(run, uri)
+    if cursor is None:
         return None
     try:
         found = client.get_run(cursor["trial_run_id"])
     except MlflowException:
         return None
-    return str(found.info.run_id) if found.info.lifecycle_stage == "active" else None
+    # The note in a copied folder is of the folder that it was copied from.
+    own = found.data.tags.get(ID_TAG) == run_id(run) and found.info.lifecycle_stage == "active"
+    return str(found.info.run_id) if own else None
 
 
 def _log(client: Any, uri: str, run_id: str, export: Path, columns: Sequence[str]) -> str:

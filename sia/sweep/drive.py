@@ -79,8 +79,8 @@ def _drive(sweep: Sweep) -> dict[str, str]:
         thread.abandon()
         raise
     thread.stop()
-    if mirror.trouble:
-        print(f"MLflow: {mirror.trouble}; nothing is lost, the next submit mirrors it", file=sys.stderr)
+    for line in mirror.told("the next submit mirrors it"):
+        print(line, file=sys.stderr)
     return errors
 
 

@@ -54,8 +54,8 @@ def _mirrored(run: RunFolder, last_stage: int | None) -> None:
         thread.abandon()
         raise
     thread.stop()
-    if mirror.trouble:
-        print(f"MLflow: {mirror.trouble}; nothing is lost, python jobs/track.py mirrors it", file=sys.stderr)
+    for line in mirror.told("python jobs/track.py mirrors it"):
+        print(line, file=sys.stderr)
 
 
 def _train(run: RunFolder, last_stage: int | None) -> None:

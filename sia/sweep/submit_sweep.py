@@ -4,11 +4,11 @@ import sys
 
 from rich.console import Console
 
-from sia.atomic import read_json
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
 from sia.sweep.drive import Sweep, drive
+from sia.tracking.mlflow_mirror import mirrored_at
 from sia.tracking.mlflow_store import network_mount_warning, tracking_uri
 from sia.tracking.mlflow_view import how_to_open
 
@@ -36,8 +36,8 @@ def tell(sweep: Sweep, console: Console, errors: dict[str, str]) -> int:
 
 
 def _mlflow(sweep: Sweep) -> str:
-    mirrored = (read_json(run.mirror) for run in sweep.runs)
-    ids = [one["experiment_id"] for one in mirrored if one is not None and one["tracking_uri"] == tracking_uri()]
+    mirrored = (mirrored_at(run, tracking_uri()) for run in sweep.runs)
+    ids = [one["experiment_id"] for one in mirrored if one is not None]
     if not ids:
         return f"nothing is mirrored yet; python jobs/track.py {sweep.study}"
     return "\n        ".join(how_to_open(tracking_uri(), ids[0]))

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sia.atomic import read_json
 from sia.cluster.state import State, look
-from sia.errors import UserError
-from sia.run_folder import RunFolder, runs_of
+from sia.run_folder import RunFolder, runs_of, runs_root
+from sia.sweep.damage import FAULTS, damage
 from sia.sweep.driven import driver_status
 from sia.tracking.mlflow_mirror import MlflowMirror
-from sia.tracking.mlflow_values import Ending, trial_ending
+from sia.tracking.mlflow_values import Ending
 
 # What has no marker in the run folder, and only a driver would go on with.
 UNDRIVEN = {
@@ -21,16 +20,17 @@ UNDRIVEN = {
 
 @dataclass(frozen=True)
 class Tracked:
-    """What MLflow holds of a study: so many runs and rows, and how many of the runs are closed unfinished.
+    """What MLflow holds of a study now: so many runs and rows, and how many of the runs are closed unfinished.
 
-    `trouble` is what could not be mirrored, in one line, or None.
+    `num_left_out` of the study's runs are not in it; `troubles` says why, and what else could not be told, in lines.
     """
 
     study: str
     num_runs: int
     num_rows: int
     num_closed: int
-    trouble: str | None
+    num_left_out: int = 0
+    troubles: tuple[str, ...] = ()
 
 
 def track(study: str, uri: str | None = None) -> Tracked:
@@ -39,21 +39,30 @@ def track(study: str, uri: str | None = None) -> Tracked:
     A run that a job trains or waits for stays RUNNING, and so does any unfinished run of a study with a living driver.
     """
     runs = runs_of(study)
-    ended = {} if driver_status(study).lives else _abandoned(runs)
+    ended, unknown = _abandoned(study, runs)
     mirror = MlflowMirror(study, uri)
-    mirror.sync(runs, ended)
-    rows = sum((read_json(run.mirror) or {}).get("rows", 0) for run in runs)
-    closed = [run for run in runs if run.path in ended or trial_ending(run).status in ("FAILED", "KILLED")]
-    return Tracked(study, len(runs), rows, len(closed), mirror.trouble)
+    done = mirror.sync(runs, ended)
+    troubles = [f"{name}: {fault}" for name, fault in mirror.left_out.items()]
+    troubles += [line for path, line in unknown.items() if path.name not in mirror.left_out]
+    troubles += [] if mirror.trouble is None else [mirror.trouble]
+    num_closed = sum(one.status in ("FAILED", "KILLED") for one in done.values())
+    num_rows = sum(one.num_rows for one in done.values())
+    return Tracked(study, len(done), num_rows, num_closed, len(runs) - len(done), tuple(troubles))
 
 
-def _abandoned(runs: list[RunFolder]) -> dict[Path, Ending]:
-    states = {run.path: _state(run) for run in runs}
-    return {path: UNDRIVEN[state] for path, state in states.items() if state in UNDRIVEN}
-
-
-def _state(run: RunFolder) -> State | None:
+def _abandoned(study: str, runs: list[RunFolder]) -> tuple[dict[Path, Ending], dict[Path, str]]:
+    """How the runs ended that nobody trains any more; and a line on each whose state cannot be told."""
     try:
-        return look(run).state
-    except UserError:  # a damaged file, of which the mirror tells
-        return None
+        if driver_status(study).lives:
+            return {}, {}
+    except FAULTS as fault:
+        folder = runs_root() / study
+        return {}, {folder: f"{folder}: who drives the study cannot be told ({fault}); no run of it is closed"}
+    ended, unknown = {}, {}
+    for run in runs:
+        try:
+            if (state := look(run).state) in UNDRIVEN:
+                ended[run.path] = UNDRIVEN[state]
+        except FAULTS as fault:
+            unknown[run.path] = f"{run.name}: {damage(run, fault)}"
+    return ended, unknown

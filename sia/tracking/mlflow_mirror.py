@@ -2,6 +2,7 @@
 
 One process mirrors a study. What MLflow holds of a run is written on the MLflow run itself (tag `sia.rows`), so that
 neither a lost file nor a new database can make it disagree; mlflow.json tells others which MLflow runs those are.
+Several people may have runs of one name on one store: a mirror changes only what carries its run's id (tag `sia.id`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import threading
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sia.atomic import write_json
+from sia.atomic import read_json, write_json
+from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.tracking import mlflow_values as values
 from sia.tracking.metrics_log import Row
+from sia.tracking.mlflow_reading import Part, Reading, read_run
 from sia.tracking.mlflow_store import artifact_location, concerns_one_run, connect, store_faults, tracking_uri
 from sia.tracking.mlflow_view import experiment_tags
-from sia.tracking.run_rows import rows_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,47 +30,76 @@ METRICS_A_CALL = 1000
 TEXTS_A_CALL = 100
 
 
+class Mirrored(NamedTuple):
+    """What MLflow holds of a run: its rows, and its status."""
+
+    num_rows: int
+    status: values.Status
+
+
 class MlflowMirror:
     """Keeps the MLflow experiment of a study in step with its run folders; never raises for MLflow's sake.
 
-    `trouble` is the last sync's fault in one line, or None. A later sync makes up for all that a faulty one missed.
+    `trouble` is the store's fault at the last sync in one line, or None; `left_out` says of runs, by their names, what
+    kept them alone out of it. A later sync makes up for all that a faulty one missed.
     """
 
     def __init__(self, study: str, uri: str | None = None) -> None:
         self.study = study
         self.uri = uri or tracking_uri()
         self.trouble: str | None = None
+        self.left_out: dict[str, str] = {}
         self._store: tuple[MlflowClient, str] | None = None
-        self._mirrored: dict[Path, Any] = {}
+        self._mirrored: dict[Path, tuple[Any, Mirrored]] = {}
         self._ended: Mapping[Path, values.Ending] = {}
         self._lock = threading.RLock()
 
-    def sync(self, runs: list[RunFolder], ended: Mapping[Path, values.Ending] | None = None) -> None:
+    def sync(self, runs: list[RunFolder], ended: Mapping[Path, values.Ending] | None = None) -> dict[Path, Mirrored]:
         """Bring MLflow up to date with the folders that changed since the last sync. Twice is the same as once.
 
         `ended` says of runs that nobody trains any more, by their folders, how to close those whose files do not tell.
-        A run that is not in it is open again, whatever MLflow holds.
+        A run that is not in it is open again, whatever MLflow holds. Returns what MLflow holds of each run; those that
+        are not in it could not be mirrored.
         """
         with self._lock:
-            self.trouble, self._ended = None, ended or {}
+            self.trouble, self.left_out, self._ended = None, {}, ended or {}
+            done = {}
             for run in runs:
-                if not self._tried(run):
-                    return
+                if (found := self._tried(run)) is not None:
+                    done[run.path] = found
+                if self.trouble is not None:
+                    break
+            return done
 
-    def _tried(self, run: RunFolder) -> bool:
-        """Mirror one run; False if the store is out of reach for every run."""
+    def told(self, cure: str) -> list[str]:
+        """A line on each fault of the last sync; `cure` says what mirrors the rest once the store answers."""
+        lines = [f"MLflow is without {name}: {fault}" for name, fault in self.left_out.items()]
+        return lines if self.trouble is None else [*lines, f"MLflow: {self.trouble}; nothing is lost, {cure}"]
+
+    def _tried(self, run: RunFolder) -> Mirrored | None:
         try:
-            if (state := self._state_of(run)) != self._mirrored.get(run.path):
-                self._mirror(run)
-                self._mirrored[run.path] = state
-        except ValueError as fault:  # UserError, or JSON that somebody edited
-            self.trouble = f"{run.name}: {fault}"
+            state = self._state_of(run)
+            known, mirrored = self._mirrored.get(run.path, (None, None))
+            if state == known:
+                return mirrored
+            reading = read_run(run, self._ended.get(run.path))
+        except Exception as fault:  # whatever somebody's editor or file server made of it
+            self.left_out[run.name] = _folder_fault(run, fault)
+            return None
+        try:
+            done = self._mirror(run, reading)
         except store_faults() as fault:
-            self.trouble = f"MLflow at {self.uri}: {' '.join(str(fault).split())[:300]}"
-            if not concerns_one_run(fault):
-                self._store = None
-                return False
-        return True
+            said = f"MLflow at {self.uri}: {_one_line(fault)}"
+            if concerns_one_run(fault):
+                self.left_out[run.name] = said
+            else:
+                self.trouble, self._store = said, None
+            return None
+        except Exception as fault:
+            self.left_out[run.name] = f"{type(fault).__name__}: {_one_line(fault)}"
+            return None
+        self._mirrored[run.path] = state, done
+        return done
 
     def _state_of(self, run: RunFolder) -> Any:
         # Most runs of a large study are finished or waiting: a few stat calls tell that there is nothing to do.
@@ -77,30 +108,30 @@ class MlflowMirror:
         sizes = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in [*own, *stages] if path.is_file()]
         return sizes, self._ended.get(run.path)
 
-    def _mirror(self, run: RunFolder) -> None:
-        # First what a damaged folder refuses, so that none of it is in MLflow.
-        rows, parameters = rows_of(run), values.trial_parameters(run)
-        trial, stages, count = self._adopt(run, rows)
-        trial = trial or self._create(run.name, run.config, values.trial_tags(run))
-        for number in values.stage_numbers(run, rows):
-            stages[number] = self._mirror_stage(run, number, rows, count, trial, stages.get(number))
-        self._log(trial, parameters, values.trial_tags(run), _points(trial, rows, count))
-        self._record(run, trial, stages, rows)
-        files = [run.config, *run.path.glob("stages/*/plan.json"), *run.path.glob("stages/*/job.json")]
-        self._end(trial, values.closed(values.trial_ending(run), self._ended.get(run.path), rows, files))
+    def _mirror(self, run: RunFolder, reading: Reading) -> Mirrored:
+        trial, stages, count = self._adopt(run, reading)
+        trial = trial or self._create(reading.trial)
+        for number, stage in reading.stages.items():
+            # A stage run that was lost or deleted is made anew, with all of its rows.
+            known = stages.get(number)
+            mirrored = sum(row.get("stage") == number for row in reading.trial.rows[:count]) if known else 0
+            stages[number] = self._mirror_stage(stage, trial, known, mirrored)
+        self._log(trial, reading.trial, count)
+        # Only after all of it is in.
+        self._client().set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(reading.trial.rows))
+        self._end(trial, reading.trial.ending)
+        self._note(run, trial, stages, len(reading.trial.rows))
+        return Mirrored(len(reading.trial.rows), reading.trial.ending.status)
 
-    def _mirror_stage(
-        self, run: RunFolder, number: int, rows: list[Row], count: int, trial: Run, stage: Run | None
-    ) -> Run:
-        tags = values.stage_tags(run, number, trial.info.run_id)
-        # A stage run that was lost or deleted is made anew, with all of its rows.
-        mirrored = sum(row.get("stage") == number for row in rows[:count]) if stage else 0
-        stage = stage or self._create(values.stage_name(run, number), run.stage(number).plan, tags)
-        own = [row for row in rows if row.get("stage") == number]
-        self._log(stage, values.stage_parameters(run, number), tags, _points(stage, own, mirrored))
-        files = [run.stage(number).plan, run.stage(number).job]
-        self._end(stage, values.closed(values.stage_ending(run, number), self._ended.get(run.path), own, files))
+    def _mirror_stage(self, part: Part, trial: Run, stage: Run | None, mirrored: int) -> Run:
+        part = part._replace(tags={**part.tags, values.PARENT_TAG: trial.info.run_id})
+        stage = stage or self._create(part)
+        self._log(stage, part, mirrored)
+        self._end(stage, part.ending)
         return stage
+
+    def _client(self) -> MlflowClient:
+        return self._open()[0]
 
     def _open(self) -> tuple[MlflowClient, str]:
         """The client and the study's experiment id."""
@@ -111,8 +142,7 @@ class MlflowMirror:
             if experiment and experiment.lifecycle_stage == "deleted":
                 # Its name stays taken: there can be no other.
                 client.restore_experiment(experiment.experiment_id)
-            place = artifact_location(self.uri, self.study)
-            experiment_id = known or client.create_experiment(self.study, artifact_location=place)
+            experiment_id = known or self._new_experiment(client)
             for key, text in experiment_tags().items():
                 # What a person has written there since is left alone.
                 if experiment is None or key not in experiment.tags:
@@ -120,55 +150,73 @@ class MlflowMirror:
             self._store = client, experiment_id
         return self._store
 
-    def _adopt(self, run: RunFolder, rows: list[Row]) -> tuple[Run | None, dict[int, Run], int]:
+    def _new_experiment(self, client: MlflowClient) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return client.create_experiment(self.study, artifact_location=artifact_location(self.uri, self.study))
+        except MlflowException:
+            made = client.get_experiment_by_name(self.study)  # by somebody else, at the same moment
+            if made is None:
+                raise
+            return made.experiment_id
+
+    def _adopt(self, run: RunFolder, reading: Reading) -> tuple[Run | None, dict[int, Run], int]:
         """The MLflow runs of the trial and of its stages by number, and how many of the rows they hold.
 
-        All others of the same name are deleted (MLflow can restore them): doubles, orphans, and those with rows that
-        a resume has cut from the file since, because MLflow can forget a run but not a row.
+        All others with the run's id are deleted (MLflow can restore them): doubles, orphans, and those with rows that
+        a resume has cut from the file since, because MLflow can forget a run but not a row. What carries no id, as
+        earlier versions wrote it, is adopted where it is of this folder and these rows, and left alone otherwise.
         """
-        found = self._find(run)
-        trial = next((one for one in found if values.STAGE_TAG not in one.data.tags), None)
-        count = values.mirrored_count(trial.data.tags, rows) if trial else None
-        family = [] if trial is None or count is None else [trial, *_children(trial, found)]
-        for stray in found:
+        found, rows = self._find(run), reading.trial.rows
+        own = [one for one in found if one.data.tags.get(values.ID_TAG) == reading.id]
+        trial, count = _trial(own, rows)
+        if trial is None:
+            unmarked = [one for one in found if values.ID_TAG not in one.data.tags and _is_of_folder(one, run)]
+            trial, count = _trial(unmarked, rows)
+        family = [] if trial is None else [trial, *_children(trial, found)]
+        for stray in own:
             if stray not in family:
-                self._open()[0].delete_run(stray.info.run_id)
-        stages = {int(one.data.tags[values.STAGE_TAG]): one for one in family[1:]}
-        return (trial if family else None), stages, count or 0
+                self._client().delete_run(stray.info.run_id)
+        return trial, {int(one.data.tags[values.STAGE_TAG]): one for one in family[1:]}, count
 
     def _find(self, run: RunFolder) -> list[Run]:
+        """The MLflow runs of this study and name, whosever they are."""
         client, experiment_id = self._open()
         query = f"tags.`{values.RUN_TAG}` = '{run.study}/{run.name}'"
         return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"]))
 
-    def _create(self, name: str, began: Path, tags: values.Texts) -> Run:
+    def _create(self, part: Part) -> Run:
         client, experiment_id = self._open()
-        return client.create_run(experiment_id, start_time=values.modified_ms(began), tags=tags, run_name=name)
+        return client.create_run(experiment_id, start_time=part.began_ms, tags=part.tags, run_name=part.name)
 
-    def _log(self, target: Run, parameters: values.Texts, tags: values.Texts, points: list[values.Point]) -> None:
+    def _log(self, target: Run, part: Part, first: int) -> None:
+        """Bring parameters and tags up to date, and the rows from index `first` on."""
         from mlflow.entities import Metric, Param, RunTag
 
-        client, run_id = self._open()[0], target.info.run_id
+        client, run_id = self._client(), target.info.run_id
         # A parameter of MLflow cannot change: the first value stands.
-        new = {key: text for key, text in parameters.items() if key not in target.data.params}
-        changed = {key: text for key, text in tags.items() if target.data.tags.get(key) != text}
+        new = {key: text for key, text in part.parameters.items() if key not in target.data.params}
+        changed = {key: text for key, text in part.tags.items() if target.data.tags.get(key) != text}
         for some in _chunks(new.items(), TEXTS_A_CALL):
             client.log_batch(run_id, params=[Param(*item) for item in some])
         for some in _chunks(changed.items(), TEXTS_A_CALL):
             client.log_batch(run_id, tags=[RunTag(*item) for item in some])
-        for some in _chunks(points, METRICS_A_CALL):
+        for some in _chunks(_points(target, part.rows, first), METRICS_A_CALL):
             client.log_batch(run_id, metrics=[Metric(*point) for point in some])
 
-    def _record(self, run: RunFolder, trial: Run, stages: dict[int, Run], rows: list[Row]) -> None:
-        """Say what has been mirrored, only after all of it is in."""
-        self._open()[0].set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(rows))
+    def _note(self, run: RunFolder, trial: Run, stages: dict[int, Run], num_rows: int) -> None:
+        """Say in the folder what holds it, for those who show or export the run."""
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
         place = {"tracking_uri": self.uri, "experiment_id": trial.info.experiment_id}
-        write_json(run.mirror, {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)})
+        try:
+            write_json(run.mirror, {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": num_rows})
+        except OSError as fault:
+            self.left_out[run.name] = _folder_fault(run, fault)
 
     def _end(self, target: Run, ending: values.Ending) -> None:
         """Set the run's status, its end and why; what MLflow holds already is left as it is."""
-        client, run_id, known = self._open()[0], target.info.run_id, target.data.tags.get(values.ENDED_TAG)
+        client, run_id, known = self._client(), target.info.run_id, target.data.tags.get(values.ENDED_TAG)
         if ending.why and known != ending.why:
             client.set_tag(run_id, values.ENDED_TAG, ending.why)
         elif known is not None and not ending.why:
@@ -185,6 +233,18 @@ def _points(target: Run, rows: list[Row], first: int) -> list[values.Point]:
     return [*values.points(rows, first), *values.best_points(rows, known)]
 
 
+def _trial(found: list[Run], rows: list[Row]) -> tuple[Run | None, int]:
+    """The first trial that holds no row but these, and how many of them."""
+    for one in found:
+        if values.STAGE_TAG not in one.data.tags and (count := values.mirrored_count(one.data.tags, rows)) is not None:
+            return one, count
+    return None, 0
+
+
+def _is_of_folder(one: Run, run: RunFolder) -> bool:
+    return one.data.tags.get(values.FOLDER_TAG) == str(run.path.absolute())
+
+
 def _children(trial: Run, found: list[Run]) -> list[Run]:
     return [one for one in found if one.data.tags.get(values.PARENT_TAG) == trial.info.run_id]
 
@@ -193,3 +253,26 @@ def _chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
     rest = iter(items)
     while some := list(islice(rest, size)):
         yield some
+
+
+def _folder_fault(run: RunFolder, fault: Exception) -> str:
+    if isinstance(fault, UserError):
+        return _one_line(fault)
+    if isinstance(fault, OSError):
+        return f"{fault.filename or run.path}: {fault.strerror or fault}; make it readable and writable"
+    return f"{run.path}: damaged ({type(fault).__name__}: {_one_line(fault)}); restore what was changed in it"
+
+
+def _one_line(fault: Exception) -> str:
+    return " ".join(str(fault).split())[:300]
+
+
+def mirrored_at(run: RunFolder, uri: str) -> dict[str, Any] | None:
+    """What mlflow.json says of the store at `uri`; None where it is of another store, absent or damaged."""
+    try:
+        found = read_json(run.mirror)
+    except (UserError, OSError):  # the next sync writes it anew
+        return None
+    if not isinstance(found, dict) or found.get("tracking_uri") != uri:
+        return None
+    return found if {"experiment_id", "trial_run_id"} <= found.keys() else None

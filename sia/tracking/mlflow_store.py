@@ -4,12 +4,12 @@ MLflow takes seconds to import, so every function here imports it for itself.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sia.tracking.sqlite_database import whole_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,10 +46,11 @@ def artifact_location(uri: str, study: str) -> str | None:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The database file of a sqlite URI, None for any other store."""
+    """The database file of a sqlite URI, None for any other store: one in memory, or a URI of sqlite's own."""
     scheme, separator, rest = uri.partition(":///")
     path = rest.partition("?")[0]
-    return Path(path).absolute() if separator and scheme.startswith("sqlite") and path else None
+    is_file = separator and scheme.startswith("sqlite") and path and not path.startswith(("file:", ":memory:"))
+    return Path(path).absolute() if is_file else None
 
 
 def network_mount_warning(uri: str, mounts: str | None = None) -> str | None:
@@ -69,11 +70,12 @@ def network_mount_warning(uri: str, mounts: str | None = None) -> str | None:
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client of a store that has answered once; a new database is made by one process at a time."""
+    """A client of a store that has answered once; an sqlite file is made where there is none."""
     _prepare_environment()
     from mlflow import MlflowClient
 
-    with _alone(sqlite_path(uri)):
+    path = sqlite_path(uri)
+    with whole_database(path) if path else contextlib.nullcontext():
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -99,19 +101,6 @@ def _prepare_environment() -> None:
     # Holds for an MLflow that was imported before this call, too.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-
-
-@contextlib.contextmanager
-def _alone(database: Path | None) -> Iterator[None]:
-    # Of several processes that migrate a new database at once, all but one die.
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "ab") as stream:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def file_system_of(path: Path, mounts: str | None = None) -> str | None:

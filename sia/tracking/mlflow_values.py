@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sia.atomic import read_json
+from sia.errors import UserError
 from sia.flatten import flatten
 from sia.parameter_counts import image_parameters, speech_parameters
 from sia.run_folder import RunFolder
@@ -19,6 +20,7 @@ RUN_TAG = "sia.run"
 STAGE_TAG = "sia.stage"
 KIND_TAG, TRIAL = "sia.kind", "trial"
 ROWS_TAG = "sia.rows"
+ID_TAG, FOLDER_TAG = "sia.id", "sia.folder"
 ENDED_TAG = "sia.ended"  # why a run did not finish
 PARENT_TAG = "mlflow.parentRunId"
 BEST = "best/R_at_10"  # R@10 is no legal name in MLflow
@@ -47,14 +49,14 @@ def trial_parameters(run: RunFolder) -> Texts:
     """What decides the run and never changes: configuration, chain of stages, sizes, corpus."""
     experiment = run.experiment()
     stages = [stage.model_dump(mode="json") for stage in run.planned_stages()]
-    corpus = {key: value for key, value in (read_json(run.corpus) or {}).items() if key in CORPUS_KEYS}
+    corpus = {key: value for key, value in _record(run.corpus).items() if key in CORPUS_KEYS}
     values = {**experiment.model_dump(mode="json"), "stages": stages, "corpus": corpus}
     return _texts({**flatten(values), **_identity(run)})
 
 
 def stage_parameters(run: RunFolder, number: int) -> Texts:
     """One stage's settings and the checkpoint that it started from."""
-    plan = read_json(run.stage(number).plan) or {}
+    plan = _record(run.stage(number).plan)
     return _texts({**flatten(plan), **_identity(run), "stage_number": number})
 
 
@@ -75,9 +77,8 @@ def trial_tags(run: RunFolder) -> Texts:
     """What another job of the same run may change: commit, host, job, world size, outcome."""
     jobs = read_rows(run.provenance)
     job = jobs[-1] if jobs else {}
-    finished = read_json(run.finished) or {}
-    outcome = {key: value for key, value in finished.items() if not isinstance(value, (dict, list))}
-    tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, "sia.folder": str(run.path.absolute())}
+    outcome = {key: value for key, value in _record(run.finished).items() if not isinstance(value, (dict, list))}
+    tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, FOLDER_TAG: str(run.path.absolute())}
     tags["mlflow.user"] = _owner(run.config)
     if commit := job.get("git_commit"):
         tags["mlflow.source.git.commit"] = commit
@@ -91,23 +92,24 @@ def _owner(path: Path) -> str:
         return str(path.stat().st_uid)
 
 
-def stage_tags(run: RunFolder, number: int, parent_id: str) -> Texts:
-    """Whose stage it is, and how it ended."""
-    done = read_json(run.stage(number).done) or {}
-    own = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: "stage", STAGE_TAG: number, PARENT_TAG: parent_id}
+def stage_tags(run: RunFolder, number: int) -> Texts:
+    """Which stage it is, and how it ended."""
+    done = _record(run.stage(number).done)
+    own = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: "stage", STAGE_TAG: number}
     return _texts({**flatten({"done": done}), **own})
 
 
 def stage_name(run: RunFolder, number: int) -> str:
     """'stage 2 from epoch 59', or 'stage 1' for one that started from random weights."""
-    plan = read_json(run.stage(number).plan) or {}
+    plan = _record(run.stage(number).plan)
     origin = plan.get("start_epoch")
     return f"stage {number}" if origin is None else f"stage {number} from epoch {origin}"
 
 
 def stage_numbers(run: RunFolder, rows: list[Row]) -> list[int]:
     """The stages that have begun."""
-    begun = {int(plan.parent.name) for plan in run.path.glob("stages/*/plan.json")}
+    plans = run.path.glob("stages/*/plan.json")
+    begun = {int(plan.parent.name) for plan in plans if plan.parent.name.isdecimal()}
     return sorted(begun | {row["stage"] for row in rows if "stage" in row})
 
 
@@ -128,8 +130,15 @@ def points(rows: list[Row], first: int = 0) -> list[Point]:
 def _row_points(row: Row) -> list[Point]:
     # NaN stays NaN in MLflow and infinity becomes the largest float; what is no number there is no metric.
     time_ms, step = _time_ms(row), int(row.get("epoch", 0))
-    numbers = {key: value for key, value in row.items() if "/" in key and isinstance(value, (int, float))}
-    return [Point(key, float(value), time_ms, step) for key, value in numbers.items()]
+    numbers = {key: _number(value) for key, value in row.items() if "/" in key}
+    return [Point(key, value, time_ms, step) for key, value in numbers.items() if value is not None]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def best_points(rows: list[Row], first: int = 0) -> Iterator[Point]:
@@ -143,17 +152,19 @@ def best_points(rows: list[Row], first: int = 0) -> Iterator[Point]:
         if value is not None and value > best:
             best = value
             if index >= first:
-                yield Point(BEST, value, _time_ms(row), int(row["epoch"]))
+                yield Point(BEST, value, _time_ms(row), int(row.get("epoch", 0)))
 
 
 def _selecting_recall(row: Row) -> float | None:
     if "stage_epoch" not in row:  # the test row of the best checkpoint
         return None
     for split in ("validation", "test"):
-        recalls = [row.get(f"{split}/{direction}/R_at_10") for direction in ("speech_to_image", "image_to_speech")]
-        numbers = [value for value in recalls if isinstance(value, (int, float))]
+        recalls = [
+            _number(row.get(f"{split}/{direction}/R_at_10")) for direction in ("speech_to_image", "image_to_speech")
+        ]
+        numbers = [value for value in recalls if value is not None]
         if len(numbers) == len(recalls):
-            return float(sum(numbers) / len(numbers))
+            return sum(numbers) / len(numbers)
     return None
 
 
@@ -190,15 +201,15 @@ def stage_ending(run: RunFolder, number: int) -> Ending:
 def _first_marker(markers: dict[Path, Any]) -> Ending:
     for marker, status in markers.items():
         if (ended_ms := modified_ms(marker)) is not None:
-            return Ending(status, ended_ms, _reason(read_json(marker) or {}, status))
+            return Ending(status, ended_ms, _reason(_record(marker), status))
     return Ending("RUNNING")
 
 
 def _reason(marker: dict[str, Any], status: Status) -> str:
     if status == "KILLED":
-        return f"stopped by {marker.get('by', 'hand')}"
+        return _text(f"stopped by {marker.get('by', 'hand')}")
     # MLflow refuses longer tags.
-    return str(marker.get("error", "it failed"))[:5000] if status == "FAILED" else ""
+    return _text(marker.get("error", "it failed"))[:5000] if status == "FAILED" else ""
 
 
 def closed(found: Ending, closing: Ending | None, rows: list[Row], files: Iterable[Path]) -> Ending:
@@ -220,6 +231,18 @@ def modified_ms(path: Path) -> int | None:
         return None
 
 
+def _record(path: Path) -> dict[str, Any]:
+    """The file's keys and values, none where there is no file. Raises UserError for one that holds no object."""
+    found = read_json(path)
+    if not isinstance(found, (dict, type(None))):
+        raise UserError(f"{path}: damaged (no JSON object); delete it, and run again the command that writes it")
+    return found or {}
+
+
 def _texts(values: Mapping[str, Any]) -> Texts:
-    # MLflow refuses longer parameters.
-    return {key: str(value)[:6000] for key, value in values.items() if value is not None}
+    # MLflow refuses longer parameters, and databases what is no Unicode.
+    return {key: _text(value)[:6000] for key, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="replace").decode()

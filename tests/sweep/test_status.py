@@ -197,14 +197,18 @@ def test_sacct_is_asked_once_why_lost_jobs_ended(root: Path, program) -> None:
 
 
 @pytest.mark.parametrize("answer", [{"status": 1}, {"seconds": 5}])
-def test_a_cluster_without_accounting_is_asked_once(root: Path, program, monkeypatch, answer) -> None:
+def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path, program, monkeypatch, answer) -> None:
     monkeypatch.setattr(accounting, "ANSWER_SECONDS", 0.3)
     program("squeue")
     asked = program("sacct", **answer)
     runs = lost_runs(root, ["1", "2"])
     assert all("without a word" in run.error for run in run_views(runs))
     assert len(run_views(lost_runs(root, ["3", "4", "5"]))) == 3
-    assert len(asked.read_text().splitlines()) == 1
+    assert len(asked.read_text().splitlines()) == 1, "not for every look"
+    program("sacct", stdout="3|TIMEOUT|0:0\\n")
+    start = time.monotonic()
+    monkeypatch.setattr(accounting.time, "monotonic", lambda: start + accounting.SILENT_SECONDS + 1)
+    assert "TIMEOUT" in run_views(runs)[0].error
 
 
 def test_the_command_prints_a_line_a_table_and_json(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ ALIVE = {"finished": "FINISHED", "running": "RUNNING", "pending": "RUNNING"}
 
 
 def test_every_state_has_its_status_and_the_dead_say_why(uri, runs):
-    assert track(STUDY, uri) == Tracked(STUDY, 8, 6 + 5, 5, None)
+    assert track(STUDY, uri) == Tracked(STUDY, 8, 6 + 5, 5)
     assert statuses(uri, runs) == {**ALIVE, **DEAD}
     why = {state: trials(uri)[runs[state].name].data.tags.get("sia.ended", "") for state in runs}
     assert [state for state, text in why.items() if text] == list(DEAD)
@@ -97,7 +97,7 @@ def test_twice_changes_no_row_of_any_table(uri, runs, tmp_path):
     assert sum(map(len, before.values())) > 100
     again = track(STUDY, uri)
     assert all_rows(tmp_path / "mlflow.db") == before
-    assert again == Tracked(STUDY, 8, 11, 5, None)
+    assert again == Tracked(STUDY, 8, 11, 5)
 
 
 def test_a_living_driver_keeps_its_unfinished_runs_open(uri, runs):
@@ -129,7 +129,8 @@ def test_a_database_that_was_deleted_is_filled_again(uri, runs, tmp_path, migrat
 def test_a_damaged_run_is_trouble_and_holds_up_no_other(uri, runs):
     runs["lost"].config.write_text("model: [\n")
     tracked = track(STUDY, uri)
-    assert "not valid YAML" in tracked.trouble
+    assert tracked == Tracked(STUDY, 7, 10, 4, 1, tracked.troubles)
+    assert len(tracked.troubles) == 1 and "not valid YAML" in tracked.troubles[0]
     assert len(trials(uri)) == 7
 
 
