@@ -14,7 +14,7 @@ from sia.cluster.cancel import cancel_job, has_left
 from sia.cluster.queue import QUEUE, is_in_queue
 from sia.cluster.state import State, current_stage, look
 from sia.errors import UserError
-from sia.lock import holder_of, is_alive
+from sia.lock import living_holder, process_of
 from sia.run_folder import RunFolder, read_job, record, runs_of
 from sia.sweep.damage import readable
 from sia.sweep.driven import Driver, driver_status
@@ -59,10 +59,9 @@ def ending_of_run(run: RunFolder) -> Ending:
 
     Raises UserError for a run that this host cannot end, or not without its driver.
     """
-    writer, job = _writer(run), read_job(run.stage(current_stage(run)).job) or {}
+    writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "debug":
-        where = f"process {writer['pid']} of {writer['host']}"
-        raise UserError(f"{run.path}: {where} trains it with --cluster debug; press Ctrl-C there")
+        raise UserError(f"{run.path}: {process_of(writer)} trains it with --cluster debug; press Ctrl-C there")
     waits = look(run).state not in (State.FINISHED, State.STOPPED) and driver_status(run.study).lives
     return Ending(None, [run] if waits or _is_within_reach(run) else [])
 
@@ -119,7 +118,7 @@ def _end_jobs(runs: list[RunFolder]) -> list[RunFolder]:
 def _jobs(run: RunFolder) -> list[dict[str, Any]]:
     """The current stage's job; the job that holds the run, where that is another."""
     recorded = read_job(run.stage(current_stage(run)).job)
-    writer = _writer(run)
+    writer = living_holder(run.lock)
     if recorded is None or writer is None or writer.get("job_id") in ("", recorded["job_id"]):
         return [recorded] if recorded else []
     return [recorded, {**recorded, "job_id": writer["job_id"], "host": _submitted_from(recorded, writer)}]
@@ -129,14 +128,9 @@ def _submitted_from(recorded: dict[str, Any], writer: dict[str, Any]) -> str:
     return str(writer["host"] if recorded["cluster"] == "local" else recorded["host"])
 
 
-def _writer(run: RunFolder) -> dict[str, Any] | None:
-    holder = holder_of(run.lock)
-    return holder if holder is not None and is_alive(run.lock, holder) else None
-
-
 def _is_within_reach(run: RunFolder) -> bool:
     """Whether it is under way. Raises UserError where it is so as another host's local job."""
-    writer, job = _writer(run), read_job(run.stage(current_stage(run)).job) or {}
+    writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "local" and writer["host"] != socket.gethostname():
         raise UserError(f"{run.path}: a local job of {writer['host']} trains it; run this command on that host")
     return _is_under_way(run)
@@ -149,12 +143,12 @@ def _would_go_on(run: RunFolder) -> bool:
 def _is_under_way(run: RunFolder) -> bool:
     if run.finished.exists():
         return False
-    return _writer(run) is not None or not all(has_left(job) for job in _jobs(run))
+    return living_holder(run.lock) is not None or not all(has_left(job) for job in _jobs(run))
 
 
 def _described(run: RunFolder) -> str:
     jobs = [f"{job['cluster']} job {job['job_id']}" for job in _jobs(run)]
-    writer = _writer(run)
+    writer = living_holder(run.lock)
     where = f" on {writer['host']}" if writer else ""
     return (", ".join(jobs) or "no job yet") + where
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sia.atomic import read_json
 from sia.cluster.job import Place, TrainStage
 from sia.cluster.refusal import passes
 from sia.cluster.state import RunStatus, State, look
@@ -141,11 +140,11 @@ def _write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage
 
 
 def forget_failure(run: RunFolder, before: float) -> None:
-    """Make a run that failed before that time one that can be gone on with."""
+    """Make a run that failed before that time, by the clock of its files, one that can be gone on with."""
     status = look(run)
-    failed = read_json(run.stage(status.stage).failed) or {}
-    if status.state == State.FAILED and failed.get("time", 0.0) < before:
-        run.stage(status.stage).failed.unlink(missing_ok=True)
+    failed = run.stage(status.stage).failed
+    if status.state == State.FAILED and failed.stat().st_mtime < before:
+        failed.unlink(missing_ok=True)
         run.stage(status.stage).job.unlink(missing_ok=True)
 
 

@@ -59,7 +59,7 @@ def _take_up(sweep: Sweep) -> None:
     asked = asked_at(sweep.study)
     for run in sweep.runs:
         stopped = read_json(run.stopped) or {}
-        if stopped.get("time", 0.0) < asked and (sweep.scheduler != "asha" or stopped.get("by") == "cancel"):
+        if stopped and run.stopped.stat().st_mtime < asked and (sweep.scheduler != "asha" or stopped["by"] == "cancel"):
             run.stopped.unlink(missing_ok=True)
         forget_failure(run, asked)
 

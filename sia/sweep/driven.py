@@ -2,16 +2,16 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sia import clock
 from sia.cluster.driver_job import OWN_JOB, driver_of
 from sia.cluster.queue import QUEUE, is_in_queue, reason
 from sia.errors import UserError
-from sia.lock import HeartbeatLock, LockHeld, holder_of, is_alive
+from sia.lock import HeartbeatLock, LockHeld, living_holder, process_of
 from sia.run_folder import runs_root
 
 
@@ -33,7 +33,7 @@ class Driver:
     @property
     def who(self) -> str:
         """For example `job 17 (running, process 4711 of node3)`; empty where nobody drives."""
-        process = f"process {self.process['pid']} of {self.process['host']}" if self.process else ""
+        process = process_of(self.process) if self.process else ""
         if self.job is None:
             return process
         why = reason(self.job)
@@ -89,17 +89,16 @@ def _refuse_job(study: str, own: str | None) -> None:
 def asked_at(study: str) -> float:
     """When the driver of this process was asked for: now, or when its job was submitted, however often it restarts.
 
-    What was stopped or failed since then is not taken up again by it.
+    By the clock of the files, which markers of other hosts are compared with: what was stopped or failed since then is
+    not taken up again by it.
     """
-    job = driver_of(study)
+    job, folder = driver_of(study), runs_root() / study
     if job is not None and job["job_id"] == os.environ.get(OWN_JOB):
-        return float(job["time"])
-    return time.time()
+        return (folder / "driver.json").stat().st_mtime
+    return clock.now(folder)
 
 
 def driver_status(study: str) -> Driver:
     """Who drives the study now."""
     lock, job = runs_root() / study / "driver.lock", driver_of(study)
-    holder = holder_of(lock)
-    alive = holder if holder is not None and is_alive(lock, holder) else None
-    return Driver(study, alive, job if job is not None and is_in_queue(job) else None)
+    return Driver(study, living_holder(lock), job if job is not None and is_in_queue(job) else None)

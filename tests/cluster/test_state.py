@@ -250,6 +250,29 @@ def test_stopped_says_by_whom(run):
     assert (look(run).state, look(run).error) == (State.STOPPED, "by asha")
 
 
+def test_a_cancelled_run_is_being_ended_until_its_job_has_left(run, local_job):
+    """The marker comes before the job's end."""
+    write_json(run.stopped, {"by": "cancel"})
+    submitted(run, local_job)
+    lock_of(run, age=0)
+    for state in (State.RUNNING, State.PENDING):
+        found = look(run)
+        assert (found.state, found.stopped_by, found.reason) == (state, "cancel", "being ended")
+        run.lock.unlink(missing_ok=True)
+    submitted(run, gone(run))
+    assert (look(run).state, look(run).stopped_by, look(run).reason) == (State.STOPPED, "cancel", "")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": "x"}'])
+def test_a_damaged_lock_is_a_sign_of_life_until_it_is_old(run, content):
+    submitted(run, {**SLURM_JOB, "cluster": "debug"})
+    run.lock.write_text(content)
+    found = look(run)
+    assert (found.state, found.job_id, found.reason) == (State.RUNNING, "17", "its lock cannot be read")
+    os.utime(run.lock, (time.time() - STALE_SECONDS - 1,) * 2)
+    assert look(run).state == State.LOST
+
+
 def test_finished_is_the_marker(tmp_path):
     assert look(finish_run(tmp_path, "size", experiment())).state == State.FINISHED
 
@@ -276,12 +299,12 @@ def test_the_first_row_that_matches_wins(run, local_job):
     lock_of(run, age=0)
     submitted(run, local_job)
     failed(run)
-    expected = [State.FINISHED, State.STOPPED, State.RUNNING, State.PENDING, State.FAILED, State.LOST, State.WAITING]
+    expected = [State.RUNNING, State.FINISHED, State.PENDING, State.STOPPED, State.FAILED, State.LOST, State.WAITING]
     take_away = [
-        run.finished.unlink,
-        run.stopped.unlink,
         run.lock.unlink,
+        run.finished.unlink,
         lambda: submitted(run, gone(run)),
+        run.stopped.unlink,
         run.stage(1).failed.unlink,
         run.stage(1).job.unlink,
         run.stage(1).plan.unlink,

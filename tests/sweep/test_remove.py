@@ -1,5 +1,6 @@
 """Runs and studies are deleted as a whole, on purpose, and never while anybody works on them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def test_a_run_at_work_or_driven_stays(desk: Desk) -> None:
         done = desk.run("clean.py", second.name, "--remove", "--yes")
         assert done.returncode == 1 and "driven by process" in done.stderr
     assert desk.runs("size") == [first, second]
+
+
+def test_a_run_that_was_marked_as_stopped_stays_while_its_job_holds_it(desk: Desk) -> None:
+    _, second = desk.runs("size")
+    write_json(second.stopped, {"by": "cancel"})
+    with HeartbeatLock(second.lock, job_id="17", cluster="slurm", stage=1):
+        done = desk.run("clean.py", second.name, "--remove", "--yes")
+        assert done.returncode == 1 and "it is running or pending; end it first" in done.stderr
+        shown = desk.run("status.py", "size", "--json").stdout
+        (run,) = [one for one in json.loads(shown)[0]["runs"] if one["run"] == second.name]
+        assert (run["state"], run["job_id"], run["reason"]) == ("running", "17", "being ended")
+    assert second.config.exists()
+    assert desk.run("clean.py", second.name, "--remove", "--yes").returncode == 0
