@@ -62,7 +62,7 @@ def ending_of_run(run: RunFolder) -> Ending:
     writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "debug":
         raise UserError(f"{run.path}: {process_of(writer)} trains it with --cluster debug; press Ctrl-C there")
-    waits = look(run).state not in (State.FINISHED, State.STOPPED) and driver_status(run.study).lives
+    waits = not look(run).is_over and driver_status(run.study).lives
     return Ending(None, [run] if waits or _is_within_reach(run) else [])
 
 
@@ -141,9 +141,9 @@ def _would_go_on(run: RunFolder) -> bool:
 
 
 def _is_under_way(run: RunFolder) -> bool:
-    if run.finished.exists():
-        return False
-    return living_holder(run.lock) is not None or not all(has_left(job) for job in _jobs(run))
+    if living_holder(run.lock) is not None:
+        return True
+    return not run.finished.exists() and not all(has_left(job) for job in _jobs(run))
 
 
 def _described(run: RunFolder) -> str:

@@ -45,7 +45,7 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
         if status.state == State.FINISHED:
             relay.new_rows()
             return
-        if status.state == State.STOPPED:
+        if status.stopped_by:  # its job may not have left yet
             return
         if status.state == State.FAILED:
             raise StageFailed(f"{run.path}: stage {status.stage} failed: {status.error} (logs in {run.jobs})")

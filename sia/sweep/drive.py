@@ -8,7 +8,7 @@ from typing import Literal
 
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster
-from sia.cluster.state import State, look
+from sia.cluster.state import look
 from sia.run_folder import RunFolder
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
 from sia.sweep.driven import asked_at, driving
@@ -83,7 +83,7 @@ def _drive(sweep: Sweep) -> dict[str, str]:
 
 
 def _schedule(sweep: Sweep) -> dict[str, str]:
-    unfinished = [run for run in sweep.runs if look(run).state not in (State.FINISHED, State.STOPPED)]
+    unfinished = [run for run in sweep.runs if not look(run).is_over]
     if not unfinished:
         return {}
     if sweep.scheduler == "none" or sweep.cluster == "debug":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sia.cluster.state import look
 from sia.errors import UserError
-from sia.lock import holder_of, is_alive
+from sia.lock import living_holder
 from sia.run_folder import RunFolder, runs_root
 from sia.sweep.clean import AT_WORK, Policy, files_below, freed_bytes, removable
 from sia.sweep.damage import FAULTS
@@ -89,8 +89,7 @@ def _is_at_work(run: RunFolder) -> bool:
     try:
         return look(run).state in AT_WORK
     except FAULTS:  # a damaged run may be deleted, too, unless a job holds it
-        holder = holder_of(run.lock)
-        return holder is not None and is_alive(run.lock, holder)
+        return living_holder(run.lock) is not None
 
 
 def remove_runs(groups: Iterable[Group]) -> None:

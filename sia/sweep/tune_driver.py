@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sia.cluster.cancel import cancel_job
-from sia.cluster.state import State, look
+from sia.cluster.state import look
 from sia.run_folder import RunFolder, record
 from sia.sweep.chain import StageFailed, follow_run
 from sia.sweep.launch import Launch
@@ -152,7 +152,7 @@ def _errors(results: Any, runs: list[RunFolder]) -> dict[str, str]:
     failed = {}
     for run in runs:
         status = look(run)
-        if status.state not in (State.FINISHED, State.STOPPED):
+        if not status.is_over:
             failed[run.name] = status.error or status.state.value
     if results.errors and not failed:
         failed["tune"] = str(results.errors[0])
