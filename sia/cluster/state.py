@@ -28,8 +28,8 @@ class State(str, Enum):
 class RunStatus:
     """A run's state, the stage that it is in or comes next (from 1), and that stage's job.
 
-    error: what failed, who stopped it, or why no job was taken; reason: what Slurm makes a pending job wait for, or what
-    there is to say of a running one; stopped_by: who marked it as stopped, also while its job has not left yet.
+    error: what failed, who stopped it, or why no job was taken. reason: what Slurm makes a pending job wait for, or
+    what is to be said of a running one. stopped_by: who marked it as stopped, even if its job has not left yet.
     """
 
     state: State

@@ -5,14 +5,16 @@ Tune's own state is thrown away each time: the run folders say what is finished 
 
 import logging
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from sia.cluster.cancel import cancel_job
+from sia.cluster.cancel import cancel_jobs
 from sia.cluster.state import look
 from sia.run_folder import RunFolder, record
+from sia.sweep.cancel import jobs_of
 from sia.sweep.chain import StageFailed, follow_run
 from sia.sweep.launch import Launch
 from sia.tracking.metrics_log import Row
@@ -113,8 +115,7 @@ def _trial(config: dict[str, Any], launches: dict[str, Launch]) -> None:
         return
     finally:
         # Tune ends a trial by SystemExit from within report, also when the driver ends: the marker tells which it is.
-        if run.stopped.exists():
-            _cancel(run)
+        _cancel_stopped([run])
 
 
 def tune_metrics(row: Row) -> dict[str, float]:
@@ -160,12 +161,6 @@ def _errors(results: Any, runs: list[RunFolder]) -> dict[str, str]:
 
 
 def _cancel_stopped(runs: list[RunFolder]) -> None:
-    for run in runs:
-        if run.stopped.exists():
-            _cancel(run)
-
-
-def _cancel(run: RunFolder) -> None:
-    job = look(run).job
-    if job is not None:
-        cancel_job(job)
+    untold = cancel_jobs([job for run in runs if run.stopped.exists() for job in jobs_of(run)])
+    for number, why in untold.items():
+        print(f"job {number} was not told to end: {why}", file=sys.stderr)

@@ -12,7 +12,7 @@ import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage
 
 from sia.atomic import write_json
-from sia.cluster.cancel import cancel_job, has_left
+from sia.cluster.cancel import cancel_jobs, has_left
 from sia.cluster.queue import Queue, is_in_queue
 from sia.cluster.state import State, current_stage, look
 from sia.config import Stage
@@ -319,11 +319,11 @@ def test_the_first_row_that_matches_wins(run, local_job):
 
 def test_a_local_job_is_told_to_end_and_one_that_left_is_left_alone(run, local_job):
     process = int(local_job["job_id"])
-    cancel_job(local_job)
+    cancel_jobs([local_job])
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     assert not is_in_queue(local_job)
-    cancel_job(local_job)
-    cancel_job(gone(run))
+    cancel_jobs([local_job])
+    cancel_jobs([gone(run)])
 
 
 def test_the_ranks_of_a_local_job_end_though_its_shell_has(run):
@@ -335,7 +335,7 @@ def test_the_ranks_of_a_local_job_end_though_its_shell_has(run):
         job = gone(run)
         assert not is_in_queue(job) and not has_left(job)
         assert has_left({**job, "host": "elsewhere"}) and has_left({**job, "folder": str(run.path)})
-        cancel_job(job)
+        cancel_jobs([job])
         assert rank.wait(10) == -15 and pager.poll() is None
         assert has_left(job)
     finally:
