@@ -23,6 +23,7 @@ from sia.cluster.environment import clean_environment
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.refusal import in_one_line
+from sia.cluster.rehearsal import Rehearse
 from sia.cluster.snapshot import snapshot
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
@@ -91,7 +92,7 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             time=time.time(),
             profile=profile.model_dump(mode="json"),
         )
-        if isinstance(task, TrainStage) and task.run.stopped.exists():
+        if isinstance(task, TrainStage | Rehearse) and task.stopped.exists():
             # Cancelled while the cluster took it: whoever cancelled knew of no job.
             print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
 
