@@ -35,7 +35,14 @@ NO_TORCH = [
         "sia.sweep.logs",
         "sia.sweep.cancel",
     ),
-    *("sia.sweep.retry", "sia.sweep.clean", "sia.sweep.leftovers", "sia.sweep.track", "sia.sweep.in_process"),
+    *(
+        "sia.sweep.silent",
+        "sia.sweep.retry",
+        "sia.sweep.clean",
+        "sia.sweep.leftovers",
+        "sia.sweep.track",
+        "sia.sweep.in_process",
+    ),
     *(
         "sia.cluster.snapshot",
         "sia.cluster.bootstrap",

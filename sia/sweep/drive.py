@@ -13,6 +13,7 @@ from sia.run_folder import RunFolder
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
 from sia.sweep.driven import asked_at, driving
 from sia.sweep.launch import Launch
+from sia.sweep.silent import take_over
 from sia.sweep.watch import SweepDisplay
 from sia.tracking.mirror_thread import MirrorThread
 from sia.tracking.mlflow_mirror import MlflowMirror
@@ -29,6 +30,7 @@ class Sweep:
     launches: dict[str, Launch]  # of each run, by its name
     scheduler: Scheduler = "tune"
     max_concurrent: int = 1
+    by_name: bool = False  # the cluster was asked for by its name, not found
     create: Callable[[], object] = lambda: None  # makes the run folders, once the study is this driver's
 
     @property
@@ -61,6 +63,8 @@ def _take_up(sweep: Sweep) -> None:
         stopped = read_json(run.stopped) or {}
         if stopped and run.stopped.stat().st_mtime < asked and (sweep.scheduler != "asha" or stopped["by"] == "cancel"):
             run.stopped.unlink(missing_ok=True)
+    take_over(sweep.study, sweep.runs, sweep.cluster, sweep.by_name)
+    for run in sweep.runs:
         forget_failure(run, asked)
 
 
