@@ -44,8 +44,12 @@ class Ending:
 
 
 def ending_of_study(study: str, runs: list[RunFolder]) -> Ending:
-    """Raises UserError where another host's process drives the study: it would submit again what is ended here."""
+    """Raises UserError where another host's process drives the study, which would submit again what is ended here, or
+    where nobody knows who drives it.
+    """
     driver = driver_status(study)
+    if driver.damaged:
+        raise UserError(driver.damaged)
     elsewhere = driver.process is not None and driver.process.get("host") != socket.gethostname()
     if elsewhere and driver.job is None:
         raise UserError(f"study {study} is driven by {driver.who}; end it on that host: python jobs/cancel.py {study}")

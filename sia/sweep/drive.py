@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sia.atomic import read_json
@@ -11,6 +11,7 @@ from sia.cluster.profile import Cluster
 from sia.cluster.state import look
 from sia.run_folder import RunFolder
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
+from sia.sweep.damage import readable
 from sia.sweep.driven import asked_at, driving
 from sia.sweep.launch import Launch
 from sia.sweep.silent import take_over
@@ -69,6 +70,12 @@ def _take_up(sweep: Sweep) -> None:
 
 
 def _drive(sweep: Sweep) -> dict[str, str]:
+    whole, lines = readable(sweep.runs)
+    damaged = dict(zip((run.name for run in sweep.runs if run not in whole), lines, strict=True))
+    return {**damaged, **_drive_whole(replace(sweep, runs=whole))}
+
+
+def _drive_whole(sweep: Sweep) -> dict[str, str]:
     _take_up(sweep)
     mirror = MlflowMirror(sweep.study)
     thread = MirrorThread(mirror, lambda: sweep.runs)

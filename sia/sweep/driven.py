@@ -25,17 +25,19 @@ class Driver:
     study: str
     process: dict[str, Any] | None = None
     job: dict[str, Any] | None = None
+    damaged: str = ""  # why nobody knows of a driver's job
 
     @property
     def lives(self) -> bool:
-        return self.process is not None or self.job is not None
+        """Also where nobody knows."""
+        return self.process is not None or self.job is not None or bool(self.damaged)
 
     @property
     def who(self) -> str:
         """For example `job 17 (running, process 4711 of node3)`; empty where nobody drives."""
         process = process_of(self.process) if self.process else ""
         if self.job is None:
-            return process
+            return process or f"nobody knows whom ({self.damaged})" * bool(self.damaged)
         why = reason(self.job)
         state = f"running, {process}" if process else f"pending, {why}" if why else "pending"
         return f"job {self.job['job_id']} ({state})"
@@ -100,5 +102,9 @@ def asked_at(study: str) -> float:
 
 def driver_status(study: str) -> Driver:
     """Who drives the study now."""
-    lock, job = runs_root() / study / "driver.lock", driver_of(study)
-    return Driver(study, living_holder(lock), job if job is not None and is_in_queue(job) else None)
+    process = living_holder(runs_root() / study / "driver.lock")
+    try:
+        job = driver_of(study)
+    except UserError as error:
+        return Driver(study, process, damaged=str(error))
+    return Driver(study, process, job if job is not None and is_in_queue(job) else None)

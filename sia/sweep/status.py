@@ -9,7 +9,6 @@ from sia.atomic import read_json
 from sia.clock import age_seconds
 from sia.cluster import queue
 from sia.cluster.accounting import ACCOUNTING
-from sia.cluster.driver_job import driver_of
 from sia.cluster.state import RunStatus, State, look
 from sia.report.settings import differing
 from sia.run_folder import RunFolder, runs_of, runs_root, studies
@@ -92,7 +91,7 @@ def study_views(names: Iterable[str]) -> list[StudyView]:
     return [
         StudyView(study, driver, [next(explained) for _ in runs])
         for study, (runs, driver) in found.items()
-        if runs or driver.lives or driver_of(study) is not None
+        if runs or driver.lives or (runs_root() / study / "driver.json").is_file()
     ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sia.atomic import read_json
 from sia.cluster.state import State, look
-from sia.errors import UserError
 from sia.run_folder import RunFolder, runs_of
+from sia.sweep.damage import FAULTS
 from sia.sweep.driven import driver_status
 from sia.tracking.mlflow_mirror import MlflowMirror
 from sia.tracking.mlflow_values import Ending, trial_ending
@@ -55,5 +55,5 @@ def _abandoned(runs: list[RunFolder]) -> dict[Path, Ending]:
 def _state(run: RunFolder) -> State | None:
     try:
         return look(run).state
-    except UserError:  # a damaged file, of which the mirror tells
+    except FAULTS:  # a damaged file, of which the mirror tells
         return None

@@ -16,6 +16,7 @@ from sia.cluster.state import look
 from sia.run_folder import RunFolder, record
 from sia.sweep.cancel import jobs_of
 from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.damage import FAULTS, damage, readable
 from sia.sweep.launch import Launch
 from sia.tracking.metrics_log import Row
 
@@ -152,15 +153,20 @@ def _asha(runs: list[RunFolder]) -> Any:
 def _errors(results: Any, runs: list[RunFolder]) -> dict[str, str]:
     failed = {}
     for run in runs:
-        status = look(run)
-        if not status.is_over:
-            failed[run.name] = status.error or status.state.value
+        try:
+            status = look(run)
+        except FAULTS as error:
+            failed[run.name] = damage(run, error)
+        else:
+            if not status.is_over:
+                failed[run.name] = status.error or status.state.value
     if results.errors and not failed:
         failed["tune"] = str(results.errors[0])
     return failed
 
 
 def _cancel_stopped(runs: list[RunFolder]) -> None:
-    untold = cancel_jobs([job for run in runs if run.stopped.exists() for job in jobs_of(run)])
+    stopped, _ = readable(run for run in runs if run.stopped.exists())
+    untold = cancel_jobs([job for run in stopped for job in jobs_of(run)])
     for number, why in untold.items():
         print(f"job {number} was not told to end: {why}", file=sys.stderr)
