@@ -1,6 +1,7 @@
 """Jobs told to end: all at once, none of a stranger, and a Slurm that is slow to answer; squeue and scancel pretend."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,3 +108,18 @@ def test_what_squeue_said_before_does_not_count(program: Program) -> None:
     program("squeue", listed(17, name="another"))
     calls = program("scancel", "true")
     assert cancel_jobs([job(17)]) == {} and not calls.exists()
+
+
+@pytest.mark.slurm
+def test_a_real_slurm_ends_ours_and_leaves_a_stranger_with_our_number(tmp_path: Path) -> None:
+    command = ["sbatch", "--parsable", "--partition=dev", "--output=/dev/null", "--hold", "--wrap", "true"]
+    names = ("size/DG1A8-0123456789/1", "driver of size", "another")
+    numbers = [subprocess.check_output([*command, f"--job-name={name}"], text=True).strip() for name in names]
+    ours = [job(int(number), name=name) for number, name in zip(numbers, (*names[:2], "size/run/1"), strict=True)]
+    try:
+        assert [is_in_queue(one) for one in ours] == [True, True, False]
+        assert cancel_jobs(ours) == {}
+        left = subprocess.check_output(["squeue", "-h", "--me", "-o", "%i"], text=True).split()
+        assert numbers[2] in left and not {*numbers[:2]} & {*left}
+    finally:
+        subprocess.run(["scancel", *numbers], check=False)
