@@ -16,7 +16,7 @@ def now(folder: Path) -> float:
         device = folder.stat().st_dev
         asked, ahead = _ahead.get(device, (float("-inf"), 0.0))
         if time.monotonic() - asked > ASK_AGAIN_SECONDS:
-            with TemporaryFile(dir=folder) as fresh:
+            with TemporaryFile(dir=folder, prefix=".clock.", suffix=".tmp") as fresh:
                 asked, written = time.monotonic(), os.fstat(fresh.fileno()).st_mtime
             ahead = written - asked
             _ahead[device] = asked, ahead
