@@ -37,13 +37,17 @@ def remove_whole(arguments: argparse.Namespace) -> int:
 
     groups = whole_runs([run for name in arguments.names for run in find_runs(name)])
     print(*(group.line for group in groups), sep="\n")
-    if arguments.dry_run:
-        return 0
+    count, runs = sum(len(group.files) for group in groups), sum(group.run is not None for group in groups)
     freed = sum(group.freed for group in groups)
-    if not confirmed(arguments.yes, f"delete these {len(groups)} runs with all they hold?"):
+    what = f"{count} files of {runs} runs"
+    if arguments.dry_run:
+        print(f"{what} would go and free {in_gigabytes(freed)}")
+        return 0
+    if not confirmed(arguments.yes, f"delete {what}, all they hold, and free {in_gigabytes(freed)}?"):
         return 1
-    remove_runs(groups)
-    print(f"{len(groups)} runs deleted, {in_gigabytes(freed)} freed; MLflow keeps its rows: delete them there")
+    for folder in remove_runs(groups):
+        print(f"{folder}: stays, for what else is in it", file=sys.stderr)
+    print(f"{runs} runs deleted, {in_gigabytes(freed)} freed; MLflow keeps its rows: delete them there")
     return 0
 
 

@@ -43,7 +43,8 @@ def main() -> int:
             number = add_restart(run, arguments.start, arguments.epochs, lr_scale)
             print(f"{run.name}: stage {number} added, {arguments.epochs} epochs from {arguments.start}")
 
-    sweep = Sweep(run.study, [run], {run.name: launch}, "none", create=add)
+    by_name = arguments.cluster != "auto"
+    sweep = Sweep(run.study, [run], {run.name: launch}, "none", by_name=by_name, create=add)
     return submit_sweep(sweep, command.console())
 
 

@@ -76,7 +76,8 @@ def main() -> int:
         print(f"job {job} drives study {grid.study}; watch it with python jobs/status.py {grid.study}")
         return 0
     runs = [point.run for point in grid.points]
-    sweep = Sweep(grid.study, runs, launches, arguments.scheduler, concurrency, create=grid.create)
+    by_name = arguments.cluster != "auto"
+    sweep = Sweep(grid.study, runs, launches, arguments.scheduler, concurrency, by_name, grid.create)
     return submit_sweep(sweep, console)
 
 

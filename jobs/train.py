@@ -32,7 +32,8 @@ def main() -> int:
     provide_corpora([experiment])
     point = GridPoint(check_study_name(arguments.study), experiment)
     check_fit(point.run, experiment, launch)
-    sweep = Sweep(point.study, [point.run], {point.run.name: launch}, "none", create=point.create)
+    by_name = arguments.cluster != "auto"
+    sweep = Sweep(point.study, [point.run], {point.run.name: launch}, "none", by_name=by_name, create=point.create)
     return submit_sweep(sweep, command.console())
 
 

@@ -5,22 +5,25 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from sia.clock import age_seconds
+
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 45.0
+LARGEST_PID = 2**22
+NOBODY_KNOWS = {"host": "", "pid": 0, "token": ""}  # the holder of a lock that cannot be read
 
 
 class LockHeld(Exception):
     """Somebody else holds the lock; `holder` says who."""
 
     def __init__(self, path: Path, holder: dict[str, Any]) -> None:
-        who = f"process {holder.get('pid')} of {holder.get('host')}"
-        super().__init__(f"{path} is held by {who}, until {STALE_SECONDS:.0f} s after its last sign of life")
+        until = f"until {STALE_SECONDS:.0f} s after its last sign of life"
+        super().__init__(f"{path} is held by {process_of(holder)}, {until}")
         self.holder = holder
 
 
@@ -57,18 +60,22 @@ class HeartbeatLock:
             if robbed and not self._is_former_self(found):
                 raise LockHeld(self.path, found)
             self._remove_dead(found)
-        raise LockHeld(self.path, holder_of(self.path) or {})
+        raise LockHeld(self.path, holder_of(self.path) or NOBODY_KNOWS)
 
     def confirm(self) -> None:
         """Before a write that is this holder's alone: `on_lost` is called where another has taken the lock over."""
-        held = holder_of(self.path)
-        if held is not None and held.get("token") != self.who["token"] and self.on_lost is not None:
+        if self._is_lost() and self.on_lost is not None:
             self.on_lost()
+
+    def _is_lost(self) -> bool:
+        """Whether another holds the lock; one that was damaged is still this holder's."""
+        held = holder_of(self.path)
+        return held is not None and held["token"] not in (self.who["token"], NOBODY_KNOWS["token"])
 
     def release(self) -> None:
         self._released.set()
         held = holder_of(self.path)
-        if held is not None and held.get("token") == self.who["token"]:
+        if held is not None and held["token"] == self.who["token"]:
             self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "HeartbeatLock":
@@ -79,18 +86,25 @@ class HeartbeatLock:
         self.release()
 
     def _create(self) -> bool:
-        """Link a complete file into place: unlike an exclusive open it is atomic on NFS, and never half-written."""
+        """Link a complete file into place: unlike an exclusive open it is atomic on NFS, and never half-written.
+
+        On the disk before it counts: a machine that loses its power leaves no empty lock.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.{self.who['token']}")
-        unfinished.write_text(json.dumps(self.who))
         try:
+            with open(unfinished, "w") as stream:
+                stream.write(json.dumps(self.who))
+                stream.flush()
+                os.fsync(stream.fileno())
             self._server_time = unfinished.stat().st_mtime
             os.link(unfinished, self.path)
+            _sync(self.path.parent)
             return True
         except FileExistsError:
             return False
         finally:
-            unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
 
     def _is_former_self(self, found: dict[str, Any]) -> bool:
         compared = ["job_id", "cluster"] + (["host"] if self.who.get("cluster") == "local" else [])
@@ -104,7 +118,7 @@ class HeartbeatLock:
         except FileNotFoundError:
             return
         moved = holder_of(aside)
-        if moved is not None and moved.get("token") != found.get("token"):
+        if moved is not None and moved["token"] != found["token"]:
             # A new holder came between the look and the rename: give it its lock back, unless a third one came.
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
@@ -113,8 +127,7 @@ class HeartbeatLock:
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
             try:
-                held = holder_of(self.path)
-                if held is not None and held.get("token") != self.who["token"]:
+                if self._is_lost():
                     if self.on_lost is not None and not self._released.is_set():
                         self.on_lost()
                     return
@@ -124,22 +137,55 @@ class HeartbeatLock:
                 continue
 
 
-def holder_of(path: Path) -> dict[str, Any] | None:
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        with contextlib.suppress(OSError):  # of a file system that cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def holder_of(path: Path) -> dict[str, Any] | None:
+    """Who holds the lock, by `host`, `pid` and `token` at least; None where there is none, NOBODY_KNOWS where it cannot
+    be read: its holder may live all the same, and its file's time tells.
+    """
+    try:
+        holder = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return None
+    except (ValueError, RecursionError):
+        return NOBODY_KNOWS
+    return holder if isinstance(holder, dict) and _is_whole(holder) else NOBODY_KNOWS
+
+
+def _is_whole(holder: dict[str, Any]) -> bool:
+    texts = [holder.get("host"), holder.get("token"), holder.get("job_id", ""), holder.get("cluster", "")]
+    pid, stage = holder.get("pid"), holder.get("stage", 1)
+    numbers = type(pid) is int and type(stage) is int and 0 < pid <= LARGEST_PID and stage > 0
+    return numbers and all(isinstance(text, str) for text in texts)
+
+
+def living_holder(path: Path) -> dict[str, Any] | None:
+    """Who holds the lock and lives."""
+    holder = holder_of(path)
+    return holder if holder is not None and is_alive(path, holder) else None
+
+
+def process_of(holder: dict[str, Any]) -> str:
+    """For example `process 4711 of node3`."""
+    return f"process {holder['pid']} of {holder['host']}" if holder["pid"] else "a process that its lock does not name"
 
 
 def is_alive(path: Path, holder: dict[str, Any], now: float | None = None) -> bool:
     """Whether the lock's holder lives: by its process where that is of this host, else by its heartbeat.
 
-    now: the time on the clock of the lock's file system; by default this host's.
+    now: the time on the clock of the lock's file system, where it is known already.
     """
-    if holder.get("host") == socket.gethostname() and not _process_exists(int(holder.get("pid", 0))):
+    if holder["host"] == socket.gethostname() and not _process_exists(holder["pid"]):
         return False
     try:
-        return (time.time() if now is None else now) - path.stat().st_mtime < STALE_SECONDS
+        return (age_seconds(path) if now is None else now - path.stat().st_mtime) < STALE_SECONDS
     except FileNotFoundError:
         return False
 

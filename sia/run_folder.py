@@ -278,13 +278,19 @@ def own_folder(path: Path) -> None:
 
 
 def read_job(path: Path) -> dict[str, Any] | None:
-    """The record of a stage's job, or None where there is none. Raises UserError that names a file without one."""
+    """The record of a job, or None where there is none. Raises UserError that names a file without one."""
     job = read_json(path)
-    missing = [key for key in ("cluster", "job_id") if not isinstance(job, dict) or key not in job]
-    if job is not None and missing:
-        keys = f"key {missing[0]} is" if len(missing) == 1 else f"keys {', '.join(missing)} are"
-        raise UserError(f"{path}: not a job record ({keys} missing); delete it, and the stage is submitted again")
-    return job
+    if job is None:
+        return None
+    given = job if isinstance(job, dict) else {}
+    local = ("host", "folder") if given.get("cluster") == "local" else ()
+    wrong = [key for key in ("cluster", "job_id", *local) if not isinstance(given.get(key), str)]
+    if not wrong and local and not given["job_id"].isdecimal():
+        wrong = ["job_id"]
+    if wrong:
+        keys = f"key {wrong[0]} is" if len(wrong) == 1 else f"keys {', '.join(wrong)} are"
+        raise UserError(f"{path}: not a job record ({keys} missing or wrong); delete it, and submit again")
+    return given
 
 
 def record(path: Path, **values: Any) -> None:

@@ -13,7 +13,16 @@ MODULES = {
     for path in sorted((REPOSITORY / "sia").rglob("*.py"))
 }
 NO_TORCH = [
-    *("sia.config", "sia.errors", "sia.atomic", "sia.lock", "sia.run_folder", "sia.command", "sia.flatten"),
+    *(
+        "sia.config",
+        "sia.errors",
+        "sia.atomic",
+        "sia.clock",
+        "sia.lock",
+        "sia.run_folder",
+        "sia.command",
+        "sia.flatten",
+    ),
     *("sia.parameter_counts", "sia.data.manifest", "sia.data.sampler", "sia.data.shards", "sia.data.prepared"),
     *("sia.tracking.metrics_log", "sia.training.selection", "sia.training.chosen_checkpoint"),
     *("sia.cluster.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.job", "sia.cluster.cancel"),
@@ -26,7 +35,14 @@ NO_TORCH = [
         "sia.sweep.logs",
         "sia.sweep.cancel",
     ),
-    *("sia.sweep.retry", "sia.sweep.clean", "sia.sweep.leftovers", "sia.sweep.track", "sia.sweep.in_process"),
+    *(
+        "sia.sweep.silent",
+        "sia.sweep.retry",
+        "sia.sweep.clean",
+        "sia.sweep.leftovers",
+        "sia.sweep.track",
+        "sia.sweep.in_process",
+    ),
     *(
         "sia.cluster.snapshot",
         "sia.cluster.bootstrap",
@@ -51,6 +67,7 @@ FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_f
 FLOORS = [
     {
         "errors",
+        "clock",
         "atomic",
         "config",
         "lock",

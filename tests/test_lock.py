@@ -118,7 +118,7 @@ def test_another_hosts_holder_is_dead_once_its_heartbeat_is_old(path):
 @pytest.mark.parametrize("skew", [-1000.0, 1000.0])
 def test_a_host_whose_clock_is_wrong_neither_robs_the_living_nor_waits_for_the_dead(path, monkeypatch, skew):
     real = time.time
-    monkeypatch.setattr("sia.lock.time.time", lambda: real() + skew)
+    monkeypatch.setattr("time.time", lambda: real() + skew)
     of_another_host(path, age=0)
     os.utime(path, (real() - STALE_SECONDS / 2,) * 2)
     with pytest.raises(LockHeld):
@@ -261,11 +261,69 @@ def test_a_heartbeat_does_not_end_for_a_folder_that_is_away(path, monkeypatch):
         wait_until(lambda: time.time() - path.stat().st_mtime < 5, 5, "a heartbeat")
 
 
-def test_a_damaged_lock_has_no_holder(path):
+GARBAGE = (b"", b"{ha", b"[1]", b"null", b"\x00" * 80, b"\xff\xfe", b"[" * 100_000, b'{"pid": "x"}')
+WRONG = ({"pid": "x"}, {"pid": True}, {"pid": -1}, {"pid": 2**40}, {"host": 7}, {"token": None}, {"stage": "two"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*GARBAGE, *(json.dumps({"host": "elsewhere", "pid": 1, "token": "t", **one}).encode() for one in WRONG)],
+    ids=lambda content: repr(content[:60]),
+)
+def test_a_lock_that_cannot_be_read_is_held_until_its_file_is_old(path, content):
+    """Its holder may live: the heartbeat renews the file's time whatever is in it."""
     path.parent.mkdir(parents=True)
-    path.write_text("{ha")
+    path.write_bytes(content)
+    assert is_alive(path, holder_of(path))
+    with pytest.raises(
+        LockHeld, match=r"writer\.lock is held by a process that its lock does not name, until 45 s after"
+    ):
+        HeartbeatLock(path, job_id="17").acquire()
+    os.utime(path, (time.time() - STALE_SECONDS - 1,) * 2)
+    assert not is_alive(path, holder_of(path))
+    with HeartbeatLock(path, job_id="17") as lock:
+        assert holder_of(path)["token"] == lock.who["token"]
+    assert [*path.parent.iterdir()] == []
+
+
+def test_no_lock_has_no_holder(path):
     assert holder_of(path) is None
-    assert holder_of(path.with_name("none")) is None
+
+
+def test_a_holder_whose_lock_was_damaged_goes_on(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
+    told = threading.Event()
+    with HeartbeatLock(path, on_lost=told.set) as lock:
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+        wait_until(lambda: time.time() - path.stat().st_mtime < 5, 5, "a heartbeat")
+        lock.confirm()
+        assert not told.is_set()
+
+
+def test_a_lock_is_on_the_disk_before_it_counts(path, monkeypatch):
+    """The file's content before it has its name, and the name before anybody goes on."""
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with HeartbeatLock(path):
+        content, folder = synced
+    assert content.name.startswith(".writer.lock.") and folder == path.parent
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_lives_are_told_by_the_file_servers_clock(path, monkeypatch, skew):
+    """As on a host whose clock is an hour off."""
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + skew)
+    of_another_host(path, age=0)
+    for age, alive in ((STALE_SECONDS / 2, True), (2 * STALE_SECONDS, False)):
+        os.utime(path, (real() - age,) * 2)
+        assert is_alive(path, holder_of(path)) is alive
 
 
 def test_who_holds_is_written_down(path):

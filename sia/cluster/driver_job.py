@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia.atomic import read_json
 from sia.cluster.environment import clean_environment
 from sia.cluster.profile import Profile
-from sia.run_folder import runs_root
+from sia.run_folder import read_job, runs_root
 
 OWN_JOB = "SIA_DRIVER_JOB"  # tells a driver which job it is itself
 LEAST_TIMEOUT_MIN = 30
@@ -101,5 +100,5 @@ def driver_profile(jobs: Profile, dependency: str | None) -> Profile:
 
 
 def driver_of(study: str) -> dict[str, Any] | None:
-    """The job record of the study's detached driver, if it has or had one."""
-    return read_json(runs_root() / study / "driver.json")
+    """The job record of the study's detached driver, if it has or had one. Raises UserError where it is damaged."""
+    return read_job(runs_root() / study / "driver.json")

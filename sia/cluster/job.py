@@ -76,6 +76,10 @@ class TrainStage:
     def job_record(self) -> Path:
         return self.run.stage(self.number).job
 
+    @property
+    def stopped(self) -> Path:
+        return self.run.stopped
+
     def __call__(self) -> None:
         """Called by submitit in every rank of the job."""
         place = Place.of_submitit()

@@ -6,7 +6,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ASK_AGAIN_SECONDS = 10.0
 ASK_AGAIN_SECONDS_OF_THE_ABSENT = 1.0
@@ -28,7 +28,24 @@ def reason(job: dict[str, Any]) -> str:
 
     Empty where it says nothing.
     """
-    return (QUEUE.jobs or {}).get(job["job_id"], "") if job["cluster"] == "slurm" and QUEUE.knows(job) else ""
+    known = job["cluster"] == "slurm" and QUEUE.knows(job)
+    return QUEUE.jobs[job["job_id"]].reason if known and QUEUE.jobs is not None else ""
+
+
+class Listed(NamedTuple):
+    """A job as squeue lists it: its reason for waiting, or its state, whose it is (a number) and what it is called."""
+
+    reason: str
+    user: str = ""
+    name: str = ""
+
+    def is_that(self, job: dict[str, Any]) -> bool:
+        """Whether it is the job that was written down, and not one that has its number since numbers began anew.
+
+        A cluster may add to the names that it is given; what an old record does not tell is not compared.
+        """
+        same_user = not self.user or self.user == str(job.get("user", self.user))
+        return same_user and (not self.name or job.get("name", "") in self.name)
 
 
 @dataclass
@@ -36,21 +53,25 @@ class Queue:
     """Users' jobs as squeue lists them, asked for once in a while for all runs of this process together."""
 
     asked: float = float("-inf")
-    jobs: dict[str, str] | None = None  # each job's reason for waiting, or state; None: the queue did not answer
+    jobs: dict[str, Listed] | None = None  # None: the queue did not answer
     users: set[int] = field(default_factory=lambda: {os.getuid()})
 
     def knows(self, job: dict[str, Any]) -> bool:
         """Whether the job is queued or running; yes if nobody can tell."""
-        job_id, age = job["job_id"], time.monotonic() - self.asked
-        # A job that seems to be gone may have come after the question; hosts' clocks differ a little.
+        age = time.monotonic() - self.asked
+        # A job that seems to be gone may have come after the question. Where hosts' clocks differ by more than a
+        # little it is only asked for later.
         new = job.get("time", float("inf")) > time.time() - age - CLOCK_SECONDS
-        absent = self.jobs is not None and job_id not in self.jobs
+        absent = not self._lists(job)
         # A colleague's study, for example.
         stranger = job.get("user", os.getuid()) not in self.users
         if stranger or age > ASK_AGAIN_SECONDS or (absent and new and age > ASK_AGAIN_SECONDS_OF_THE_ABSENT):
             self.users |= {job["user"]} if stranger else set()
             self.jobs, self.asked = _squeue(self.users), time.monotonic()
-        return self.jobs is None or job_id in self.jobs
+        return self._lists(job)
+
+    def _lists(self, job: dict[str, Any]) -> bool:
+        return self.jobs is None or (job["job_id"] in self.jobs and self.jobs[job["job_id"]].is_that(job))
 
     def forget(self) -> None:
         """Ask anew at the next question: a job was just told to end."""
@@ -60,17 +81,17 @@ class Queue:
 QUEUE = Queue()
 
 
-def _squeue(users: set[int]) -> dict[str, str] | None:
+def _squeue(users: set[int]) -> dict[str, Listed] | None:
     whose = ",".join(str(user) for user in sorted(users))
-    command = ["squeue", "--user", whose, "--array", "--noheader", "--format", "%i|%T|%r"]
+    command = ["squeue", "--user", whose, "--array", "--noheader", "--format", "%i|%T|%r|%U|%j"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (subprocess.TimeoutExpired, FileNotFoundError):
+    except (subprocess.TimeoutExpired, OSError):
         return None
     if answer.returncode:
         return None
-    jobs = ((line.strip() + "||").split("|") for line in answer.stdout.splitlines())
-    return {job_id: _reason(state, why) for job_id, state, why, *_ in jobs}
+    jobs = ((line.strip() + "||||").split("|", 4) for line in answer.stdout.splitlines())
+    return {job_id: Listed(_reason(state, why), user, name.rstrip("|")) for job_id, state, why, user, name in jobs}
 
 
 def _reason(state: str, why: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,8 +60,15 @@ class Rehearse:
     def job_record(self) -> Path:
         return Path(self.folder) / "job.json"
 
+    @property
+    def stopped(self) -> Path:
+        """A marker: whoever asked for the rehearsal has left."""
+        return Path(self.folder) / "stopped.json"
+
     def __call__(self) -> None:
         """Called by submitit in every rank of the job."""
+        # submitit ignores it; there is nothing to save.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.rehearse(Place.of_submitit())
 
     def rehearse(self, place: Place) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.cluster.queue import is_in_queue, reason
-from sia.lock import holder_of, is_alive
+from sia.lock import living_holder
 from sia.records import Finished
 from sia.run_folder import RunFolder, read_job
+
+BEING_ENDED = "being ended"
+UNREADABLE = "its lock cannot be read"
 
 
 class State(str, Enum):
@@ -26,7 +29,8 @@ class State(str, Enum):
 class RunStatus:
     """A run's state, the stage that it is in or comes next (from 1), and that stage's job.
 
-    error: what failed, who stopped it, or why no job was taken; reason: what Slurm makes a pending job wait for.
+    error: what failed, who stopped it, or why no job was taken. reason: what Slurm makes a pending job wait for, or
+    what is to be said of a running one. stopped_by: who marked it as stopped, even if its job has not left yet.
     """
 
     state: State
@@ -34,27 +38,46 @@ class RunStatus:
     job: dict[str, Any] | None = None
     error: str = ""
     reason: str = ""
+    stopped_by: str = ""
 
     @property
     def job_id(self) -> str:
-        return str(self.job["job_id"]) if self.job else ""
+        return str(self.job.get("job_id", "")) if self.job else ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody goes on with it: it is finished, or marked as stopped."""
+        return self.state == State.FINISHED or bool(self.stopped_by)
 
 
 def look(run: RunFolder) -> RunStatus:
     """Derive the run's state; the first row of the README's table that matches."""
     number = current_stage(run)
-    stage = run.stage(number)
-    job = read_job(stage.job)
-    holder = holder_of(run.lock)
+    job = read_job(run.stage(number).job)
+    holder = living_holder(run.lock)
+    if holder is not None:
+        return _running(run, number, holder, job)
     if Finished.read(run.finished) is not None:
         return RunStatus(State.FINISHED, number)
-    stopped = read_json(run.stopped)
-    if stopped is not None:
-        return RunStatus(State.STOPPED, number, job, f"by {stopped['by']}")
-    if holder is not None and is_alive(run.lock, holder):
-        return RunStatus(State.RUNNING, holder.get("stage", number), holder)
+    by = _stopped_by(run)
     if job is not None and is_in_queue(job):
-        return RunStatus(State.PENDING, number, job, reason=reason(job))
+        return RunStatus(State.PENDING, number, job, reason=BEING_ENDED if by else reason(job), stopped_by=by)
+    if by:
+        return RunStatus(State.STOPPED, number, job, f"by {by}", stopped_by=by)
+    return _without_a_job(run, number, job)
+
+
+def _running(run: RunFolder, number: int, holder: dict[str, Any], job: dict[str, Any] | None) -> RunStatus:
+    by = "" if run.finished.exists() else _stopped_by(run)
+    if not holder["pid"]:
+        unknown = {**(job or {}), "host": ""}
+        return RunStatus(State.RUNNING, number, unknown, reason=BEING_ENDED if by else UNREADABLE, stopped_by=by)
+    reason = BEING_ENDED if by else ""
+    return RunStatus(State.RUNNING, holder.get("stage", number), holder, reason=reason, stopped_by=by)
+
+
+def _without_a_job(run: RunFolder, number: int, job: dict[str, Any] | None) -> RunStatus:
+    stage = run.stage(number)
     failed = read_json(stage.failed)
     if failed is not None:
         return RunStatus(State.FAILED, number, job, failed["error"])
@@ -62,6 +85,12 @@ def look(run: RunFolder) -> RunStatus:
         refusal = (read_json(run.launch) or {}).get("refused", "")
         return RunStatus(State.WAITING if stage.plan.exists() or number > 1 else State.NEW, number, error=refusal)
     return RunStatus(State.LOST, number, job)
+
+
+def _stopped_by(run: RunFolder) -> str:
+    """Who marked the run as stopped; empty where nobody did."""
+    stopped = read_json(run.stopped)
+    return "" if stopped is None else str(stopped["by"])
 
 
 def current_stage(run: RunFolder) -> int:

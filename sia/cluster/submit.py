@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from sia.atomic import read_json
 from sia.cluster import bootstrap
-from sia.cluster.cancel import cancel_job
+from sia.cluster.cancel import cancel_jobs
 from sia.cluster.environment import clean_environment
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.refusal import in_one_line
+from sia.cluster.rehearsal import Rehearse
 from sia.cluster.snapshot import snapshot
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
@@ -83,6 +84,7 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             task.job_record,
             cluster=cluster,
             job_id=str(job.job_id),
+            name=tasks[0].name,  # what the cluster calls it
             host=socket.gethostname(),
             folder=str(tasks[0].jobs),  # where an array's logs lie
             code=code,
@@ -90,9 +92,9 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             time=time.time(),
             profile=profile.model_dump(mode="json"),
         )
-        if isinstance(task, TrainStage) and task.run.stopped.exists():
+        if isinstance(task, TrainStage | Rehearse) and task.stopped.exists():
             # Cancelled while the cluster took it: whoever cancelled knew of no job.
-            cancel_job(read_json(task.job_record) or {})
+            print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
 
 
 def _leave_parent() -> None:

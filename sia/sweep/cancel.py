@@ -4,17 +4,16 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sia.cluster.cancel import cancel_job, has_left
-from sia.cluster.queue import QUEUE, is_in_queue
+from sia.cluster.cancel import cancel_jobs, has_left
+from sia.cluster.queue import QUEUE
 from sia.cluster.state import State, current_stage, look
 from sia.errors import UserError
-from sia.lock import holder_of, is_alive
+from sia.lock import living_holder, process_of
 from sia.run_folder import RunFolder, read_job, record, runs_of
 from sia.sweep.damage import readable
 from sia.sweep.driven import Driver, driver_status
@@ -45,8 +44,12 @@ class Ending:
 
 
 def ending_of_study(study: str, runs: list[RunFolder]) -> Ending:
-    """Raises UserError where another host's process drives the study: it would submit again what is ended here."""
+    """Raises UserError where another host's process drives the study, which would submit again what is ended here, or
+    where nobody knows who drives it.
+    """
     driver = driver_status(study)
+    if driver.damaged:
+        raise UserError(driver.damaged)
     elsewhere = driver.process is not None and driver.process.get("host") != socket.gethostname()
     if elsewhere and driver.job is None:
         raise UserError(f"study {study} is driven by {driver.who}; end it on that host: python jobs/cancel.py {study}")
@@ -59,11 +62,10 @@ def ending_of_run(run: RunFolder) -> Ending:
 
     Raises UserError for a run that this host cannot end, or not without its driver.
     """
-    writer, job = _writer(run), read_job(run.stage(current_stage(run)).job) or {}
+    writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "debug":
-        where = f"process {writer['pid']} of {writer['host']}"
-        raise UserError(f"{run.path}: {where} trains it with --cluster debug; press Ctrl-C there")
-    waits = look(run).state not in (State.FINISHED, State.STOPPED) and driver_status(run.study).lives
+        raise UserError(f"{run.path}: {process_of(writer)} trains it with --cluster debug; press Ctrl-C there")
+    waits = not look(run).is_over and driver_status(run.study).lives
     return Ending(None, [run] if waits or _is_within_reach(run) else [])
 
 
@@ -83,60 +85,67 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         record(run.stopped, by=BY, time=time.time())
-    left = _end_jobs(runs)
+    left, untold = _end_jobs(runs)
     for run in runs:
-        say(f"{run.study}/{run.name}: {_outcome(run, run in left)}")
+        say(f"{run.study}/{run.name}: {_outcome(run, run in left, untold)}")
     return not left
 
 
-def _outcome(run: RunFolder, left: bool) -> str:
+def _outcome(run: RunFolder, left: bool, untold: dict[str, str]) -> str:
     if left:
-        return f"has not ended within {WAIT_SECONDS:.0f} s; look again with python jobs/status.py {run.study}"
+        why = "".join(f"; job {one} was not told: {untold[one]}" for one in _numbers(run) if one in untold)
+        return f"has not ended within {WAIT_SECONDS:.0f} s{why}; look again with python jobs/status.py {run.study}"
     if run.finished.exists():
         run.stopped.unlink(missing_ok=True)
         return "finished meanwhile"
     return f"ended; submit it again to go on, or python jobs/retry.py {run.study}"
 
 
-def _end_jobs(runs: list[RunFolder]) -> list[RunFolder]:
-    """Tell every job to end, one that a driver submits meanwhile, too; the runs that have not within a minute."""
-    told: dict[str, float] = {}
+def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:
+    """Tell every job to end, one that a driver submits meanwhile, too; the runs that have not within a minute, and why
+    a job was not told.
+    """
+    tell_at: dict[str, float] = {}
+    untold: dict[str, str] = {}
     deadline = time.monotonic() + WAIT_SECONDS
     left = runs
     while left and time.monotonic() < deadline:
-        for job in (job for run in left for job in _jobs(run)):
+        jobs = [job for run in left for job in jobs_of(run)]
+        due = [job for job in jobs if time.monotonic() >= tell_at.get(job["job_id"], float("-inf"))]
+        if due:
+            untold = cancel_jobs(due)
+        for job in due:
             # A local job that has just begun does not hear it yet; Slurm ends such a job itself.
-            again = AGAIN_SECONDS if job["cluster"] == "local" else WAIT_SECONDS
-            if time.monotonic() - told.get(job["job_id"], float("-inf")) > again:
-                told[job["job_id"]] = time.monotonic()
-                cancel_job(job)
+            again = AGAIN_SECONDS if job["cluster"] == "local" or job["job_id"] in untold else WAIT_SECONDS
+            tell_at[job["job_id"]] = time.monotonic() + again
         time.sleep(POLL_SECONDS)
         QUEUE.forget()
         left = [run for run in left if _is_under_way(run)]
-    return left
+    return left, untold
 
 
-def _jobs(run: RunFolder) -> list[dict[str, Any]]:
+def _numbers(run: RunFolder) -> list[str]:
+    return [job["job_id"] for job in jobs_of(run)]
+
+
+def jobs_of(run: RunFolder) -> list[dict[str, Any]]:
     """The current stage's job; the job that holds the run, where that is another."""
     recorded = read_job(run.stage(current_stage(run)).job)
-    writer = _writer(run)
-    if recorded is None or writer is None or writer.get("job_id") in ("", recorded["job_id"]):
+    writer = living_holder(run.lock)
+    if recorded is None or writer is None or writer.get("job_id", "") in ("", recorded["job_id"]):
         return [recorded] if recorded else []
-    return [recorded, {**recorded, "job_id": writer["job_id"], "host": _submitted_from(recorded, writer)}]
+    # It may train another stage, which its name tells.
+    name = {"name": recorded["name"].rpartition("/")[0]} if "name" in recorded else {}
+    return [recorded, {**recorded, **name, "job_id": writer["job_id"], "host": _submitted_from(recorded, writer)}]
 
 
 def _submitted_from(recorded: dict[str, Any], writer: dict[str, Any]) -> str:
     return str(writer["host"] if recorded["cluster"] == "local" else recorded["host"])
 
 
-def _writer(run: RunFolder) -> dict[str, Any] | None:
-    holder = holder_of(run.lock)
-    return holder if holder is not None and is_alive(run.lock, holder) else None
-
-
 def _is_within_reach(run: RunFolder) -> bool:
     """Whether it is under way. Raises UserError where it is so as another host's local job."""
-    writer, job = _writer(run), read_job(run.stage(current_stage(run)).job) or {}
+    writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
     if writer is not None and job.get("cluster") == "local" and writer["host"] != socket.gethostname():
         raise UserError(f"{run.path}: a local job of {writer['host']} trains it; run this command on that host")
     return _is_under_way(run)
@@ -147,43 +156,39 @@ def _would_go_on(run: RunFolder) -> bool:
 
 
 def _is_under_way(run: RunFolder) -> bool:
-    if run.finished.exists():
-        return False
-    return _writer(run) is not None or not all(has_left(job) for job in _jobs(run))
+    if living_holder(run.lock) is not None:
+        return True
+    return not run.finished.exists() and not all(has_left(job) for job in jobs_of(run))
 
 
 def _described(run: RunFolder) -> str:
-    jobs = [f"{job['cluster']} job {job['job_id']}" for job in _jobs(run)]
-    writer = _writer(run)
+    jobs = [f"{job['cluster']} job {job['job_id']}" for job in jobs_of(run)]
+    writer = living_holder(run.lock)
     where = f" on {writer['host']}" if writer else ""
     return (", ".join(jobs) or "no job yet") + where
 
 
 def _end_driver(driver: Driver) -> None:
     """As Ctrl-C would; the signal that nobody can overlook only where that does not help."""
+    untold: dict[str, str] = {}
     for insist in (False, True):
-        if driver.job is not None and is_in_queue(driver.job):
-            _end_driver_job(str(driver.job["job_id"]), insist or driver.process is None)
+        if driver.job is not None:
+            # A job that has not begun takes no signal but the end.
+            at_once = insist or driver.process is None
+            untold = cancel_jobs([driver.job], *([] if at_once else ["--signal=INT"]))
         if driver.process is not None and (insist or driver.job is None):
             _end_driver_process(driver.process, signal.SIGTERM if insist else signal.SIGINT)
         # A lock that its holder could not release is stale within a minute.
         if _left(driver, WAIT_SECONDS if insist else PATIENCE_SECONDS):
             return
-    raise UserError(f"study {driver.study}: its driver ({driver.who}) does not end; nothing else was cancelled")
+    why = "".join(f"; job {number} was not told: {said}" for number, said in untold.items())
+    raise UserError(f"study {driver.study}: its driver ({driver.who}) does not end{why}; nothing else was cancelled")
 
 
 def _end_driver_process(process: dict[str, Any], number: int) -> None:
     if process["host"] == socket.gethostname():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(process["pid"]), number)
-
-
-def _end_driver_job(job_id: str, at_once: bool) -> None:
-    # A job that has not begun takes no signal but the end.
-    command = ["scancel", job_id] if at_once else ["scancel", "--signal=INT", job_id]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    if answer.returncode and at_once:
-        raise UserError(f"scancel {job_id}: {answer.stderr.strip()}")
 
 
 def _left(driver: Driver, seconds: float) -> bool:

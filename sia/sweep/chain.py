@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sia.atomic import read_json
 from sia.cluster.job import Place, TrainStage
 from sia.cluster.refusal import passes
 from sia.cluster.state import RunStatus, State, look
@@ -49,7 +48,7 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
         if status.state == State.FINISHED:
             relay.new_rows()
             return
-        if status.state == State.STOPPED:
+        if status.stopped_by:  # its job may not have left yet
             return
         if status.state == State.FAILED:
             raise StageFailed(f"{run.path}: stage {status.stage} failed: {status.error} (logs in {run.jobs})")
@@ -143,11 +142,11 @@ def _write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage
 
 
 def forget_failure(run: RunFolder, before: float) -> None:
-    """Make a run that failed before that time one that can be gone on with."""
+    """Make a run that failed before that time, by the clock of its files, one that can be gone on with."""
     status = look(run)
-    failed = read_json(run.stage(status.stage).failed) or {}
-    if status.state == State.FAILED and failed.get("time", 0.0) < before:
-        run.stage(status.stage).failed.unlink(missing_ok=True)
+    failed = run.stage(status.stage).failed
+    if status.state == State.FAILED and failed.stat().st_mtime < before:
+        failed.unlink(missing_ok=True)
         run.stage(status.stage).job.unlink(missing_ok=True)
 
 

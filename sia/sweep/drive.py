@@ -3,18 +3,19 @@
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sia.atomic import read_json
 from sia.cluster.profile import Cluster
-from sia.cluster.state import State, look
-from sia.errors import UserError
+from sia.cluster.state import look
 from sia.run_folder import RunFolder
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
+from sia.sweep.damage import FAULTS, damage
 from sia.sweep.driven import asked_at, driving
 from sia.sweep.launch import Launch
 from sia.sweep.mend import mend
+from sia.sweep.silent import take_over
 from sia.sweep.watch import SweepDisplay
 from sia.tracking.mirror_thread import MirrorThread
 from sia.tracking.mlflow_mirror import MlflowMirror
@@ -31,6 +32,7 @@ class Sweep:
     launches: dict[str, Launch]  # of each run, by its name
     scheduler: Scheduler = "tune"
     max_concurrent: int = 1
+    by_name: bool = False  # the cluster was asked for by its name, not found
     create: Callable[[], object] = lambda: None  # makes the run folders, once the study is this driver's
 
     @property
@@ -61,19 +63,22 @@ def _take_up(sweep: Sweep, run: RunFolder, asked: float) -> None:
     for line in mend(run):
         print(f"{run.name}: {line}", file=sys.stderr, flush=True)
     stopped = read_json(run.stopped) or {}
-    if stopped.get("time", 0.0) < asked and (sweep.scheduler != "asha" or stopped.get("by") == "cancel"):
+    if stopped and run.stopped.stat().st_mtime < asked and (sweep.scheduler != "asha" or stopped["by"] == "cancel"):
         run.stopped.unlink(missing_ok=True)
-    forget_failure(run, asked)
 
 
 def _drive(sweep: Sweep) -> dict[str, str]:
     damaged = _taken_up(sweep)
+    return {**damaged, **_drive_whole(replace(sweep, runs=[run for run in sweep.runs if run.name not in damaged]))}
+
+
+def _drive_whole(sweep: Sweep) -> dict[str, str]:
     mirror = MlflowMirror(sweep.study)
     thread = MirrorThread(mirror, lambda: sweep.runs)
     thread.start()
     try:
         with SweepDisplay(sweep.runs):
-            errors = {**damaged, **_schedule(sweep, [run for run in sweep.runs if run.name not in damaged])}
+            errors = _schedule(sweep)
     except KeyboardInterrupt:
         # Who presses Ctrl-C does not want to wait for a store that is slow.
         thread.abandon()
@@ -85,19 +90,23 @@ def _drive(sweep: Sweep) -> dict[str, str]:
 
 
 def _taken_up(sweep: Sweep) -> dict[str, str]:
-    """The damage of each run that cannot be gone on with, by its name."""
+    """The damage of each run that cannot be gone on with, by its name; the others are made ready."""
     asked, damaged = asked_at(sweep.study), {}
     for run in sweep.runs:
         try:
             _take_up(sweep, run, asked)
             look(run)
-        except UserError as error:
-            damaged[run.name] = str(error)
+        except FAULTS as error:
+            damaged[run.name] = damage(run, error)
+    whole = [run for run in sweep.runs if run.name not in damaged]
+    take_over(sweep.study, whole, sweep.cluster, sweep.by_name)
+    for run in whole:
+        forget_failure(run, asked)
     return damaged
 
 
-def _schedule(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
-    unfinished = [run for run in runs if look(run).state not in (State.FINISHED, State.STOPPED)]
+def _schedule(sweep: Sweep) -> dict[str, str]:
+    unfinished = [run for run in sweep.runs if not look(run).is_over]
     if not unfinished:
         return {}
     if sweep.scheduler == "none" or sweep.cluster == "debug":

@@ -2,16 +2,16 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sia import clock
 from sia.cluster.driver_job import OWN_JOB, driver_of
 from sia.cluster.queue import QUEUE, is_in_queue, reason
 from sia.errors import UserError
-from sia.lock import HeartbeatLock, LockHeld, holder_of, is_alive
+from sia.lock import HeartbeatLock, LockHeld, living_holder, process_of
 from sia.run_folder import runs_root
 
 
@@ -25,17 +25,19 @@ class Driver:
     study: str
     process: dict[str, Any] | None = None
     job: dict[str, Any] | None = None
+    damaged: str = ""  # why nobody knows of a driver's job
 
     @property
     def lives(self) -> bool:
-        return self.process is not None or self.job is not None
+        """Also where nobody knows."""
+        return self.process is not None or self.job is not None or bool(self.damaged)
 
     @property
     def who(self) -> str:
         """For example `job 17 (running, process 4711 of node3)`; empty where nobody drives."""
-        process = f"process {self.process['pid']} of {self.process['host']}" if self.process else ""
+        process = process_of(self.process) if self.process else ""
         if self.job is None:
-            return process
+            return process or f"nobody knows whom ({self.damaged})" * bool(self.damaged)
         why = reason(self.job)
         state = f"running, {process}" if process else f"pending, {why}" if why else "pending"
         return f"job {self.job['job_id']} ({state})"
@@ -89,17 +91,20 @@ def _refuse_job(study: str, own: str | None) -> None:
 def asked_at(study: str) -> float:
     """When the driver of this process was asked for: now, or when its job was submitted, however often it restarts.
 
-    What was stopped or failed since then is not taken up again by it.
+    By the clock of the files, which markers of other hosts are compared with: what was stopped or failed since then is
+    not taken up again by it.
     """
-    job = driver_of(study)
+    job, folder = driver_of(study), runs_root() / study
     if job is not None and job["job_id"] == os.environ.get(OWN_JOB):
-        return float(job["time"])
-    return time.time()
+        return (folder / "driver.json").stat().st_mtime
+    return clock.now(folder)
 
 
 def driver_status(study: str) -> Driver:
     """Who drives the study now."""
-    lock, job = runs_root() / study / "driver.lock", driver_of(study)
-    holder = holder_of(lock)
-    alive = holder if holder is not None and is_alive(lock, holder) else None
-    return Driver(study, alive, job if job is not None and is_in_queue(job) else None)
+    process = living_holder(runs_root() / study / "driver.lock")
+    try:
+        job = driver_of(study)
+    except UserError as error:
+        return Driver(study, process, damaged=str(error))
+    return Driver(study, process, job if job is not None and is_in_queue(job) else None)

@@ -16,6 +16,7 @@ from sia.sweep.driven import driving
 from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.launch import Launch
 from sia.sweep.plan_table import stages_text
+from sia.sweep.silent import take_over
 from sia.tracking.mirror_thread import MirrorThread
 from sia.tracking.mlflow_mirror import MlflowMirror
 
@@ -33,6 +34,7 @@ def train_here(run: RunFolder, experiment: Experiment, stage: int | None = None)
     with driving(run.study):
         run.create(experiment)
         run.stopped.unlink(missing_ok=True)
+        take_over(run.study, [run], LAUNCH.cluster, by_name=True)
         _mirrored(run, stage)
 
 

@@ -1,9 +1,9 @@
 """What killed jobs and old submissions leave behind: torn files, meeting places, copies of the code. No torch."""
 
-import time
 from pathlib import Path
 
 from sia.atomic import read_json
+from sia.clock import age_seconds
 from sia.cluster.driver_job import driver_of
 from sia.cluster.state import look
 from sia.run_folder import RunFolder, runs_of, runs_root, studies
@@ -68,6 +68,6 @@ def _half_copied() -> list[Path]:
 
 def is_old(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime > OLD_SECONDS
+        return age_seconds(path) > OLD_SECONDS
     except FileNotFoundError:
         return False  # renamed into place meanwhile

@@ -1,27 +1,33 @@
 """Rehearse a grid: its real pairs, two steps each, one at a time, through the launcher of the real jobs."""
 
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from sia.atomic import read_json
+from sia.cluster.cancel import cancel_jobs, has_left
 from sia.cluster.job import Place
-from sia.cluster.queue import is_in_queue
+from sia.cluster.queue import QUEUE, is_in_queue
 from sia.cluster.rehearsal import Rehearsal, Rehearse, experiment_json, read_rehearsal
 from sia.cluster.shard_array import prepare_corpus
 from sia.cluster.submit import submit
 from sia.config import Experiment
 from sia.errors import UserError
-from sia.run_folder import runs_root
+from sia.run_folder import record, runs_root
 from sia.sweep.corpora import EMBEDDED, embedded_raw
 from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.launch import Launch
 
 CAPTIONS = 256
+WAIT_SECONDS = 60.0
+SUBMISSION_SECONDS = 10.0  # until a job that is being submitted is written down; it ends by itself after that
 
 
 def rehearse(study: str, points: list[GridPoint], launches: dict[str, Launch]) -> Iterator[Rehearsal]:
@@ -40,8 +46,9 @@ def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Lau
     if launch.cluster == "debug":
         task.rehearse(Place())
     else:
-        submit(task, launch.cluster, launch.profile, launch.code)
-        _wait(task)
+        with _no_job_left(task):
+            submit(task, launch.cluster, launch.profile, launch.code)
+            _wait(task)
     result = read_rehearsal(folder)
     if result is None:
         raise UserError(
@@ -53,6 +60,45 @@ def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Lau
 def _wait(task: Rehearse) -> None:
     while (job := read_json(task.job_record)) is not None and is_in_queue(job):
         time.sleep(1.0)
+
+
+@contextmanager
+def _no_job_left(task: Rehearse) -> Iterator[None]:
+    """Whoever leaves, by a Ctrl-C, a SIGTERM or an error, ends the job first: no other command knows of it."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in former:
+        if former[number] != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _leave)
+    try:
+        yield
+    except BaseException:
+        # A job that the cluster takes at this moment finds the marker.
+        record(task.stopped, by="rehearse")
+        print("the rehearsal is left: ending its job", file=sys.stderr, flush=True)
+        _end(task)
+        raise
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def _end(task: Rehearse) -> None:
+    began, untold, job = time.monotonic(), {}, None
+    while time.monotonic() - began < (WAIT_SECONDS if job else SUBMISSION_SECONDS):
+        job = read_json(task.job_record)
+        if job is not None and has_left(job):
+            return
+        # More than once: a process that has just begun does not hear it.
+        untold = cancel_jobs([job]) if job else {}
+        time.sleep(0.5)
+        QUEUE.forget()
+    if job is not None:
+        why = "; ".join(untold.values()) or f"it has not ended within {WAIT_SECONDS:.0f} s"
+        print(f"{job['cluster']} job {job['job_id']} is left: {why}", file=sys.stderr)
 
 
 def rehearsal_table(results: list[Rehearsal]) -> Table:

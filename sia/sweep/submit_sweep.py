@@ -7,6 +7,7 @@ from rich.console import Console
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
+from sia.sweep.damage import readable
 from sia.sweep.drive import Sweep, drive
 from sia.tracking.mlflow_mirror import mirrored_at
 from sia.tracking.mlflow_store import network_mount_warning, tracking_uri
@@ -26,7 +27,7 @@ def submit_sweep(sweep: Sweep, console: Console) -> int:
 
 
 def tell(sweep: Sweep, console: Console, errors: dict[str, str]) -> int:
-    console.print(sweep_table([summarise(run) for run in sweep.runs]))
+    console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
     print(f"report: {write_report(sweep.study)}")
     print(f"runs:   python jobs/status.py {sweep.study}")
     print(f"MLflow: {_mlflow(sweep)}")

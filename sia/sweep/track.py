@@ -52,12 +52,11 @@ def track(study: str, uri: str | None = None) -> Tracked:
 
 def _abandoned(study: str, runs: list[RunFolder]) -> tuple[dict[Path, Ending], dict[Path, str]]:
     """How the runs ended that nobody trains any more; and a line on each whose state cannot be told."""
-    try:
-        if driver_status(study).lives:
-            return {}, {}
-    except FAULTS as fault:
-        folder = runs_root() / study
-        return {}, {folder: f"{folder}: who drives the study cannot be told ({fault}); no run of it is closed"}
+    driver = driver_status(study)
+    if driver.damaged:
+        return {}, {runs_root() / study: f"who drives the study cannot be told, no run is closed: {driver.damaged}"}
+    if driver.lives:
+        return {}, {}
     ended, unknown = {}, {}
     for run in runs:
         try:

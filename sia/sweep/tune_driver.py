@@ -5,15 +5,18 @@ Tune's own state is thrown away each time: the run folders say what is finished 
 
 import logging
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from sia.cluster.cancel import cancel_job
-from sia.cluster.state import State, look
+from sia.cluster.cancel import cancel_jobs
+from sia.cluster.state import look
 from sia.run_folder import RunFolder, record
+from sia.sweep.cancel import jobs_of
 from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.damage import FAULTS, damage, readable
 from sia.sweep.launch import Launch
 from sia.tracking.metrics_log import Row
 
@@ -113,8 +116,7 @@ def _trial(config: dict[str, Any], launches: dict[str, Launch]) -> None:
         return
     finally:
         # Tune ends a trial by SystemExit from within report, also when the driver ends: the marker tells which it is.
-        if run.stopped.exists():
-            _cancel(run)
+        _cancel_stopped([run])
 
 
 def tune_metrics(row: Row) -> dict[str, float]:
@@ -151,21 +153,20 @@ def _asha(runs: list[RunFolder]) -> Any:
 def _errors(results: Any, runs: list[RunFolder]) -> dict[str, str]:
     failed = {}
     for run in runs:
-        status = look(run)
-        if status.state not in (State.FINISHED, State.STOPPED):
-            failed[run.name] = status.error or status.state.value
+        try:
+            status = look(run)
+        except FAULTS as error:
+            failed[run.name] = damage(run, error)
+        else:
+            if not status.is_over:
+                failed[run.name] = status.error or status.state.value
     if results.errors and not failed:
         failed["tune"] = str(results.errors[0])
     return failed
 
 
 def _cancel_stopped(runs: list[RunFolder]) -> None:
-    for run in runs:
-        if run.stopped.exists():
-            _cancel(run)
-
-
-def _cancel(run: RunFolder) -> None:
-    job = look(run).job
-    if job is not None:
-        cancel_job(job)
+    stopped, _ = readable(run for run in runs if run.stopped.exists())
+    untold = cancel_jobs([job for run in stopped for job in jobs_of(run)])
+    for number, why in untold.items():
+        print(f"job {number} was not told to end: {why}", file=sys.stderr)

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from written_runs import begin_run, experiment, finish_run, plan_stage
+from written_runs import begin_run, experiment, finish_run, plan_stage, write_finished
 
 from sia.atomic import write_json
-from sia.cluster.cancel import cancel_job, has_left
+from sia.cluster.cancel import cancel_jobs, has_left
 from sia.cluster.queue import Queue, is_in_queue
 from sia.cluster.state import State, current_stage, look
 from sia.config import Stage
@@ -250,6 +250,29 @@ def test_stopped_says_by_whom(run):
     assert (look(run).state, look(run).error) == (State.STOPPED, "by asha")
 
 
+def test_a_cancelled_run_is_being_ended_until_its_job_has_left(run, local_job):
+    """The marker comes before the job's end."""
+    write_json(run.stopped, {"by": "cancel"})
+    submitted(run, local_job)
+    lock_of(run, age=0)
+    for state in (State.RUNNING, State.PENDING):
+        found = look(run)
+        assert (found.state, found.stopped_by, found.reason) == (state, "cancel", "being ended")
+        run.lock.unlink(missing_ok=True)
+    submitted(run, gone(run))
+    assert (look(run).state, look(run).stopped_by, look(run).reason) == (State.STOPPED, "cancel", "")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": "x"}'])
+def test_a_damaged_lock_is_a_sign_of_life_until_it_is_old(run, content):
+    submitted(run, {**SLURM_JOB, "cluster": "debug"})
+    run.lock.write_text(content)
+    found = look(run)
+    assert (found.state, found.job_id, found.reason) == (State.RUNNING, "17", "its lock cannot be read")
+    os.utime(run.lock, (time.time() - STALE_SECONDS - 1,) * 2)
+    assert look(run).state == State.LOST
+
+
 def test_finished_is_the_marker(tmp_path):
     assert look(finish_run(tmp_path, "size", experiment())).state == State.FINISHED
 
@@ -271,17 +294,17 @@ def test_a_restart_added_by_hand_comes_next(tmp_path):
 
 def test_the_first_row_that_matches_wins(run, local_job):
     """All markers at once; take the first away, and the next row's state appears."""
-    write_json(run.finished, {})
+    write_finished(run, {})
     write_json(run.stopped, {"by": "asha"})
     lock_of(run, age=0)
     submitted(run, local_job)
     failed(run)
-    expected = [State.FINISHED, State.STOPPED, State.RUNNING, State.PENDING, State.FAILED, State.LOST, State.WAITING]
+    expected = [State.RUNNING, State.FINISHED, State.PENDING, State.STOPPED, State.FAILED, State.LOST, State.WAITING]
     take_away = [
-        run.finished.unlink,
-        run.stopped.unlink,
         run.lock.unlink,
+        run.finished.unlink,
         lambda: submitted(run, gone(run)),
+        run.stopped.unlink,
         run.stage(1).failed.unlink,
         run.stage(1).job.unlink,
         run.stage(1).plan.unlink,
@@ -296,11 +319,11 @@ def test_the_first_row_that_matches_wins(run, local_job):
 
 def test_a_local_job_is_told_to_end_and_one_that_left_is_left_alone(run, local_job):
     process = int(local_job["job_id"])
-    cancel_job(local_job)
+    cancel_jobs([local_job])
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     assert not is_in_queue(local_job)
-    cancel_job(local_job)
-    cancel_job(gone(run))
+    cancel_jobs([local_job])
+    cancel_jobs([gone(run)])
 
 
 def test_the_ranks_of_a_local_job_end_though_its_shell_has(run):
@@ -312,7 +335,7 @@ def test_the_ranks_of_a_local_job_end_though_its_shell_has(run):
         job = gone(run)
         assert not is_in_queue(job) and not has_left(job)
         assert has_left({**job, "host": "elsewhere"}) and has_left({**job, "folder": str(run.path)})
-        cancel_job(job)
+        cancel_jobs([job])
         assert rank.wait(10) == -15 and pager.poll() is None
         assert has_left(job)
     finally:

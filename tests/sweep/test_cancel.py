@@ -276,3 +276,56 @@ def test_a_run_that_began_after_the_question_is_ended_too(desk: Desk, corpus: Pa
     assert end(asked, print)
     assert driver.wait(30) == 130
     assert look(second).state == State.STOPPED and holder_of(second.lock) is None
+
+
+@pytest.fixture
+def on_slurm(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs whose jobs 17 and 18 are in a queue that pretends; a scancel that writes what it is told to `told`."""
+    runs = [begin_run(desk.folder / "runs", "size", experiment(**{"training.seed": seed})) for seed in range(2)]
+    for number, run in enumerate(runs, start=17):
+        job = {"cluster": "slurm", "job_id": str(number), "host": "login", "folder": str(run.jobs)}
+        write_json(run.stage(1).job, {**job, "name": f"size/{run.name}/1", "user": os.getuid()})
+    folder = desk.folder / "bin"
+    folder.mkdir()
+    lines = [f"{number}|RUNNING|None|{os.getuid()}|size/{run.name}/1" for number, run in enumerate(runs, start=17)]
+    (folder / "queued").write_text("\n".join(lines) + "\n")
+    answers = {
+        "squeue": f"cat {folder}/queued",
+        "scancel": f"cat {folder}/slow 2>/dev/null && sleep 30; : > {folder}/queued",
+    }
+    for name, does in answers.items():
+        desk.write(f"bin/{name}", f'#!/bin/sh\necho "$*" >> {folder}/{name}.calls\n{does}\n').chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    desk.environment["PATH"] = os.environ["PATH"]
+    return folder
+
+
+def test_a_study_of_jobs_is_ended_by_one_call(desk: Desk, on_slurm: Path) -> None:
+    done = desk.run("cancel.py", "size", "--yes")
+    assert done.returncode == 0 and done.stdout.count("ended; submit it again") == 2, done.stdout + done.stderr
+    assert (on_slurm / "scancel.calls").read_text() == "17 18\n"
+
+
+def test_a_scancel_that_is_slow_is_asked_again_and_told_of(
+    desk: Desk, on_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
+    monkeypatch.setattr("sia.cluster.cancel.SCANCEL_SECONDS", 0.2)
+    monkeypatch.setattr("sia.sweep.cancel.AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr("sia.sweep.cancel.WAIT_SECONDS", 3.0)
+    (on_slurm / "slow").touch()
+    said: list[str] = []
+    assert not end(ending_of_study("size", desk.runs("size")), said.append)
+    calls = (on_slurm / "scancel.calls").read_text().splitlines()
+    assert len(calls) > 1 and set(calls) == {"17 18"}
+    assert all("job " in line and "was not told: scancel did not answer" in line for line in said)
+
+
+def test_a_driver_whose_number_is_a_strangers_now_is_left_alone(desk: Desk, on_slurm: Path) -> None:
+    job = {"cluster": "slurm", "job_id": "19", "host": "login", "folder": "x", "user": os.getuid()}
+    write_json(desk.folder / "runs" / "size" / "driver.json", {**job, "name": "driver of size"})
+    with open(on_slurm / "queued", "a") as queued:
+        queued.write(f"19|RUNNING|None|{os.getuid()}|somebody's\n")
+    assert "driven by" not in desk.run("status.py", "size").stdout
+    assert desk.run("cancel.py", "size", "--yes").returncode == 0
+    assert (on_slurm / "scancel.calls").read_text() == "17 18\n"

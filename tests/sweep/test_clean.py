@@ -181,7 +181,9 @@ def test_a_copy_of_the_code_stays_while_a_run_names_it(root: Path) -> None:
         (folder / "sia").mkdir(parents=True)
     aged(old), aged(trained), aged(used)
     append_row(finished.provenance, {"stage": 1, "job_id": "1", "code": str(trained)})
-    write_json(unfinished.stage(1).job, {"cluster": "local", "job_id": "1", "host": "gone", "code": str(used)})
+    write_json(
+        unfinished.stage(1).job, {"cluster": "local", "job_id": "1", "host": "gone", "folder": "", "code": str(used)}
+    )
     assert leftovers_of_studies() == [old]
     with HeartbeatLock(root / "size" / "driver.lock"):
         assert leftovers_of_studies() == []

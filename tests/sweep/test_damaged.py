@@ -1,11 +1,12 @@
 """One damaged run: the rest of its study is seen, cancelled, retried, cleaned and reported all the same."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from desk import Desk
+from desk import Desk, values
 from written_runs import begin_run, experiment, finish_run
 
 from sia.atomic import write_json
@@ -66,3 +67,67 @@ def test_the_others_are_seen_and_left_to_work_with(desk: Desk) -> None:
     removed = desk.run("clean.py", damaged.name, "--remove", "--yes")
     assert removed.returncode == 0, removed.stderr
     assert desk.runs("size") == whole
+
+
+@pytest.fixture
+def two_studies(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path / "desk")
+    for study in ("depth", "size"):
+        finish_run(desk.folder / "runs", study, experiment())
+        begin_run(desk.folder / "runs", study, experiment(**{"training.seed": 1}))
+    return desk
+
+
+DRIVERS = ("[]", '{"cluster": "local", "job_id": "x"}')
+
+
+@pytest.mark.parametrize("content", DRIVERS)
+def test_a_damaged_record_of_a_driver_is_told_of_and_holds_up_no_other_study(two_studies: Desk, content: str) -> None:
+    record = two_studies.folder / "runs" / "size" / "driver.json"
+    record.write_text(content)
+    shown = two_studies.run("status.py")
+    assert shown.returncode == 0 and "depth: nobody drives it" in shown.stdout
+    assert f"{record}: " in shown.stdout and "delete it" in shown.stdout
+    for command in (("cancel.py", "size", "--yes"), ("clean.py", "size", "--remove", "--yes")):
+        done = two_studies.run(*command)
+        assert done.returncode == 1 and f"{record}: " in done.stderr and "Traceback" not in done.stderr, command
+    assert len(two_studies.runs("size")) == 2
+    assert two_studies.run("clean.py", "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(("name", "content"), [("driver.lock", ""), ("writer.lock", '{"pid": "x"}')])
+def test_a_damaged_lock_is_held_while_it_is_young(two_studies: Desk, name: str, content: str) -> None:
+    study = two_studies.folder / "runs" / "size"
+    run = two_studies.runs("size")[1]
+    lock = study / name if name == "driver.lock" else run.lock
+    lock.write_text(content)
+    shown = two_studies.run("status.py", "size")
+    assert shown.returncode == 0, shown.stderr
+    assert ("its lock does not name" if name == "driver.lock" else "its lock cannot be read") in shown.stdout
+    commands = {"cancel.py": ("size", "--yes"), "clean.py": ("size", "--remove", "--yes")}
+    if name == "writer.lock":
+        del commands["cancel.py"]  # it waits until the lock is old
+    for command, arguments in commands.items():
+        os.utime(lock)
+        done = two_studies.run(command, *arguments)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, command
+    os.utime(lock, (0, 0))
+    done = two_studies.run("clean.py", "size", "--remove", "--yes")
+    assert done.returncode == 0 and not study.exists(), done.stderr
+
+
+@pytest.mark.slow
+def test_a_damaged_run_holds_up_no_drive(tmp_path: Path, corpus: Path) -> None:
+    desk = Desk(tmp_path / "desk")
+    desk.write("tiny.yaml", {"experiment": values(corpus, stages=[{"epochs": 1}]), "grid": {"training.seed": [1, 2]}})
+    command = ("submit.py", "--grid", "tiny.yaml", "--scheduler", "none", "--cluster", "debug")
+    assert desk.run(*command).returncode == 0
+    damaged, whole = desk.runs("tiny")
+    damaged.stopped.write_text("[]")
+    for run in (damaged, whole):
+        run.finished.unlink()
+    done = desk.run(*command)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: {damaged.name}: tiny/{damaged.name}: left alone: {damaged.stopped}: damaged" in done.stderr
+    assert whole.finished.exists() and not damaged.finished.exists()
+    assert desk.run("track.py", "tiny").returncode in (0, 1)

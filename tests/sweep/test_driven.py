@@ -1,6 +1,7 @@
 """One driver a study; what ended after it was asked for is not taken up again by its next life."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,13 +13,13 @@ from written_runs import begin_run, experiment, write_finished
 from sia.atomic import write_json, write_text
 from sia.cluster.driver_job import OWN_JOB
 from sia.cluster.profile import Profile
-from sia.cluster.state import RunStatus, State
+from sia.cluster.state import RunStatus, State, look
 from sia.errors import UserError
-from sia.lock import holder_of
+from sia.lock import HeartbeatLock, holder_of
 from sia.run_folder import RunFolder
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
-from sia.sweep.drive import Sweep, _taken_up
+from sia.sweep.drive import Sweep, _schedule, _taken_up
 from sia.sweep.driven import driving
 from sia.sweep.launch import Launch
 
@@ -77,26 +78,47 @@ def test_a_driver_that_was_stalled_leaves_the_study_to_its_successor(run: RunFol
     assert (holder_of(run.path.parent / "driver.lock") or {})["host"] == "elsewhere"
 
 
+def written(path: Path, age: float, **values: object) -> None:
+    """A marker that was written so many seconds ago, by a host whose clock is whatever `time` says."""
+    write_json(path, values)
+    os.utime(path, (path.stat().st_mtime - age,) * 2)
+
+
+@pytest.mark.parametrize("skew", [0.0, -3600.0, 3600.0])
 @pytest.mark.parametrize(("own", "age", "taken_up"), [("", 5, True), ("41", 5, False), ("41", 500, True)])
 def test_what_ended_since_a_driver_was_asked_for_stays_ended(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, own: str, age: float, taken_up: bool
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, own: str, age: float, taken_up: bool, skew: float
 ) -> None:
+    """Whoever wrote the markers, and whoever asked for the driver, on a host whose clock is an hour off."""
     monkeypatch.setenv(OWN_JOB, own)
-    write_json(run.path.parent / "driver.json", {"job_id": "41", "cluster": "slurm", "time": time.time() - 100})
-    write_json(run.stopped, {"by": "cancel", "time": time.time() - age})
+    wrong = time.time() + skew
+    monkeypatch.setattr("time.time", lambda: wrong - 2 * skew)
+    written(run.path.parent / "driver.json", 100, job_id="41", cluster="slurm", time=wrong)
+    written(run.stopped, age, by="cancel", time=wrong)
     _taken_up(sweep(run))
     assert run.stopped.exists() is not taken_up
     run.stopped.unlink(missing_ok=True)
-    write_json(run.stage(1).failed, {"error": "loss is nan", "time": time.time() - age})
+    written(run.stage(1).failed, age, error="loss is nan", time=wrong)
     _taken_up(sweep(run))
     assert run.stage(1).failed.exists() is not taken_up
 
 
 def test_asha_leaves_what_it_gave_up_and_takes_up_what_a_person_cancelled(run: RunFolder) -> None:
     for by, scheduler, taken_up in (("asha", "asha", False), ("cancel", "asha", True), ("asha", "tune", True)):
-        write_json(run.stopped, {"by": by, "time": time.time() - 5})
+        written(run.stopped, 5, by=by)
         _taken_up(sweep(run, scheduler))
         assert run.stopped.exists() is not taken_up, (by, scheduler)
+
+
+def test_a_run_that_is_being_ended_holds_up_no_driver(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job has the lock still: it is running, and nobody goes on with it."""
+    monkeypatch.setattr("sia.sweep.drive._in_threads", lambda sweep, runs: {run.name: "followed" for run in runs})
+    with HeartbeatLock(run.lock, job_id="17", stage=1):
+        assert _schedule(sweep(run)) == {run.name: "followed"}
+        write_json(run.stopped, {"by": "cancel"})
+        assert look(run).state == State.RUNNING
+        follow_run(run, LOCAL, lambda row: None)
+        assert _schedule(sweep(run)) == {}
 
 
 def lost(losses: Losses, progress: object, monkeypatch: pytest.MonkeyPatch) -> bool:

@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sia.clock import age_seconds
 from sia.data.corpora.scenes.plan import Block, block_to_json
 from sia.errors import UserError
 
@@ -41,7 +41,7 @@ def is_whole(folder: Path, block: Block) -> bool:
 def _remove_abandoned(root: Path) -> None:
     """Removes the unfinished blocks of a generation that was killed."""
     for folder in root.glob(f"{UNFINISHED}*"):
-        if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+        if age_seconds(folder) > ABANDONED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
