@@ -15,7 +15,7 @@ from sia.atomic import read_json
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.tracking.mlflow_mirror import MlflowMirror
-from sia.tracking.mlflow_store import connect, store_faults, tracking_uri
+from sia.tracking.mlflow_store import connect, store_faults, tracking_uri, without_password
 
 MODEL_NAME = "pair"
 # As sia/inference/mlflow_model.py, which MLflow alone loads, names them.
@@ -41,7 +41,8 @@ def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS) -
         return _log(client, uri, run_id, export, columns)
     except store_faults() as fault:
         reason = " ".join(str(fault).split())[:200]
-        raise UserError(f"MLflow at {uri}: {reason}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
+        said = without_password(f"MLflow at {uri}: {reason}")
+        raise UserError(f"{said}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
 
 
 def _mirrored_run(client: Any, run: RunFolder, uri: str) -> str:
@@ -60,7 +61,7 @@ def _known_run(client: Any, run: RunFolder, uri: str) -> str | None:
     from mlflow.exceptions import MlflowException
 
     cursor = read_json(run.mirror) or {}
-    if cursor.get("tracking_uri") != uri:
+    if cursor.get("tracking_uri") != without_password(uri):
         return None
     try:
         found = client.get_run(cursor["trial_run_id"])

@@ -9,7 +9,7 @@ from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
 from sia.sweep.drive import Sweep, drive
-from sia.tracking.mlflow_store import network_mount_warning, tracking_uri
+from sia.tracking.mlflow_store import network_mount_warning, tracking_uri, without_password
 from sia.tracking.mlflow_view import how_to_open
 
 
@@ -36,11 +36,11 @@ def tell(sweep: Sweep, console: Console, errors: dict[str, str]) -> int:
 
 
 def _mlflow(sweep: Sweep) -> str:
-    mirrored = (read_json(run.mirror) for run in sweep.runs)
-    ids = [one["experiment_id"] for one in mirrored if one is not None and one["tracking_uri"] == tracking_uri()]
+    mirrored, store = (read_json(run.mirror) for run in sweep.runs), without_password(tracking_uri())
+    ids = [one["experiment_id"] for one in mirrored if one is not None and one["tracking_uri"] == store]
     if not ids:
         return f"nothing is mirrored yet; python jobs/track.py {sweep.study}"
-    return "\n        ".join(how_to_open(tracking_uri(), ids[0]))
+    return "\n        ".join(how_to_open(store, ids[0]))
 
 
 def _say_interrupted(sweep: Sweep) -> int:

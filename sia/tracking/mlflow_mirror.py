@@ -16,7 +16,14 @@ from sia.atomic import write_json
 from sia.run_folder import RunFolder
 from sia.tracking import mlflow_values as values
 from sia.tracking.metrics_log import Row, read_rows
-from sia.tracking.mlflow_store import artifact_location, concerns_one_run, connect, store_faults, tracking_uri
+from sia.tracking.mlflow_store import (
+    artifact_location,
+    concerns_one_run,
+    connect,
+    store_faults,
+    tracking_uri,
+    without_password,
+)
 from sia.tracking.mlflow_view import experiment_tags
 
 if TYPE_CHECKING:
@@ -63,7 +70,8 @@ class MlflowMirror:
         except ValueError as fault:  # UserError, or JSON that somebody edited
             self.trouble = f"{run.name}: {fault}"
         except store_faults() as fault:
-            self.trouble = f"MLflow at {self.uri}: {' '.join(str(fault).split())[:300]}"
+            said = without_password(f"MLflow at {self.uri}: {' '.join(str(fault).split())}")
+            self.trouble = said[:350]
             if not concerns_one_run(fault):
                 self._store = None
                 return False
@@ -162,7 +170,7 @@ class MlflowMirror:
         """Say what has been mirrored, only after all of it is in."""
         self._open()[0].set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(rows))
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
-        place = {"tracking_uri": self.uri, "experiment_id": trial.info.experiment_id}
+        place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
         write_json(run.mirror, {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)})
 
     def _end(self, target: Run, ending: values.Ending) -> None:
