@@ -23,6 +23,7 @@ from sia.errors import UserError
 from sia.gate import CACHE, DIFFERENCE, PARTS, RECORD
 from sia.run_folder import own_folder, runs_root
 
+COPIES = ".code"
 # Where no git tells which files are code.
 CODE = ("*.py", "*.yaml", "*.md", "py.typed")
 KEYS = (
@@ -33,13 +34,16 @@ KEYS = (
 
 def snapshot(tree: Path | None = None) -> Path:
     """The folder of the code's copy, made where it is not there yet or not as it was. `tree` holds sia/ and jobs/;
-    default: this one. Raises UserError where others can write into the folder of all runs.
+    default: this one. Raises UserError where others can write into the folder of all runs, and for a tree that is a
+    copy and was changed.
     """
     tree = tree or this_tree()
+    if tree.parent.name == COPIES and (fault := gate.fault_of_code(tree)):
+        raise UserError(fault)
     files = _files(tree)
     _say_left_out(tree, files)
     digests = gate.digests(tree, files)
-    folder = runs_root() / ".code" / gate.digest(digests)
+    folder = runs_root() / COPIES / gate.digest(digests)
     if fault := gate.open_to_others(runs_root()):
         raise UserError(fault)
     own_folder(folder.parent)

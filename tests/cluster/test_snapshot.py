@@ -261,6 +261,13 @@ def test_before_a_submission_it_is_mended_from_a_tree_of_the_same_content_or_nam
         check_snapshot(code)
 
 
+def test_a_driver_that_runs_from_a_changed_copy_copies_no_change(tree: Path) -> None:
+    code = snapshot(tree)
+    edit(code, "poisoned")
+    with pytest.raises(UserError, match=r"run_folder.py is not as it was"):
+        snapshot(code)
+
+
 def test_nobody_else_may_write_into_a_copy_whatever_the_umask(tree: Path) -> None:
     before = os.umask(0)
     try:
