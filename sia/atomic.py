@@ -16,16 +16,16 @@ SEAL = "sha256"
 CURE = "restore it, or delete it and run again the command that writes it"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
     """Let `write` fill a file beside `path`, flush it to disk, and rename it onto `path`.
 
-    A reader sees the old file or the new one, never a part. Parent folders are made. Raises OSError that names `path`
-    where there is no room for it.
+    A reader sees the old file or the new one, never a part. Parent folders are made. `mode` is the file's, less the
+    process's umask. Raises OSError that names `path` where there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with open(unfinished, "w+b") as stream:
+        with open(unfinished, "w+b", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -40,14 +40,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    write_atomically(path, lambda stream: stream.write(text.encode()), mode)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any], mode: int = 0o666) -> None:
     """Write a record with the checksum of its values as its last key, which `read_json` looks at and leaves out."""
     values = json.loads(json.dumps(value))  # as they are read back: names of keys are text
-    write_text(path, json.dumps({**values, SEAL: _seal(values)}, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps({**values, SEAL: _seal(values)}, indent=1, ensure_ascii=False) + "\n", mode)
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sia.errors import UserError
+from sia.gate import close_umask
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +46,9 @@ def live_console() -> "Console":
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a UserError becomes one line on stderr (2: usage, 1: the rest).
 
-    So does a file that cannot be read or written.
+    So does a file that cannot be read or written. Nobody else may write into what it makes.
     """
+    close_umask()
     try:
         status = main() or 0
         sys.stdout.flush()  # a reader that has gone is told here, not after the last handler

@@ -1,10 +1,13 @@
 """What git says of the tree that this code lies in, whoever owns it and however git is configured."""
 
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+from sia.gate import PARTS
+
 GIT_SECONDS = 20
-PARTS = ("sia", "jobs")  # the code that jobs run: all that a commit and its difference are told of
 
 
 def commit(tree: Path) -> str:
@@ -18,10 +21,25 @@ def is_dirty(tree: Path) -> bool | None:
     return None if listed is None else bool(listed)
 
 
-def difference(tree: Path) -> bytes:
-    """The patch from that commit to the code, as `git apply` takes it; as bytes, for a file may be in any encoding."""
+def files(tree: Path) -> list[Path] | None:
+    """The code's files that are in the commit, or new and not ignored; None where nobody knows."""
+    listed = _git(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS)
+    return None if listed is None else [tree / name for name in _names(listed)]
+
+
+def difference(tree: Path, tells: Callable[[Path], bool] = lambda path: True) -> bytes:
+    """The patch from that commit to the code, as `git apply` takes it; as bytes, for a file may be in any encoding.
+
+    It holds the files of which `tells` is true.
+    """
     plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", "--binary")
-    return _git(tree, "diff", "HEAD", *plain, "--", *PARTS) or b""
+    changed = _names(_git(tree, "diff", "HEAD", "--name-only", "--no-renames", "-z", "--", *PARTS) or b"")
+    told = [f":(literal){name}" for name in changed if tells(Path(name))]
+    return (_git(tree, "diff", "HEAD", "--no-renames", *plain, "--", *told) or b"") if told else b""
+
+
+def _names(listed: bytes) -> list[str]:
+    return sorted(set(os.fsdecode(listed).split("\0")) - {""})
 
 
 def _git(tree: Path, *arguments: str) -> bytes | None:

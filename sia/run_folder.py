@@ -137,6 +137,11 @@ class RunFolder:
         return self.path / "launch.json"
 
     @property
+    def launch_environment(self) -> Path:
+        """The variables of the profile of that job, which may be keys: a file for its owner alone."""
+        return self.path / "launch-environment.json"
+
+    @property
     def mirror(self) -> Path:
         """Which MLflow runs hold this run's rows, and how many of them."""
         return self.path / "mlflow.json"
@@ -269,7 +274,8 @@ def own_folder(path: Path) -> None:
 
     Colleagues may read its logs, as far as the user's umask lets them.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed([one for one in (path, *path.parents) if not one.exists()]):
+        folder.mkdir(mode=0o755, exist_ok=True)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o777 == 0o700:
         # Former versions closed it to all others; the folder around it tells who is meant to read.

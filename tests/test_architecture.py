@@ -13,16 +13,8 @@ MODULES = {
     for path in sorted((REPOSITORY / "sia").rglob("*.py"))
 }
 NO_TORCH = [
-    *(
-        "sia.config",
-        "sia.errors",
-        "sia.atomic",
-        "sia.clock",
-        "sia.lock",
-        "sia.run_folder",
-        "sia.command",
-        "sia.flatten",
-    ),
+    *("sia.config", "sia.errors", "sia.atomic", "sia.clock", "sia.lock", "sia.gate", "sia.run_folder", "sia.command"),
+    "sia.flatten",
     *("sia.parameter_counts", "sia.data.manifest", "sia.data.sampler", "sia.data.shards", "sia.data.prepared"),
     *("sia.tracking.metrics_log", "sia.training.selection", "sia.training.chosen_checkpoint"),
     *("sia.cluster.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.job", "sia.cluster.cancel"),
@@ -79,6 +71,7 @@ FLOORS = [
         "parameter_counts",
         "orphans",
         "git",
+        "gate",
     },
     {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
     {"evaluate"},

@@ -68,3 +68,13 @@ def test_a_reader_that_has_gone_is_no_error(printed: str, unbuffered: str) -> No
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nobody_else_may_write_into_what_a_command_makes(tmp_path: Path) -> None:
+    code = (
+        f"from pathlib import Path; from sia.command import run; run(lambda: Path({str(tmp_path / 'new')!r}).mkdir())"
+    )
+    for umask, mode in ((0o002, 0o755), (0o007, 0o750), (0o077, 0o700)):
+        subprocess.run([sys.executable, "-c", code], umask=umask, check=True)
+        assert (tmp_path / "new").stat().st_mode & 0o777 == mode
+        (tmp_path / "new").rmdir()

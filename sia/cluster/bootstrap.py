@@ -1,24 +1,20 @@
-"""What submitit pickles: it sets a job up to import the snapshot's code, and only then imports it.
+"""What submitit pickles: a task by its name, which the job looks up in the code that it runs (sia.gate).
 
-This module imports nothing of sia, and is pickled by value: a job that unpickled it by name would import the code of
-the folder it starts in.
+This module imports nothing of sia, and is pickled by value: unpickling loads no module of the code.
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A task of sia.cluster.tasks, by its kind and fields, carried out by the code in the folder `code`."""
+    """A task of sia.cluster.tasks, by its kind and fields."""
 
-    code: str
     kind: str
     fields: dict[str, Any]
 
     def __call__(self) -> Any:
-        sys.path.insert(0, self.code)
         from sia.cluster.tasks import TASKS
 
         return TASKS[self.kind](**self.fields)()

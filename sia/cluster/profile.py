@@ -75,6 +75,10 @@ class Profile(Section):
         where = ", ".join(f"{key} {value}" for key in ("partition", "constraint") if (value := getattr(self, key)))
         return f"{self.nodes} x {self.tasks_per_node} ranks, {devices}/node" + (f", {where}" if where else "")
 
+    def for_records(self) -> dict[str, Any]:
+        """Without the job's variables, which may be keys: others read a run's records."""
+        return self.model_dump(mode="json", exclude={"environment"})
+
     def slurm_parameters(self, job_name: str) -> dict[str, Any]:
         """The parameters of submitit's Slurm executor."""
         named = ("partition", "account", "qos", "constraint")

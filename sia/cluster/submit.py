@@ -4,8 +4,10 @@ A process of its own does it, for three reasons: a job it starts survives the en
 nothing of a Ray worker's environment leaks into the job; and job.json is written even if the driver dies meanwhile.
 """
 
+import hashlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sia import gate
 from sia.atomic import read_json
 from sia.cluster import bootstrap
 from sia.cluster.cancel import cancel_jobs
@@ -24,10 +27,10 @@ from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.refusal import in_one_line
 from sia.cluster.rehearsal import Rehearse
-from sia.cluster.snapshot import snapshot
+from sia.cluster.snapshot import check_snapshot, snapshot
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
-from sia.run_folder import own_folder, record
+from sia.run_folder import own_folder, record, runs_root
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor
@@ -47,16 +50,19 @@ def submit(task: Task, cluster: Cluster, profile: Profile, code: Path | None = N
 
 def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: Path | None = None) -> None:
     """The same for several tasks; on Slurm they become one job array."""
+    code = code or snapshot()
+    top = _closed_folders(tasks)
+    check_snapshot(code)
     described = [{"kind": type(task).__name__, "fields": asdict(task)} for task in tasks]
-    for task in tasks:
-        own_folder(task.jobs)
     log = tasks[0].jobs / "submit.log"
-    with open(log, "w") as stream:
+    # What a profile's `setup` prints is in it, too.
+    with open(log, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
         status = subprocess.run(
-            [sys.executable, "-c", ENTRY, str(code or snapshot()), cluster, profile.model_dump_json()],
+            [sys.executable, "-c", ENTRY, str(code), str(top), cluster],
             env=clean_environment(dict(os.environ), profile, cluster),
             cwd=os.environ.get("SIA_WORKING_FOLDER"),
-            input=json.dumps(described),
+            # Not an argument, which everybody on this host can read: a profile's variables may be keys.
+            input=json.dumps({"profile": profile.model_dump(mode="json"), "tasks": described}),
             text=True,
             stdout=stream,
             stderr=stream,
@@ -67,18 +73,34 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
         raise UserError(f"the {cluster} cluster did not take {tasks[0].name}: {said} (see {log})")
 
 
-def main(code: str, cluster: Cluster, profile_json: str) -> None:
-    """The submitting process: tasks are read from its standard input."""
+def _closed_folders(tasks: Sequence[Task]) -> Path:
+    """Make the folders of the tasks' pickles; the uppermost one around them into which nobody else may write.
+
+    Raises UserError where somebody may: jobs refuse it, too.
+    """
+    folders = [task.jobs.absolute() for task in tasks]
+    top = runs_root() if folders[0].is_relative_to(runs_root()) else folders[0].parent
+    for folder in dict.fromkeys(folders):
+        if fault := gate.open_between(top, folder.parent):
+            raise UserError(fault)
+        own_folder(folder)
+    return top
+
+
+def main(code: str, top: str, cluster: Cluster) -> None:
+    """The submitting process: the profile and the tasks are read from its standard input."""
+    gate.close_umask()
     _leave_parent()
     import cloudpickle
 
-    described = json.load(sys.stdin)
+    given = json.load(sys.stdin)
+    described = given["tasks"]
     tasks = [TASKS[one["kind"]](**one["fields"]) for one in described]
-    profile = Profile.model_validate_json(profile_json)
+    profile = Profile.model_validate(given["profile"])
     cloudpickle.register_pickle_by_value(bootstrap)
-    executor = _executor(tasks[0], cluster, profile)
+    executor = _executor(tasks[0], cluster, profile, through_gate(Path(code), Path(top)))
     with executor.batch() if len(tasks) > 1 else nullcontext():
-        jobs = [executor.submit(bootstrap.Bootstrap(code, **one)) for one in described]
+        jobs = [executor.submit(bootstrap.Bootstrap(**one)) for one in described]
     for task, job in zip(tasks, jobs, strict=True):
         record(
             task.job_record,
@@ -90,11 +112,25 @@ def main(code: str, cluster: Cluster, profile_json: str) -> None:
             code=code,
             user=os.getuid(),
             time=time.time(),
-            profile=profile.model_dump(mode="json"),
+            profile=profile.for_records(),
         )
         if isinstance(task, TrainStage | Rehearse) and task.stopped.exists():
             # Cancelled while the cluster took it: whoever cancelled knew of no job.
             print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
+
+
+def through_gate(code: Path, top: Path) -> str:
+    """The interpreter of a job, as a shell's words: whatever its arguments are, it enters by the copy's own sia.gate.
+
+    The words are in what the cluster keeps of the job: nobody can change the gate, and have it run, afterwards.
+    """
+    own = code / "sia" / "gate.py"
+    known = hashlib.sha256(own.read_bytes()).hexdigest()
+    said = f"error: {own} is not as it was when the job was submitted; submit again"
+    read = f"import hashlib, sys; gate = open({str(own)!a}, 'rb').read()"
+    check = f"hashlib.sha256(gate).hexdigest() == '{known}' or sys.exit({said!a})"
+    text = f"{read}; {check}; exec(gate); enter({str(code)!a}, {str(top)!a})"
+    return f"{shlex.quote(sys.executable)} -u -c {shlex.quote(text)}"
 
 
 def _leave_parent() -> None:
@@ -106,14 +142,14 @@ def _leave_parent() -> None:
     os.setsid()
 
 
-def _executor(task: Task, cluster: Cluster, profile: Profile) -> "LocalExecutor | SlurmExecutor":
+def _executor(task: Task, cluster: Cluster, profile: Profile, python: str) -> "LocalExecutor | SlurmExecutor":
     from submitit import LocalExecutor, SlurmExecutor
 
     if cluster == "slurm":
-        slurm = SlurmExecutor(task.jobs, max_num_timeout=1000)
+        slurm = SlurmExecutor(task.jobs, max_num_timeout=1000, python=python)
         slurm.update_parameters(**profile.slurm_parameters(task.name))
         return slurm
-    local = LocalExecutor(task.jobs, max_num_timeout=1000)
+    local = LocalExecutor(task.jobs, max_num_timeout=1000, python=python)
     local.update_parameters(
         tasks_per_node=profile.tasks_per_node,
         gpus_per_node=profile.gpus_per_node,

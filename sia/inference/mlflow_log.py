@@ -14,7 +14,7 @@ from PIL import Image
 from sia.errors import UserError
 from sia.run_folder import RunFolder
 from sia.tracking.mlflow_mirror import MlflowMirror, mirrored_at
-from sia.tracking.mlflow_store import connect, store_faults, tracking_uri
+from sia.tracking.mlflow_store import connect, store_faults, tracking_uri, without_password
 from sia.tracking.mlflow_values import ID_TAG
 from sia.tracking.run_id import run_id
 
@@ -42,7 +42,8 @@ def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS) -
         return _log(client, uri, run_id, export, columns)
     except store_faults() as fault:
         reason = " ".join(str(fault).split())[:200]
-        raise UserError(f"MLflow at {uri}: {reason}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
+        said = without_password(f"MLflow at {uri}: {reason}")
+        raise UserError(f"{said}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
 
 
 def _mirrored_run(client: Any, run: RunFolder, uri: str) -> str:

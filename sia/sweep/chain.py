@@ -14,7 +14,7 @@ from sia.config import Stage, validate
 from sia.errors import UserError
 from sia.records import StagePlan
 from sia.run_folder import RunFolder, record
-from sia.sweep.launch import Launch
+from sia.sweep.launch import Launch, record_launch
 from sia.sweep.mend import is_sound
 from sia.tracking.metrics_log import Row
 from sia.tracking.run_rows import rows_of
@@ -74,7 +74,7 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
     profile = launch.profile
     # Before it is submitted: a cluster that refuses it leaves no job.json, and a retry asks for the same again.
-    _record_launch(run, launch)
+    record_launch(run, launch)
     task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
@@ -94,13 +94,9 @@ def _submit_when_it_is_taken(task: TrainStage, launch: Launch) -> None:
         except UserError as error:
             if not passes(str(error)):
                 raise
-            _record_launch(task.run, launch, refused=f"{error}; it is tried again")
+            record_launch(task.run, launch, refused=f"{error}; it is tried again")
         time.sleep(pause)
         pause = min(2 * pause, MOST_SECONDS_BETWEEN_SUBMISSIONS)
-
-
-def _record_launch(run: RunFolder, launch: Launch, **more: str) -> None:
-    record(run.launch, cluster=launch.cluster, profile=launch.profile.model_dump(mode="json"), **more)
 
 
 def plan_stage(run: RunFolder, number: int) -> None:

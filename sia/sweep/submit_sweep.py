@@ -10,7 +10,7 @@ from sia.report.write import write_report
 from sia.sweep.damage import readable
 from sia.sweep.drive import Sweep, drive
 from sia.tracking.mlflow_mirror import mirrored_at
-from sia.tracking.mlflow_store import network_mount_warning, tracking_uri
+from sia.tracking.mlflow_store import network_mount_warning, tracking_uri, without_password
 from sia.tracking.mlflow_view import how_to_open
 
 
@@ -41,7 +41,7 @@ def _mlflow(sweep: Sweep) -> str:
     ids = [one["experiment_id"] for one in mirrored if one is not None]
     if not ids:
         return f"nothing is mirrored yet; python jobs/track.py {sweep.study}"
-    return "\n        ".join(how_to_open(tracking_uri(), ids[0]))
+    return "\n        ".join(how_to_open(without_password(tracking_uri()), ids[0]))
 
 
 def _say_interrupted(sweep: Sweep) -> int:

@@ -19,7 +19,14 @@ from sia.run_folder import RunFolder
 from sia.tracking import mlflow_values as values
 from sia.tracking.metrics_log import Row
 from sia.tracking.mlflow_reading import Part, Reading, read_run
-from sia.tracking.mlflow_store import artifact_location, concerns_one_run, connect, store_faults, tracking_uri
+from sia.tracking.mlflow_store import (
+    artifact_location,
+    concerns_one_run,
+    connect,
+    store_faults,
+    tracking_uri,
+    without_password,
+)
 from sia.tracking.mlflow_view import experiment_tags
 
 if TYPE_CHECKING:
@@ -89,7 +96,7 @@ class MlflowMirror:
         try:
             done = self._mirror(run, reading)
         except store_faults() as fault:
-            said = f"MLflow at {self.uri}: {_one_line(fault)}"
+            said = without_password(f"MLflow at {self.uri}: {_one_line(fault)}")
             if concerns_one_run(fault):
                 self.left_out[run.name] = said
             else:
@@ -208,7 +215,7 @@ class MlflowMirror:
     def _note(self, run: RunFolder, trial: Run, stages: dict[int, Run], num_rows: int) -> None:
         """Say in the folder what holds it, for those who show or export the run."""
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
-        place = {"tracking_uri": self.uri, "experiment_id": trial.info.experiment_id}
+        place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
         try:
             write_json(run.mirror, {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": num_rows})
         except OSError as fault:
@@ -273,6 +280,6 @@ def mirrored_at(run: RunFolder, uri: str) -> dict[str, Any] | None:
         found = read_json(run.mirror)
     except (UserError, OSError):  # the next sync writes it anew
         return None
-    if not isinstance(found, dict) or found.get("tracking_uri") != uri:
+    if not isinstance(found, dict) or found.get("tracking_uri") != without_password(uri):
         return None
     return found if {"experiment_id", "trial_run_id"} <= found.keys() else None

@@ -6,6 +6,7 @@ MLflow takes seconds to import, so every function here imports it for itself.
 import contextlib
 import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,11 @@ def repository_root() -> Path:
 def tracking_uri() -> str:
     """$MLFLOW_TRACKING_URI, or a database in the repository root, where a plain `mlflow ui` finds it."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
+
+
+def without_password(text: str) -> str:
+    """A store's URI, or what is said of it, without the user and password of a server: for all that others read."""
+    return re.sub(r"(?<=\w://)[^/\s]*@", "", text)
 
 
 def artifact_location(uri: str, study: str) -> str | None:

@@ -52,6 +52,12 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert found.level == "problem" and "SIA_RUNS" in found.cure
 
 
+def test_a_folder_that_others_can_write(tmp_path):
+    tmp_path.chmod(0o775)
+    found = files.writable(tmp_path)
+    assert found.level == "problem" and "by others" in found.said and found.cure == f"chmod -R go-w {tmp_path}"
+
+
 @pytest.mark.parametrize(
     ("runs", "others", "level"),
     [

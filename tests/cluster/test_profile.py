@@ -11,7 +11,7 @@ from sia.atomic import write_json
 from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile, visible_gpus
 from sia.cluster.sbatch import sbatch_script
 from sia.errors import UsageError, UserError
-from sia.sweep.launch import choose_launch, default_concurrency, former_launch, local_profile
+from sia.sweep.launch import Launch, choose_launch, default_concurrency, former_launch, local_profile, record_launch
 
 
 @pytest.fixture
@@ -162,6 +162,20 @@ def test_a_run_goes_on_with_the_resources_that_it_was_asked_for_with(tmp_path, w
     write_json(run.launch, {"cluster": "local", "profile": former.model_dump(mode="json")})
     assert former_launch(run, "auto", None).profile == former
     assert former_launch(run, "debug", None).profile == Profile()
+
+
+def test_a_profiles_variables_are_kept_for_the_next_job_in_a_file_of_its_owner_alone(tmp_path, without_slurm):
+    run = begin_run(tmp_path / "runs", "size", experiment())
+    keys = Profile(environment={"API_KEY": "hunter2"})
+    record_launch(run, Launch("local", keys))
+    assert former_launch(run, "auto", None).profile == keys
+    assert [
+        path
+        for path in run.path.iterdir()
+        if path.is_file() and "hunter2" in path.read_text() and path.stat().st_mode & 0o077
+    ] == []
+    record_launch(run, Launch("local", Profile()))
+    assert former_launch(run, "auto", None).profile == Profile()
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ import pytest
 from desk import REPOSITORY, wait_until
 
 from sia.atomic import read_json
+from sia.cluster import snapshot as of_snapshot
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
 from sia.cluster.queue import is_in_queue
-from sia.cluster.snapshot import snapshot
+from sia.cluster.snapshot import check_snapshot, snapshot
 from sia.cluster.submit import submit
+from sia.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +132,8 @@ def test_a_full_disk_leaves_no_half_copy(tree: Path, runs: Path, monkeypatch: py
     code = f"""
 import resource, signal
 from pathlib import Path
-from sia.cluster.snapshot import snapshot
+from sia.cluster import snapshot as of_snapshot
+from sia.cluster.snapshot import check_snapshot, snapshot
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
@@ -173,3 +176,113 @@ def test_a_tree_without_git_is_copied_all_the_same(tree: Path) -> None:
     shutil.rmtree(tree / ".git")
     told = read_json(snapshot(tree) / "code.json") or {}
     assert (told["git_commit"], told["git_dirty"]) == ("", None)
+
+
+def copied(code: Path) -> set[str]:
+    return {path.relative_to(code).as_posix() for path in code.rglob("*") if not path.is_dir()}
+
+
+KEYS = ("sia/.env", "jobs/credentials.json", "sia/deploy.pem", "sia/data/id_rsa", "jobs/API_TOKEN", "sia/Secrets.yaml")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["git", "no git"])
+def test_ignored_files_and_keys_are_no_code(tree: Path, capfd: pytest.CaptureFixture[str], known: bool) -> None:
+    (tree / ".gitignore").write_text("*.local\n")
+    for name in (*KEYS, "sia/mine.local"):
+        (tree / name).write_text("hunter2")
+    (tree / "sia" / "tokens.py").write_text("x = 1\n")
+    if not known:
+        shutil.rmtree(tree / ".git")
+    code = snapshot(tree)
+    assert "sia/tokens.py" in copied(code) and "sia/py.typed" in copied(code)
+    assert not [name for name in copied(code) if b"hunter2" in (code / name).read_bytes()]
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "jobs/credentials.json" in said
+    assert snapshot(code) == code and capfd.readouterr().err == ""
+
+
+def test_a_key_that_git_knows_is_in_no_difference(tree: Path) -> None:
+    (tree / "sia" / ".env").write_text("hunter1")
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "--message", "two")
+    (tree / "sia" / ".env").write_text("hunter2")
+    edit(tree, "something else")
+    code = snapshot(tree)
+    patch = (code / "changes.diff").read_text()
+    assert "something else" in patch and "hunter" not in patch
+    assert (code / "changes.diff").stat().st_mode & 0o777 == 0o600, "a password may be taken out by it"
+
+
+def test_a_link_is_followed_within_the_tree_alone(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outside, key = tree.parent / "shadow.py", tree / ".env"
+    for path in (outside, key):
+        path.write_text("hunter2")
+    (tree / "sia" / "out.py").symlink_to(outside)
+    (tree / "sia" / "key.py").symlink_to(key)
+    (tree / "sia" / "within.py").symlink_to("errors.py")
+    code = snapshot(tree)
+    assert {"sia/out.py", "sia/key.py"} & copied(code) == set()
+    assert "sia/key.py, sia/out.py" in capfd.readouterr().err
+    within = code / "sia" / "within.py"
+    assert not within.is_symlink() and within.read_bytes() == (tree / "sia" / "errors.py").read_bytes()
+
+
+def change(code: Path) -> None:
+    edit(code, "poisoned")
+    (code / "torch.py").write_text("raise SystemExit('poisoned')\n")
+    (code / "sia" / "losses.py").unlink()
+    (code / "sia" / "data").chmod(0o777)
+
+
+def test_a_changed_copy_is_laid_down_again(tree: Path, runs: Path) -> None:
+    code = snapshot(tree)
+    whole = {name: (code / name).read_bytes() for name in copied(code) - {"code.json"}}
+    change(code)
+    assert snapshot(tree) == code
+    assert {name: (code / name).read_bytes() for name in copied(code) - {"code.json"}} == whole
+    assert (code / "sia" / "data").stat().st_mode & 0o022 == 0
+    assert list((runs / ".code").iterdir()) == [code]
+
+
+def test_before_a_submission_it_is_mended_from_a_tree_of_the_same_content_or_named(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver submits for days."""
+    code = snapshot(tree)
+    monkeypatch.setattr(of_snapshot, "this_tree", lambda: tree)
+    edit(code, "poisoned")
+    assert "no run there" in error_of_a_job(code, tmp_path)
+    edit(code, "poisoned")
+    edit(tree, "something else")
+    task = TrainStage(str(tmp_path / "study" / "DG1A8-0123456789"), 1, threads=1)
+    with pytest.raises(UserError, match=rf"^{code / 'sia' / 'run_folder.py'} is not as it was .* submit again"):
+        submit(task, "local", Profile(), code)
+    with pytest.raises(UserError, match="is not as it was"):
+        check_snapshot(code)
+
+
+def test_a_driver_that_runs_from_a_changed_copy_copies_no_change(tree: Path) -> None:
+    code = snapshot(tree)
+    edit(code, "poisoned")
+    with pytest.raises(UserError, match=r"run_folder.py is not as it was"):
+        snapshot(code)
+
+
+def test_nobody_else_may_write_into_a_copy_whatever_the_umask(tree: Path) -> None:
+    before = os.umask(0)
+    try:
+        code = snapshot(tree)
+    finally:
+        os.umask(before)
+    assert [
+        path for path in (code.parents[1], code.parent, code, *code.rglob("*")) if path.stat().st_mode & 0o022
+    ] == []
+
+
+def test_runs_that_others_can_write_are_refused_with_the_cure(tree: Path, runs: Path) -> None:
+    runs.mkdir()
+    runs.chmod(0o775)
+    with pytest.raises(UserError, match=f"^{runs} can be written by others.*; chmod -R go-w {runs}$"):
+        snapshot(tree)
+    runs.chmod(0o1777)
+    snapshot(tree)

@@ -80,3 +80,45 @@ def test_a_submitted_job_is_written_down_before_submit_returns_and_leads_its_own
     wait_until(lambda: not is_in_queue(job), 60, "the job's end")
     failure = read_json(task.run.stage(1).failed)
     assert "no run there" in failure["error"] and failure["job_id"] == job["job_id"]
+
+
+def test_a_profiles_variables_are_in_no_file_and_no_command_line_that_others_read(task, monkeypatch, tmp_path):
+    """They are passwords, now and then; the job has them."""
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    seen = tmp_path / "seen"
+    watch = f"tr '\\0' ' ' < /proc/$PPID/cmdline > {seen}; cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' ' >> {seen}"
+    profile = Profile(environment={"API_KEY": "hunter2"}, setup=[watch, f"printenv API_KEY > {tmp_path}/key"])
+    submit(task, "local", profile)
+    wait_until(lambda: not is_in_queue(read_json(task.job_record)), 60, "the job's end")
+    assert (tmp_path / "key").read_text() == "hunter2\n"
+    assert "python" in seen.read_text() and "hunter2" not in seen.read_text()
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert task.job_record in files
+    assert [path for path in files if b"hunter2" in path.read_bytes() and path.stat().st_mode & 0o077] == []
+    assert read_json(task.job_record)["profile"]["cpus_per_task"] == 1
+
+
+def test_folders_that_others_can_write_are_refused_with_the_cure(task, monkeypatch, tmp_path):
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    task.jobs.mkdir(parents=True)
+    task.jobs.parents[1].chmod(0o775)
+    with pytest.raises(UserError, match=f"^{task.jobs.parents[1]} can be written by others.*; chmod -R go-w"):
+        submit(task, "local", Profile())
+    assert list(task.jobs.iterdir()) == []
+
+
+@pytest.mark.slurm
+def test_slurm_starts_a_job_through_the_gate(task, monkeypatch, tmp_path):
+    """Its pickle is the owner's alone, and its log is still read by others."""
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    before = os.umask(0o002)
+    try:
+        submit(task, "slurm", Profile(timeout_min=2, environment={"API_KEY": "hunter2"}))
+    finally:
+        os.umask(before)
+    wait_until(task.run.stage(1).failed.exists, 60, "the job's word")
+    assert "no run there" in read_json(task.run.stage(1).failed)["error"]
+    made = [path for path in (tmp_path / "runs").rglob("*") if not path.is_symlink()]
+    assert [path for path in made if path.stat().st_mode & 0o022] == []
+    assert [path for path in task.jobs.glob("*_log.err") if path.stat().st_mode & 0o044]
+    assert [path for path in made if path.is_file() and b"hunter2" in path.read_bytes()] == []

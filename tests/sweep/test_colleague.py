@@ -74,3 +74,37 @@ def test_closed_studies_are_told_so(root: Path) -> None:
     root.chmod(0o700)
     call = "try:\n    studies()\nexcept Exception as error:\n    print(error)"
     assert f"{root}: Permission denied" in as_colleague(root, call)
+
+
+SUBMITTED = """
+from pathlib import Path
+from desk import wait_until
+from sia.atomic import read_json
+from sia.cluster.job import TrainStage
+from sia.cluster.profile import Profile
+from sia.cluster.queue import is_in_queue
+from sia.cluster.submit import submit
+from sia.command import run
+from sia.run_folder import runs_root
+task = TrainStage(str(runs_root() / "size" / "DG1A8-0123456789"), 1, threads=1)
+def main() -> None:
+    runs_root().mkdir()
+    submit(task, "local", Profile())
+    wait_until(lambda: not is_in_queue(read_json(task.job_record)), 60, "the job's end")
+run(main)
+"""
+
+
+def test_a_colleague_of_the_same_group_can_change_nothing_that_runs(root: Path) -> None:
+    """Though the user's umask lets the group write: whoever changes a pickle has it run as its owner."""
+    runs = root.parent / "group" / "runs"
+    runs.parent.mkdir()
+    environment = {**os.environ, "SIA_RUNS": str(runs), "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", SUBMITTED], env=environment, group=COLLEAGUE, umask=0o002, check=True)
+    assert list(runs.glob("size/*/jobs/*.pkl")) and {path.stat().st_gid for path in runs.rglob("*")} == {COLLEAGUE}
+    call = f"""
+from pathlib import Path
+print([path for path in (Path({str(runs)!r}), *Path({str(runs)!r}).rglob("*")) if os.access(path, os.W_OK)])
+print(len(list(Path({str(runs)!r}).rglob("*_log.err"))))
+"""
+    assert as_colleague(root, call) == "[]\n1\n"

@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from sia.tracking.mlflow_store import artifact_location, network_mount_warning, sqlite_path, tracking_uri
+from sia.tracking.mlflow_store import (
+    artifact_location,
+    network_mount_warning,
+    sqlite_path,
+    tracking_uri,
+    without_password,
+)
 
 MOUNTS = """\
 /dev/sda1 / ext4 rw,relatime 0 0
@@ -52,3 +58,17 @@ def test_the_environment_names_another_store(monkeypatch):
 def test_options_of_the_store_are_no_part_of_its_path():
     assert sqlite_path("sqlite:////home/me/mlflow.db?timeout=60") == Path("/home/me/mlflow.db")
     assert "nfs4" in str(network_mount_warning("sqlite:////home/me/mlflow.db?timeout=60", MOUNTS))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://me:hunter2@host:5000/a", "https://host:5000/a"),
+        ("postgresql+psycopg2://me:hunter2@host/db", "postgresql+psycopg2://host/db"),
+        ("API request to http://me:hunter2@host/api failed", "API request to http://host/api failed"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+    ],
+)
+def test_a_stores_password_is_not_told(text, told):
+    assert without_password(text) == told

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sia.cluster.doctor.finding import Finding, check, ok, problem, warning
+from sia.gate import open_to_others
 from sia.lock import HEARTBEAT_SECONDS, STALE_SECONDS
 from sia.tracking.mlflow_store import NETWORK_FILE_SYSTEMS, file_system_of
 
@@ -38,6 +39,8 @@ def writable(runs: Path) -> Finding:
         return problem(
             f"{runs} cannot be written: {error.strerror}", "make it yours, or set SIA_RUNS to a folder that is"
         )
+    if fault := open_to_others(runs):
+        return problem(*fault.split("; ", 1))
     return ok(f"{runs} can be written")
 
 

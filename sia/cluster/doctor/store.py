@@ -7,7 +7,7 @@ from pathlib import Path
 from sia.cluster.doctor.ask import ask
 from sia.cluster.doctor.files import existing
 from sia.cluster.doctor.finding import Finding, check, ok, problem, warning
-from sia.tracking.mlflow_store import network_mount_warning, sqlite_path
+from sia.tracking.mlflow_store import network_mount_warning, sqlite_path, without_password
 
 STORE_SECONDS = 25.0
 ONES_OWN = "set MLFLOW_TRACKING_URI=sqlite:////a/folder/of/yours/mlflow.db"
@@ -16,7 +16,7 @@ OPEN = """
 import sys
 from sia.tracking.mlflow_store import connect
 try:
-    connect(sys.argv[1])
+    connect(sys.stdin.read())
 except Exception as error:
     sys.exit(" ".join(str(error).split()))
 """
@@ -26,7 +26,7 @@ except Exception as error:
 def place(uri: str, mounts: str | None = None) -> Finding:
     said = network_mount_warning(uri, mounts)
     if said is None:
-        return ok(f"{uri} lies on no network mount" if sqlite_path(uri) else uri)
+        return ok(f"{uri} lies on no network mount" if sqlite_path(uri) else without_password(uri))
     return warning(*said.split("; ", 1))
 
 
@@ -38,7 +38,7 @@ def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
         return problem(f"{path} may not be read and written by you", ONES_OWN)
     if path is not None and not path.exists():
         return _not_made_yet(path)
-    answer = ask([sys.executable, "-c", OPEN, uri], timeout_s)
+    answer = ask([sys.executable, "-c", OPEN], timeout_s, uri)  # no argument: others would see a password in it
     if answer.good:
         return ok("it opens, its schema is current")
     if "out-of-date database schema" in answer.errors:
@@ -47,7 +47,9 @@ def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
     fills = (
         "move it away, python jobs/track.py fills a new one" if path else "set MLFLOW_TRACKING_URI, or start the server"
     )
-    return problem(f"it does not open: {answer.reason}", f"{fills}; training goes on without it meanwhile")
+    return problem(
+        f"it does not open: {without_password(answer.reason)}", f"{fills}; training goes on without it meanwhile"
+    )
 
 
 def _is_anothers(path: Path) -> bool:
