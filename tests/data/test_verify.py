@@ -73,8 +73,7 @@ def test_a_flipped_byte_in_frames_names_its_caption(whole: PreparedCorpus, damag
     path = change(damaged, 0, "frames", flip(offset * 160 + 7))
     name = next(c.utterance_id for c in whole.captions if (c.shard, c.row) == (0, 2))
     told = faults(damaged)
-    assert len(told) == 2 and all(line.startswith(f"{path}: ") for line in told)
-    assert f"caption {name!r}" in told[0] and "checksum" in told[1]
+    assert len(told) == 1 and told[0].startswith(f"{path}: caption {name!r}")
 
 
 def test_a_flipped_byte_in_an_image_names_its_captions(whole: PreparedCorpus, damaged: Path) -> None:
@@ -84,7 +83,7 @@ def test_a_flipped_byte_in_an_image_names_its_captions(whole: PreparedCorpus, da
     names = [c.utterance_id for c in whole.captions if (c.shard, c.image_row) == (1, 1)]
     told = faults(damaged)
     assert [any(repr(name) in line for line in told) for name in names] == [True] * len(names) and len(names) > 0
-    assert len(told) == len(names) + 1 and all(str(path) in line for line in told)
+    assert len(told) == len(names) and all(str(path) in line for line in told)
 
 
 @pytest.mark.parametrize("dataset", ["frame_offsets", "image_offsets"])
@@ -168,14 +167,15 @@ def test_a_corpus_of_an_older_program(damaged: Path) -> None:
     description = json.loads((damaged / "corpus.json").read_text())
     del description["num_shards"]
     (damaged / "corpus.json").write_text(json.dumps(description))
-    with pytest.raises(UserError, match="older program"):
+    with pytest.raises(UserError, match="no num_shards"):
         verify_corpus(damaged, processes=0)
 
 
 def test_an_attribute_that_was_changed(damaged: Path) -> None:
     with h5py.File(shard_path(damaged, 1), "r+") as file:
         file.attrs["frame_sums"] = "[]"
-    assert faults(damaged) == [f"{shard_path(damaged, 1)}: its checksum is not that of its content"]
+    told = faults(damaged)
+    assert len(told) == 1 and told[0].startswith(f"{shard_path(damaged, 1)}: checksum")
 
 
 def test_preparing_again_after_the_named_shard_is_deleted_mends_it(whole: PreparedCorpus, damaged: Path) -> None:
