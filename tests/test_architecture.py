@@ -62,6 +62,7 @@ FLOORS = [
         "parameter_counts",
         "orphans",
         "git",
+        "strict_yaml",
     },
     {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
     {"evaluate"},

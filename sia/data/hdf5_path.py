@@ -55,27 +55,31 @@ def open_named(path: Path) -> h5py.File:
         raise UserError(f"{path}: no readable HDF5 file ({' '.join(str(error).split())}); {CURE}") from None
 
 
+class LinkOut(ValueError):
+    """What a file names lies elsewhere: in another place of it, or in another file."""
+
+
 def held(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     """What lies in the group itself under a name, which may be a path, or None.
 
-    Raises ValueError for a soft or an external link on the way, which may lead to any file of this machine.
+    Raises LinkOut for a soft or an external link on the way, which may lead to any file of this machine.
     """
     for part in filter(None, name.split("/")):
         if not isinstance(group, h5py.Group) or (link := group.get(part, getlink=True)) is None:
             return None
         if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{part} is a link to somewhere else")
+            raise LinkOut(f"{part} is a link to somewhere else")
         group = group[part]
     return group
 
 
 def held_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """The dataset in the group. Raises KeyError where there is none, ValueError where its values lie elsewhere."""
+    """The dataset in the group. Raises KeyError where there is none, LinkOut where its values lie elsewhere."""
     dataset = held(group, name)
     if not isinstance(dataset, h5py.Dataset):
         raise KeyError(f"no dataset {name}")
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"the values of {name} lie in another file")
+        raise LinkOut(f"the values of {name} lie in another file")
     return dataset
 
 
