@@ -35,7 +35,9 @@ def unpack(deb: Path, folder: Path) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         reason = f"{error.strerror or error}"
-        raise UserError(f"{deb}: cannot unpack it into {folder} ({reason}); unpack it elsewhere by hand") from None
+        raise UserError(
+            f"{deb}: cannot unpack it into {folder} ({reason}); delete what is there, or unpack it elsewhere by hand"
+        ) from None
 
 
 def _unpack_into(deb: Path, folder: Path) -> None:
