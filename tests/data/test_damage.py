@@ -14,6 +14,7 @@ import tiny_corpus
 from desk import Desk, wait_until
 from PIL import Image
 
+from sia.atomic import write_json
 from sia.data.images import encode, read_image
 from sia.data.manifest import SpokenCaption
 from sia.data.mfcc import UnusableRate, check_rate
@@ -65,7 +66,7 @@ def copy(corpus: Path, tmp_path: Path) -> Path:
 def test_a_description_that_was_edited_is_named(copy: Path, key: str, value: object) -> None:
     """The statistics normalise every input: nobody would notice them otherwise."""
     description = json.loads((copy / "corpus.json").read_text())
-    (copy / "corpus.json").write_text(json.dumps({**description, key: value}))
+    write_json(copy / "corpus.json", {**description, key: value})
     assert [f"its {key} is not that of the shards" in line for line in faults(copy)] == [True]
 
 
@@ -98,7 +99,7 @@ def test_a_damaged_record_is_named_in_one_line(copy: Path, name: str) -> None:
 def test_a_key_that_is_missing_is_named(copy: Path) -> None:
     description = json.loads((copy / "corpus.json").read_text())
     del description["frame_mean"]
-    (copy / "corpus.json").write_text(json.dumps(description))
+    write_json(copy / "corpus.json", description)
     with pytest.raises(UserError, match=r"corpus\.json: no frame_mean"):
         PreparedCorpus.open(copy)
 

@@ -13,6 +13,7 @@ import tiny_corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sia.atomic import write_json
 from sia.data.prepared import PreparedCorpus, shard_path
 from sia.data.verify import verify_corpus
 from sia.errors import UserError
@@ -155,18 +156,18 @@ def test_a_line_that_is_no_caption(damaged: Path) -> None:
 
 def test_another_corpuss_description(damaged: Path) -> None:
     description = json.loads((damaged / "corpus.json").read_text())
-    (damaged / "corpus.json").write_text(json.dumps({**description, "num_images": 13}))
+    write_json(damaged / "corpus.json", {**description, "num_images": 13})
     assert "num_images is 12 there, 13 in corpus.json" in faults(damaged)[0]
-    (damaged / "corpus.json").write_text(json.dumps({**description, "identity": "0"}))
+    write_json(damaged / "corpus.json", {**description, "identity": "0"})
     assert "its identity is not" in faults(damaged)[0]
-    (damaged / "corpus.json").write_text(json.dumps({**description, "num_shards": 2}))
+    write_json(damaged / "corpus.json", {**description, "num_shards": 2})
     assert "captions of shard 2" in faults(damaged)[0]
 
 
-def test_a_corpus_of_an_older_program(damaged: Path) -> None:
+def test_a_key_that_is_missing_is_named(damaged: Path) -> None:
     description = json.loads((damaged / "corpus.json").read_text())
     del description["num_shards"]
-    (damaged / "corpus.json").write_text(json.dumps(description))
+    write_json(damaged / "corpus.json", description)
     with pytest.raises(UserError, match="no num_shards"):
         verify_corpus(damaged, processes=0)
 
