@@ -69,11 +69,10 @@ class Line(NamedTuple):
 def write_placed(folder: Path, captions: Sequence[PlacedCaption]) -> str:
     """captions.jsonl and its index, each whole or absent; the index's checksum is returned."""
     lines = [json.dumps(asdict(caption), ensure_ascii=False).encode() + b"\n" for caption in captions]
-    index = io.BytesIO()
-    np.save(index, build_index(captions, [Line.of(line) for line in lines]))
+    index = index_file(captions, [Line.of(line) for line in lines])
     write_atomically(folder / LINES, lambda stream: stream.writelines(lines))
-    write_atomically(folder / NUMBERS, lambda stream: stream.write(index.getbuffer()))
-    return index_checksum(index.getbuffer())
+    write_atomically(folder / NUMBERS, lambda stream: stream.write(index))
+    return index_checksum(index)
 
 
 def index_checksum(file: Any) -> str:
@@ -81,8 +80,8 @@ def index_checksum(file: Any) -> str:
     return f"{zlib.crc32(file):08x}"
 
 
-def build_index(captions: Sequence[PlacedCaption], lines: Sequence[Line]) -> np.ndarray:
-    """The index [N] of captions with these lines."""
+def index_file(captions: Sequence[PlacedCaption], lines: Sequence[Line]) -> bytes:
+    """The bytes of captions.npy, of captions with these lines."""
     index = np.zeros(len(captions), INDEX)
     index["line_end"] = np.cumsum([line.num_bytes for line in lines])
     index["line_crc"] = [line.crc for line in lines]
@@ -90,7 +89,9 @@ def build_index(captions: Sequence[PlacedCaption], lines: Sequence[Line]) -> np.
     index["split"] = [SPLITS.index(caption.split) if caption.split in SPLITS else -1 for caption in captions]
     for name in ("shard", "row", "image_row", "num_frames"):
         index[name] = [getattr(caption, name) for caption in captions]
-    return index
+    file = io.BytesIO()
+    np.save(file, index)
+    return file.getvalue()
 
 
 def read_lines(folder: Path) -> Iterator[tuple[PlacedCaption, Line]]:

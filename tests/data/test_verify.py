@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ import tiny_corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sia.atomic import write_json
+from sia.atomic import read_json, write_json
 from sia.data.prepared import PreparedCorpus, shard_path
 from sia.data.verify import verify_corpus
 from sia.errors import UserError
@@ -31,6 +32,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
 def damaged(whole: PreparedCorpus, tmp_path: Path) -> Path:
     """A copy to be damaged."""
     return Path(shutil.copytree(whole.folder, tmp_path / "copy"))
+
+
+def described(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "corpus.json") or {}
 
 
 def faults(folder: Path, processes: int = 0) -> list[str]:
@@ -155,7 +160,7 @@ def test_a_line_that_is_no_caption(damaged: Path) -> None:
 
 
 def test_another_corpuss_description(damaged: Path) -> None:
-    description = json.loads((damaged / "corpus.json").read_text())
+    description = described(damaged)
     write_json(damaged / "corpus.json", {**description, "num_images": 13})
     assert "num_images is 12 there, 13 in corpus.json" in faults(damaged)[0]
     write_json(damaged / "corpus.json", {**description, "identity": "0"})
@@ -165,7 +170,7 @@ def test_another_corpuss_description(damaged: Path) -> None:
 
 
 def test_a_key_that_is_missing_is_named(damaged: Path) -> None:
-    description = json.loads((damaged / "corpus.json").read_text())
+    description = described(damaged)
     del description["num_shards"]
     write_json(damaged / "corpus.json", description)
     with pytest.raises(UserError, match="no num_shards"):
