@@ -24,18 +24,27 @@ def download(folder: Path) -> Path:
     debs = sorted(folder.glob("*.deb"))
     if done.returncode != 0 or not debs:
         said = [line for line in done.stderr.splitlines() if line.startswith("E:")]
-        raise UserError(_cure(f"apt-get download failed ({said[0] if said else 'it gave no reason'})"))
+        told = said[0] if said else "it gave no reason"
+        raise UserError(_cure(f"apt-get download failed ({told})", "let root run `apt-get update`, or "))
     return debs[-1]
 
 
-def _cure(fault: str) -> str:
-    return f"{fault}; fetch Debian's package {PACKAGE} elsewhere and pass it: `make stamps STAMPS=path/to.deb`"
+def _cure(fault: str, first: str = "") -> str:
+    return f"{fault}; {first}fetch Debian's package {PACKAGE} elsewhere and pass it: `make stamps STAMPS=path/to.deb`"
 
 
 def fetch(out: Path, deb: Path | None) -> None:
-    """Unpack `deb`, or the package that apt fetches, into `out`; a user's own .deb is kept, a fetched one is not."""
+    """Unpack `deb`, or the package that apt fetches, into `out`; a user's own .deb is kept, a fetched one is not.
+
+    Where `deb` is a folder that it was unpacked into, `out` becomes a link to it.
+    """
     if (out / PACKAGED).is_dir():
         print(f"{out}: the stamps are there already")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: a folder with other files; delete it, or give another with --out")
+    if deb is not None and deb.is_dir():
+        link(deb, out)
         return
     downloads = out.with_name(f".{out.name}.download")
     unpack(deb or download(downloads), out)
@@ -43,10 +52,20 @@ def fetch(out: Path, deb: Path | None) -> None:
     print(f"{out}: unpacked the stamps")
 
 
+def link(unpacked: Path, out: Path) -> None:
+    if not (unpacked / PACKAGED).is_dir():
+        raise UserError(f"{unpacked}: no {PACKAGED} in it; give the folder that `dpkg -x` unpacked {PACKAGE} into")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_dir():
+        out.rmdir()
+    out.symlink_to(unpacked.resolve())
+    print(f"{out}: the stamps of {unpacked}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("corpora/stamps/raw"), help="the folder to unpack into")
-    parser.add_argument("--deb", type=Path, help="the package, where it was fetched before or elsewhere")
+    parser.add_argument("--deb", type=Path, help="the package, or its unpacked folder, if you have it")
     options = parser.parse_args()
     fetch(options.out, options.deb)
 

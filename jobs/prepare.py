@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sia import command
 
+ALLOW = "a folder, beside the root, that a table may name files of; repeatable"
+
 
 def parse() -> argparse.Namespace:
     from sia.data.corpora import READERS
@@ -16,7 +18,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, help="number of shards and tasks (default: one for 1000 captions)")
     parser.add_argument("--images", choices=("resized", "original"), default="resized", help="original: files as is")
     parser.add_argument("--image-short-side", type=int, default=256, metavar="PIXELS")
-    parser.add_argument("--limit", type=int, help="about so many captions only, for a first try")
+    parser.add_argument("--limit", type=int, help="so many captions only, for a first try")
+    parser.add_argument("--allow", type=Path, action="append", default=[], metavar="DIR", help=ALLOW)
+    parser.add_argument("--replace", action="store_true", help="change a finished corpus in OUT, though runs use it")
     parser.add_argument("--cluster", choices=("auto", "local", "slurm"), default="local")
     parser.add_argument("--profile", type=Path, help="resources of a task on Slurm (slurm/*.yaml)")
     parser.add_argument("--verify", action="store_true", help="read OUT's shards and tell what is damaged in them")
@@ -54,6 +58,8 @@ def prepare(arguments: argparse.Namespace) -> None:
         limit=arguments.limit,
         cluster=choose_cluster(arguments.cluster),
         profile=load_profile(arguments.profile),
+        allowed=arguments.allow,
+        replace=arguments.replace,
     )
     print(summary(description))
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sia.errors import UsageError, UserError
+from sia.strict_yaml import StrictLoader
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -162,21 +163,10 @@ NOT_IN_SIGNATURE = {
 }
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not a silent loss."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError for a missing file, UsageError for one that is no mapping."""
     try:
-        value = yaml.load(path.read_text(), _StrictLoader)
+        value = yaml.load(path.read_text(), StrictLoader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give the path of an existing YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -192,7 +182,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: expected key=value, for example training.batch_size=32")
     try:
-        return key.strip(), yaml.load(value, _StrictLoader)
+        return key.strip(), yaml.load(value, StrictLoader)
     except yaml.YAMLError:
         raise UsageError(f"--set {text}: the value is not valid YAML") from None
 

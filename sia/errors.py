@@ -6,6 +6,10 @@ class UserError(ValueError):
 
     exit_status = 1
 
+    def __init__(self, said: str = "") -> None:
+        # torch hands on a fault of a loader worker with the worker's whole traceback, of which it is the last line.
+        super().__init__(said.strip().rpartition("\n")[2].partition(": ")[2] if said.startswith("Caught ") else said)
+
 
 class UsageError(UserError):
     """A fault in what was asked for: an unknown key, a grid that matches nothing, a flag's value."""

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from sia.atomic import read_json, write_json, write_text
-from sia.config import Experiment, Stage, _StrictLoader, dump_experiment, load_experiment
+from sia.config import Experiment, Stage, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
 from sia.records import StagePlan
+from sia.strict_yaml import StrictLoader
 
 
 def runs_root() -> Path:
@@ -260,7 +261,7 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
     try:
         # libyaml reads it, nine times as fast; the strict loader only builds the values.
         node = yaml.compose(config.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        experiment = Experiment.model_validate(_StrictLoader("").construct_document(node))
+        experiment = Experiment.model_validate(StrictLoader("").construct_document(node))
     except (ValueError, AttributeError, yaml.YAMLError):
         return load_experiment(config)  # it names the fault
     if "runtime" not in experiment.model_fields_set:

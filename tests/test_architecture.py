@@ -72,6 +72,7 @@ FLOORS = [
         "orphans",
         "git",
         "gate",
+        "strict_yaml",
     },
     {"losses", "recall", "schedules", "distributed", "models", "data", "tracking"},
     {"evaluate"},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+import tiny_corpus
 import torch
 import yaml
 from desk import REPOSITORY, Desk, values
@@ -383,3 +384,32 @@ def test_fetching_the_stamps_from_something_that_is_no_package(desk):
         assert done.returncode == 1 and "Traceback" not in done.stderr and given in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert [path.name for path in desk.folder.iterdir()] == ["no.deb"]
+
+
+def test_an_unpacked_folder_stands_for_the_stamps_package(desk):
+    stamps = desk.folder / "unpacked" / "usr/share/tuxpaint/stamps"
+    stamps.mkdir(parents=True)
+    for _ in range(2):
+        done = desk.run("fetch_stamps.py", "--out", "corpora/stamps/raw", "--deb", "unpacked")
+        assert done.returncode == 0, done.stderr
+    assert (desk.folder / "corpora/stamps/raw/usr/share/tuxpaint/stamps").samefile(stamps)
+    wrong = desk.run("fetch_stamps.py", "--out", "other", "--deb", "corpora")
+    assert wrong.returncode == 1 and "dpkg -x" in wrong.stderr
+
+
+def test_prepare_keeps_a_finished_corpus_unless_it_is_told_to_replace_it(corpus, desk):
+    shutil.copytree(corpus, desk.folder / "own")
+    rows = [
+        f"u{number},i{number},u{number}.wav,i{number}.png,{split}"
+        for number, split in enumerate(("train", "validation", "test"))
+    ]
+    (desk.folder / "raw").mkdir()
+    desk.write("raw/a.csv", "\n".join(["utterance_id,image_id,speech_path,image_path,split", *rows]))
+    for number in range(3):
+        tiny_corpus.speak(desk.folder / f"raw/u{number}.wav", 1, 1, seed=number)
+        tiny_corpus.draw(desk.folder / f"raw/i{number}.png", 1, 1, seed=number)
+    prepare = ("prepare.py", "--corpus", "table", "--root", "raw", "--out", "own", "--image-short-side", "32")
+    refused = desk.run(*prepare)
+    assert refused.returncode == 1 and "--replace" in refused.stderr and "Traceback" not in refused.stderr
+    assert desk.run(*prepare, "--replace").returncode == 0
+    assert "3 pairs" in desk.run(*prepare).stdout

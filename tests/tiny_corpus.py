@@ -70,19 +70,28 @@ def describe(root: Path, captions: list[SpokenCaption], held_out: HeldOut = "ima
     (root / "held_out.txt").write_text(held_out)
 
 
-def prepare(root: Path, out: Path, num_shards: int = 2, short_side: int = SIDE) -> PreparedCorpus:
+def prepare(
+    root: Path, out: Path, num_shards: int = 2, short_side: int = SIDE, replace: bool = False
+) -> PreparedCorpus:
     """As jobs/prepare.py does it, in this process."""
-    begin(root, out, num_shards, short_side)
+    begin(root, out, num_shards, short_side, replace=replace)
     for number in range(num_shards):
         write_shard(out, number)
-    finish(out)
+    finish(out, replace)
     return PreparedCorpus.open(out)
 
 
-def begin(root: Path, out: Path, num_shards: int = 2, short_side: int = SIDE, limit: int | None = None) -> None:
+def begin(
+    root: Path,
+    out: Path,
+    num_shards: int = 2,
+    short_side: int = SIDE,
+    limit: int | None = None,
+    replace: bool = False,
+) -> None:
     """The first step alone: the plan of the shards."""
     with _registered():
-        plan("tiny", root, out, num_shards, short_side, limit)
+        plan("tiny", root, out, num_shards, short_side, limit, replace=replace)
 
 
 def speak(path: Path, first: int, second: int, seed: int) -> None:

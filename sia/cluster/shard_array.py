@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,18 @@ def prepare_corpus(
     images: Images = "resized",
     cluster: Cluster = "local",
     profile: Profile | None = None,
+    allowed: Sequence[Path] = (),
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Plan, write the shards, and finish; what was prepared is returned. What was done before is kept.
 
-    Raises UserError for a corpus that is not there, and for a task that failed.
+    Raises UserError for a corpus that is not there, for a task that failed, and for a finished corpus that would
+    become another one, unless `replace` insists.
     """
-    num_shards = plan(name, root or out / "raw", out, num_shards, short_side, limit, images)
+    num_shards = plan(name, root or out / "raw", out, num_shards, short_side, limit, images, allowed, replace)
     for _ in tracked(write_shards(out, num_shards, cluster, profile or Profile()), f"{name}: shards", num_shards):
         pass
-    return finish(out)
+    return finish(out, replace)
 
 
 def write_shards(out: Path, num_shards: int, cluster: Cluster, profile: Profile) -> Iterator[int]:

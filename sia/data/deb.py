@@ -12,6 +12,9 @@ from sia.errors import UserError
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER_BYTES = 60
+LARGEST_BYTES = 4 << 30  # twenty times the package of stamps
+MOST_FILES = 200_000
+PADDING_BYTES = 1 << 20  # more than follows a tar archive's end
 
 
 def unpack(deb: Path, folder: Path) -> None:
@@ -32,7 +35,9 @@ def unpack(deb: Path, folder: Path) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         reason = f"{error.strerror or error}"
-        raise UserError(f"{deb}: cannot unpack it into {folder} ({reason}); unpack it elsewhere by hand") from None
+        raise UserError(
+            f"{deb}: cannot unpack it into {folder} ({reason}); delete what is there, or unpack it elsewhere by hand"
+        ) from None
 
 
 def _unpack_into(deb: Path, folder: Path) -> None:
@@ -46,10 +51,25 @@ def _unpack_into(deb: Path, folder: Path) -> None:
 
 
 def _unpack_with_dpkg(deb: Path, folder: Path) -> None:
-    done = subprocess.run(["dpkg-deb", "-x", str(deb), str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
-        raise UserError(f"{deb}: dpkg-deb cannot unpack it ({said}); download the package again")
+    """dpkg-deb decompresses, in whichever way; what is written where is decided here."""
+    packing = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(packing, stdout=subprocess.PIPE, stderr=said) as packed,
+    ):
+        assert packed.stdout is not None
+        fault = ""
+        try:
+            with tarfile.open(fileobj=packed.stdout, mode="r|") as archive:
+                _extract_files(archive, folder)
+            packed.stdout.read(PADDING_BYTES)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            fault = str(error)
+        packed.stdout.close()
+        if packed.wait() != 0 or fault:
+            said.seek(0)
+            told = (said.read().strip().splitlines() or [fault or f"exit status {packed.returncode}"])[0]
+            raise UserError(f"{deb}: cannot unpack it ({told}); download the package again")
 
 
 def unpack_with_python(deb: Path, folder: Path) -> None:
@@ -71,6 +91,8 @@ def _seek_data(stream: BinaryIO) -> None:
     stream.seek(len(AR_MAGIC))
     while len(header := stream.read(AR_HEADER_BYTES)) == AR_HEADER_BYTES:
         name, num_bytes = header[:16].decode("ascii", "replace").strip(), int(header[48:58])
+        if num_bytes < 0:
+            raise ValueError(f"a member of {num_bytes} bytes")
         if name.startswith("data.tar"):
             return
         stream.seek(num_bytes + num_bytes % 2, os.SEEK_CUR)
@@ -78,11 +100,15 @@ def _seek_data(stream: BinaryIO) -> None:
 
 
 def _extract_files(archive: tarfile.TarFile, folder: Path) -> None:
-    """Write the regular files, and nothing outside `folder`.
+    """Write the regular files, and nothing outside `folder`. Raises ValueError for more than a package can hold.
 
     tarfile's filter="data" would do, but early releases of Python 3.10 and 3.11 do not have it.
     """
-    for member in archive:
+    num_bytes = 0
+    for number, member in enumerate(archive, start=1):
+        num_bytes += max(0, member.size)
+        if num_bytes > LARGEST_BYTES or number > MOST_FILES:
+            raise ValueError(f"it unpacks to more than {LARGEST_BYTES >> 30} GiB or {MOST_FILES:,} files")
         name = PurePosixPath(member.name)
         content = archive.extractfile(member) if member.isreg() else None
         if content is None or name.is_absolute() or ".." in name.parts:

@@ -3,14 +3,79 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sia.data.manifest import Dropped
+from sia.data import repeated
+from sia.data.manifest import Dropped, HeldOut
 from sia.data.placed import PlacedCaption
 from sia.data.shards import LAYOUT_VERSION
 from sia.data.statistics import mean_and_deviation
+from sia.errors import UserError
+
+
+class Record(BaseModel):
+    """What a record in JSON must hold to be read; it may hold more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def check(cls, path: Path, found: Any) -> None:
+        """Raises UserError that names the file, and what is missing or wrong in it."""
+        try:
+            cls.model_validate(found)
+        except ValidationError as error:
+            faults = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
+            missing = [name for name, fault in faults if fault["type"] == "missing"]
+            told = f"no {', '.join(missing)} in it" if missing else f"{faults[0][0] or 'it'}: {faults[0][1]['msg']}"
+            raise UserError(f"{path}: {told}; run `python jobs/prepare.py` for it again") from None
+
+
+class Features(Record):
+    kind: str
+    coefficients: int
+
+
+class Checksums(Record):
+    """Of the index of captions, and of each shard."""
+
+    index: str
+    shards: list[str]
+
+
+class Description(Record):
+    """corpus.json."""
+
+    name: str
+    identity: str
+    held_out: HeldOut
+    short_side: int | None
+    features: Features
+    num_shards: int
+    num_captions: dict[str, int]
+    num_images: int
+    num_frames: int
+    pixel_mean: list[float]
+    pixel_std: list[float]
+    frame_mean: list[float]
+    frame_std: list[float]
+    checksums: Checksums
+
+
+class Plan(Record):
+    """plan.json of a preparation."""
+
+    name: str
+    held_out: HeldOut
+    num_shards: int
+    images: str
+    short_side: int
+    features: Features | None
+    content: str
+    notes: list[str]
 
 
 class Content(NamedTuple):
@@ -22,6 +87,8 @@ class Content(NamedTuple):
     features: dict[str, Any]
     pixel_sums: np.ndarray  # [3, 3]
     frame_sums: np.ndarray  # [3, F]
+    repeated: dict[str, Any]
+    shard_checksums: list[str]
 
 
 def describe(plan: dict[str, Any], content: Content) -> dict[str, Any]:
@@ -44,6 +111,7 @@ def describe(plan: dict[str, Any], content: Content) -> dict[str, Any]:
         "num_frames": frames,
         "hours": hours(frames, content.features),
         "dropped": count(entry.reason for entry in content.dropped),
+        "repeated": content.repeated,
         **{"pixel_mean": pixel_mean, "pixel_std": pixel_std, "frame_mean": frame_mean, "frame_std": frame_std},
     }
 
@@ -78,7 +146,7 @@ def summary(description: dict[str, Any]) -> str:
         f"corpus {description['name']}, identity {description['identity']}: {splits} captions",
         f"  {sum(counts.values()):,} pairs, {description['num_images']:,} images ({description['images']}), {spoken}"
         f"{description['num_frames']:,} frames ({features['kind']}, {features['coefficients']} coefficients)",
-        *(f"  {note}" for note in description["notes"]),
+        *(f"  {note}" for note in [*description["notes"], *repeated.told(description["repeated"])]),
     ]
     for reason, number in description["dropped"].items():
         lines.append(f"  dropped {number:,}: {reason} (each is listed in dropped.jsonl)")

@@ -3,6 +3,7 @@
 So name corpora that others prepared their frames and images. This module loads no torch.
 """
 
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from sia.errors import UserError
 
 CURE = "mend the file or give another one"
 OPEN_FILES = 4
+LARGEST_BYTES = 1 << 28  # of one caption or image
 
 _INSIDE = re.compile(r"(?P<file>.+?)::(?P<dataset>[^\[\]]+)(?:\[(?P<row>\d+)\])?", re.DOTALL)
 
@@ -53,6 +55,42 @@ def open_named(path: Path) -> h5py.File:
         raise UserError(f"{path}: no readable HDF5 file ({' '.join(str(error).split())}); {CURE}") from None
 
 
+class LinkOut(ValueError):
+    """What a file names lies elsewhere: in another place of it, or in another file."""
+
+
+def held(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """What lies in the group itself under a name, which may be a path, or None.
+
+    Raises LinkOut for a soft or an external link on the way, which may lead to any file of this machine.
+    """
+    for part in filter(None, name.split("/")):
+        if not isinstance(group, h5py.Group) or (link := group.get(part, getlink=True)) is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise LinkOut(f"{part} is a link to somewhere else")
+        group = group[part]
+    return group
+
+
+def held_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """The dataset in the group. Raises KeyError where there is none, LinkOut where its values lie elsewhere."""
+    dataset = held(group, name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise KeyError(f"no dataset {name}")
+    if dataset.external or dataset.is_virtual:
+        raise LinkOut(f"the values of {name} lie in another file")
+    return dataset
+
+
+def check_size(dataset: h5py.Dataset, num_rows: int) -> None:
+    """Raises ValueError where reading so many rows would take more than LARGEST_BYTES: a small file can ask for it."""
+    row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+    chunk_bytes = dataset.dtype.itemsize * math.prod(dataset.chunks or ())
+    if (asked := max(num_rows * row_bytes, chunk_bytes)) > LARGEST_BYTES:
+        raise ValueError(f"it asks for {asked / 2**30:.1f} GiB, more than {LARGEST_BYTES / 2**30:.2g}")
+
+
 def read_frames(path: str) -> np.ndarray:
     """The frames [T, F] of float32 at `FILE.h5::DATASET` or `FILE.h5::DATASET[ROW]`.
 
@@ -86,10 +124,15 @@ def _row(place: Hdf5Path) -> tuple[np.ndarray, int | None]:
     """A dataset or a row of it, and the number of its columns that are no padding, where the file tells it."""
     try:
         file = _opened(place.file, Path(place.file).stat().st_mtime_ns)
+        dataset = held_dataset(file, place.dataset)
+        check_size(dataset, 1 if place.row is not None or not dataset.shape else len(dataset))
         if place.row is None:
-            return np.asarray(file[place.dataset][()]), None
-        lengths = file.get(f"{place.dataset}_len")
-        return np.asarray(file[place.dataset][place.row]), None if lengths is None else int(lengths[place.row])
+            return np.asarray(dataset[()]), None
+        if held(file, f"{place.dataset}_len") is None:
+            return np.asarray(dataset[place.row]), None
+        lengths = held_dataset(file, f"{place.dataset}_len")
+        check_size(lengths, 1)
+        return np.asarray(dataset[place.row]), int(lengths[place.row])
     except (OSError, KeyError, IndexError, ValueError, RuntimeError, TypeError) as error:
         raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())}); {CURE}") from None
 

@@ -4,8 +4,10 @@ This module loads no torch.
 """
 
 import json
+import os
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -58,12 +60,15 @@ class Reading(NamedTuple):
 
 
 def validate_captions(captions: Iterable[SpokenCaption], source: str, held_out: HeldOut = "images") -> None:
-    """Raises UserError for an utterance given twice, an unknown split, or an image with two paths.
+    """Raises UserError for an utterance given twice, an unknown split, an image with two paths, an image file with two
+    ids, or a recording in two splits.
 
     An image in two splits is an error too, unless captions are what is held out.
     """
     seen: set[str] = set()
     image_of: dict[str, tuple[str, str]] = {}
+    ids_of: dict[str, set[str]] = defaultdict(set)
+    splits_of: dict[str, set[str]] = defaultdict(set)
     for caption in captions:
         name = caption.utterance_id
         if name in seen:
@@ -77,6 +82,19 @@ def validate_captions(captions: Iterable[SpokenCaption], source: str, held_out: 
                 f"{source}: image {caption.image_id!r} has two paths or lies in two splits (utterance {name!r}); "
                 "give each image one path and one split"
             )
+        ids_of[os.path.normpath(caption.image_path)].add(caption.image_id)
+        splits_of[os.path.normpath(caption.speech_path)].add(caption.split)
+    _refuse_several(source, "image file", "ids", ids_of)
+    _refuse_several(source, "recording", "splits", splits_of)
+
+
+def _refuse_several(source: str, what: str, values: str, values_of: dict[str, set[str]]) -> None:
+    """Raises UserError that counts the paths with more than one value."""
+    several = [path for path, found in values_of.items() if len(found) > 1]
+    if several:
+        first = f"{several[0]} has {' and '.join(sorted(values_of[several[0]])[:2])}"
+        counted = f"1 {what} has" if len(several) == 1 else f"{len(several)} {what}s have"
+        raise UserError(f"{source}: {counted} several {values} ({first}); give each {what} one of its {values}")
 
 
 def write_captions(path: Path, captions: Iterable[SpokenCaption]) -> None:
@@ -97,11 +115,10 @@ def read_dropped(path: Path) -> list[Dropped] | None:
 
 def read_captions(path: Path) -> list[SpokenCaption]:
     """Raises UserError that names the file and line of a record that is no caption."""
-    known = {field.name for field in fields(SpokenCaption)}
     captions = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
-            captions.append(SpokenCaption(**{key: value for key, value in json.loads(line).items() if key in known}))
-        except (ValueError, TypeError, AttributeError) as error:
+            captions.append(SpokenCaption(**json.loads(line)))
+        except (ValueError, TypeError) as error:
             raise UserError(f"{path}, line {number}: not a caption ({error}); prepare the corpus again") from None
     return captions

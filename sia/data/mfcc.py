@@ -11,6 +11,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from sia.data.whole import CURE, why_cut
 from sia.errors import UserError
 from sia.parameter_counts import CONV_KERNEL, MFCC_COEFFICIENTS
 
@@ -20,6 +21,8 @@ HOP_LENGTH = 200
 MEL_BANDS = 128
 MAX_FRAMES = 8192
 MIN_FRAMES = CONV_KERNEL
+LONGEST_SECONDS = MAX_FRAMES * HOP_LENGTH / SAMPLE_RATE
+BLOCK = 1 << 16  # samples of a file that are decoded at a time
 RATES = (4_000, 384_000)  # in Hz
 LARGEST_FILTER = 1 << 22  # rate/d times 16000/d, d their largest common divisor: 44.1 kHz takes 70,560
 
@@ -53,20 +56,35 @@ def mfcc(waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
     return _transform()(wave).T.contiguous()
 
 
-def read_speech(path: Path | str) -> tuple[np.ndarray, int]:
-    """The samples [samples] of a wav, flac or ogg file, mixed to one channel, and their rate in Hz.
+def read_speech(path: Path | str, longest_seconds: float = math.inf) -> tuple[np.ndarray, int]:
+    """The samples [samples] of a wav, flac, ogg or mp3 file, mixed to one channel, and their rate in Hz.
 
-    Raises UserError that names the file where it is missing, empty or no audio.
+    Raises UserError that names the file where it is missing, empty, cut off or no audio, and TooLong where it is longer
+    than so many seconds, of which no more are read: a small file may unpack to gigabytes.
     """
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(str(path)) as file:
+            blocks, num_samples = [], 0
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(axis=1))
+                num_samples += len(block)
+                if num_samples > longest_seconds * file.samplerate:
+                    raise TooLong(f"{path}: longer than {longest_seconds:.1f} s; cut it into captions")
+            cut = why_cut(path, file, num_samples)
+            rate = file.samplerate
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(
             f"{path}: unreadable speech ({' '.join(str(error).split())}); mend or remove the file"
         ) from None
-    if not len(samples):
+    if cut:
+        raise UserError(f"{path}: cut off, {cut}; {CURE}")
+    if not blocks:
         raise UserError(f"{path}: speech of no samples; mend or remove the file")
-    return samples.mean(axis=1), rate
+    return np.concatenate(blocks), rate
+
+
+class TooLong(UserError):
+    """A recording of more samples than are wanted."""
 
 
 class UnusableRate(ValueError):

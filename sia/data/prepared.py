@@ -17,6 +17,7 @@ import numpy as np
 
 from sia.atomic import read_json
 from sia.config import Data, Model
+from sia.data.description import Description
 from sia.data.manifest import SPLITS
 from sia.data.placed import PlacedCaptions
 from sia.data.shards import ShardReader
@@ -31,18 +32,22 @@ def shard_path(folder: Path, number: int) -> Path:
 class PreparedCorpus:
     """The captions of a prepared corpus; frames and images are read from its shards on demand.
 
-    Copies of it may go to worker processes: each opens the files itself.
+    Copies of it may go to worker processes: each opens the files itself, and refuses those of another corpus that took
+    this one's place since it was opened. What is read is compared with its checksum.
     """
 
     folder: Path
     description: dict[str, Any]
     captions: PlacedCaptions
+    checksums: dict[str, Any]
     _readers: dict[int, ShardReader] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> "PreparedCorpus":
         """Raises UserError that names the folder and the command that fills it."""
-        return cls(folder, read_description(folder), PlacedCaptions(folder))
+        description = read_description(folder)
+        checksums = description.pop("checksums")
+        return cls(folder, description, PlacedCaptions(folder, checksums["index"]), checksums)
 
     @property
     def identity(self) -> str:
@@ -81,16 +86,18 @@ class PreparedCorpus:
     def frames(self, index: int) -> np.ndarray:
         """The speech frames [T, F] of a caption; F is the corpus's `coefficients`."""
         caption = self.captions[index]
-        return self._reader(caption.shard).frames(caption.row)
+        return self._reader(caption.shard).frames(caption.row, caption.utterance_id)
 
     def image(self, index: int) -> bytes:
         """The encoded file of a caption's image."""
         caption = self.captions[index]
-        return self._reader(caption.shard).image(caption.image_row)
+        return self._reader(caption.shard).image(caption.image_row, caption.utterance_id)
 
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
-            self._readers[shard] = ShardReader(shard_path(self.folder, shard))
+            reader = ShardReader(shard_path(self.folder, shard))
+            reader.check(self.checksums["shards"][shard])
+            self._readers[shard] = reader
         return self._readers[shard]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,10 +107,6 @@ class PreparedCorpus:
 
 
 STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
-NEEDED = (
-    *("name", "identity", "held_out", "short_side", "features", "num_captions", "num_images", "num_frames"),
-    *STATISTICS,
-)
 
 
 class MissingCorpus(UserError):
@@ -120,12 +123,8 @@ def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
             f"{folder}: {problem}; prepare it there first: "
             f"python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}"
         )
-    missing = [key for key in NEEDED if key not in description] if isinstance(description, dict) else list(NEEDED)
-    if missing:
-        raise UserError(
-            f"{folder / 'corpus.json'}: no {', '.join(missing)} in it; run `python jobs/prepare.py` for it again"
-        )
-    return description
+    Description.check(folder / "corpus.json", description)
+    return dict(description)
 
 
 def check_identity(folder: Path, description: dict[str, Any], known: dict[str, Any] | None, run: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -23,19 +24,33 @@ def staged(corpus: Path, to: str) -> Path:
     disk has too little room, the corpus itself is returned, with a warning. Raises UserError for a `to` that is no
     absolute path.
     """
-    target = _place(to) / f"sia-{os.getuid()}" / read_description(corpus)["identity"]
+    description = read_description(corpus)
+    target = _place(to) / f"sia-{os.getuid()}" / description["identity"]
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(target.with_suffix(".lock")):
-        if (target / MARKER).is_file():
-            return target
         files = _files(corpus)
+        if (target / MARKER).is_file() and _is_whole(corpus, files, target, description):
+            return target
         needed, free = sum(file.stat().st_size for file in files), shutil.disk_usage(target.parent).free
         if needed + SPARE_BYTES > free:
             problem = f"{needed / 1e9:.1f} GB do not fit into the {free / 1e9:.1f} GB free in {target.parent}"
             print(f"warning: {problem}; reading {corpus} instead", file=sys.stderr, flush=True)
             return corpus
+        (target / MARKER).unlink(missing_ok=True)
         _copy(corpus, files, target)
+        if read_description(corpus) != description:
+            raise UserError(f"{corpus}: prepared anew while it was copied; submit the run again")
+        os.replace(target / f".{MARKER}", target / MARKER)
     return target
+
+
+def _is_whole(corpus: Path, files: list[Path], target: Path, description: dict[str, Any]) -> bool:
+    """Whether a copy that was finished is one of the corpus as it is now; a file that was deleted is copied again."""
+    copies = [target / file.relative_to(corpus) for file in files]
+    same = all(
+        copy.is_file() and copy.stat().st_size == file.stat().st_size for copy, file in zip(copies, files, strict=True)
+    )
+    return same and read_description(target) == description
 
 
 def _place(to: str) -> Path:
@@ -55,4 +70,3 @@ def _copy(corpus: Path, files: list[Path], target: Path) -> None:
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
         list(pool.map(lambda file: shutil.copyfile(file, target / file.relative_to(corpus)), files))
     shutil.copyfile(corpus / MARKER, target / f".{MARKER}")
-    os.replace(target / f".{MARKER}", target / MARKER)

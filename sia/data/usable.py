@@ -59,10 +59,12 @@ def stored_image(caption: SpokenCaption, images: Images, short_side: int, statis
 
 
 def _mfcc_frames(path: str) -> np.ndarray:
-    from sia.data.mfcc import UnusableRate, mfcc, read_speech
+    from sia.data.mfcc import LONGEST_SECONDS, MAX_FRAMES, TooLong, UnusableRate, mfcc, read_speech
 
     try:
-        samples, rate = read_speech(path)
+        samples, rate = read_speech(path, LONGEST_SECONDS)
+    except TooLong as error:
+        raise Unusable(f"more than {MAX_FRAMES} frames", str(error)) from None
     except UserError as error:
         raise Unusable("unreadable speech", str(error)) from None
     try:

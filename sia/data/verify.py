@@ -18,10 +18,10 @@ from PIL import Image
 
 from sia.data.description import count, describe, identity
 from sia.data.manifest import SpokenCaption, read_dropped
-from sia.data.placed import NUMBERS, PlacedCaption, build_index, read_lines
+from sia.data.placed import NUMBERS, Line, PlacedCaption, index_checksum, index_file, read_lines
 from sia.data.prepare import joined, read_plan
 from sia.data.prepared import read_description, shard_path
-from sia.data.shards import ShardReader, caption_digest, checksum, stored_checksum
+from sia.data.shards import ShardReader, caption_digest
 from sia.errors import UserError
 from sia.orphans import end_with
 from sia.progress import tracked
@@ -42,8 +42,6 @@ def verify_corpus(folder: Path, tell: Callable[[str], object] = print, processes
     Raises UserError that counts the faults, where there are any.
     """
     description = read_description(folder)
-    if "num_shards" not in description:
-        raise UserError(f"{folder / 'corpus.json'}: prepared by an older program; run `python jobs/prepare.py` again")
     captions = list(read_lines(folder))
     counted = 0
     for fault in chain(
@@ -58,7 +56,7 @@ def verify_corpus(folder: Path, tell: Callable[[str], object] = print, processes
 
 
 def _shard_faults(
-    folder: Path, description: dict[str, Any], captions: list[tuple[PlacedCaption, int]], processes: int | None
+    folder: Path, description: dict[str, Any], captions: list[tuple[PlacedCaption, Line]], processes: int | None
 ) -> Iterator[str]:
     """The faults of every shard; where it has none, whether the captions together are those of corpus.json."""
     num_shards, whole = description["num_shards"], True
@@ -81,6 +79,7 @@ def _record_faults(folder: Path, description: dict[str, Any], placed: list[Place
     content = joined(folder, plan["num_shards"])
     # As JSON holds it: floats and keys as they are read back.
     expected = json.loads(json.dumps(describe(plan, content)))
+    expected["checksums"] = {**description["checksums"], "shards": content.shard_checksums}
     for key, value in expected.items():
         if description.get(key) != value:
             yield f"{folder / 'corpus.json'}: its {key} is not that of the shards; run `python jobs/prepare.py` again"
@@ -93,7 +92,7 @@ def _record_faults(folder: Path, description: dict[str, Any], placed: list[Place
 
 
 def corpus_faults(
-    folder: Path, description: dict[str, Any], captions: list[tuple[PlacedCaption, int]]
+    folder: Path, description: dict[str, Any], captions: list[tuple[PlacedCaption, Line]]
 ) -> Iterator[str]:
     """Where corpus.json, captions.jsonl (its captions, and the bytes of their lines) and its index disagree."""
     placed = [caption for caption, _ in captions]
@@ -109,9 +108,11 @@ def corpus_faults(
     for shard in sorted(beyond):
         yield f"{folder / 'captions.jsonl'}: captions of shard {shard}, which is none of {description['num_shards']}"
     try:
-        agree = np.array_equal(np.load(folder / NUMBERS), build_index(placed, [length for _, length in captions]))
-    except (OSError, ValueError):
-        agree = False
+        index = (folder / NUMBERS).read_bytes()
+    except OSError:
+        index = b""
+    agree = index == index_file(placed, [line for _, line in captions])
+    agree &= index_checksum(index) == description["checksums"]["index"]
     if not agree:
         yield f"{folder / NUMBERS}: missing, or not the index of captions.jsonl"
 
@@ -145,9 +146,12 @@ class _Verification:
         faults = [*self._offset_faults("frames"), *self._offset_faults("image_bytes"), *self._place_faults()]
         if not faults:
             faults = [*self._image_faults(), *self._caption_faults(digests)]
-        if checksum(self.shard.file) != stored_checksum(self.shard.file):
-            faults.append("its checksum is not that of its content")
-        return Verified([f"{self.shard.path}: {fault}" for fault in faults], digests)
+        told = [f"{self.shard.path}: {fault}" for fault in faults]
+        try:
+            self.shard.check()
+        except UserError as error:
+            told.append(str(error))
+        return Verified(told, digests)
 
     def _offset_faults(self, name: str) -> Iterator[str]:
         """Rows that do not follow each other, or not to the end."""
@@ -183,7 +187,7 @@ class _Verification:
         """Images that no longer begin like one of their size; whether each byte is as it was, the digests tell."""
         for row, image_id in enumerate(self.image_ids):
             try:
-                with Image.open(io.BytesIO(self.shard.image(row))) as image:
+                with Image.open(io.BytesIO(self.shard.stored_image(row).tobytes())) as image:
                     side = min(image.size)
             except (OSError, ValueError, SyntaxError):
                 yield f"image {image_id!r} cannot be decoded"
@@ -195,10 +199,10 @@ class _Verification:
         """Captions whose frames or image are not those that were written; their digests as they are now."""
         row_of_image = {image_id: row for row, image_id in enumerate(self.image_ids)}
         for row, caption in enumerate(self.captions):
-            frames = self.shard.frames(row)
+            frames, image = self.shard.stored_frames(row), self.shard.stored_image(row_of_image[caption.image_id])
             if not np.isfinite(frames).all():
                 yield f"caption {caption.utterance_id!r} has frames that are no numbers"
-            digests.append(caption_digest(caption, frames, self.shard.image(row_of_image[caption.image_id])))
+            digests.append(caption_digest(caption, frames, image.tobytes()))
             if digests[-1] != self.digests[row]:
                 yield f"caption {caption.utterance_id!r}: its frames or its image are not those that were written"
 

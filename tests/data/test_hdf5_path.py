@@ -75,3 +75,43 @@ def test_a_file_that_was_written_anew_is_read_anew(file: str) -> None:
     with h5py.File(file, "w") as written:
         written["group/frames"] = np.ones((2, 2))
     assert read_frames(f"{file}::group/frames").tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.fixture
+def leaving(tmp_path: Path) -> str:
+    """A file of whose names each leads elsewhere."""
+    (tmp_path / "secret.raw").write_bytes(np.zeros(12, np.float32).tobytes())
+    with h5py.File(tmp_path / "secret.h5", "w") as secret:
+        secret["frames"] = np.zeros((4, 3), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["own"] = np.zeros((4, 3), np.float32)
+        file["soft"] = h5py.SoftLink("/own")
+        file["external"] = h5py.ExternalLink("secret.h5", "/frames")
+        file["group/below"] = h5py.ExternalLink("secret.h5", "/")
+        file.create_dataset("raw", (4, 3), np.float32, external=[(str(tmp_path / "secret.raw"), 0, 48)])
+        layout = h5py.VirtualLayout((4, 3), np.float32)
+        layout[:] = h5py.VirtualSource("secret.h5", "frames", (4, 3))
+        file.create_virtual_dataset("virtual", layout)
+    return str(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("name", ["soft", "external", "group/below/frames", "raw", "virtual"])
+def test_what_leads_out_of_the_file_is_refused(leaving: str, name: str) -> None:
+    assert read_frames(f"{leaving}::own").shape == (4, 3)
+    with pytest.raises(UserError, match=r"is a link to somewhere else|lie in another file"):
+        read_frames(f"{leaving}::{name}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "inside"),
+    [((2**20, 2**13), (64, 64), ""), ((3, 2**28), (1, 64), "[1]"), ((4, 2**27), (4, 2**27), "[1]")],
+    ids=["rows", "columns", "chunks"],
+)
+def test_a_small_file_that_asks_for_gigabytes_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], inside: str
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("bomb", shape, np.float32, chunks=chunks, compression="gzip")
+    assert (tmp_path / "a.h5").stat().st_size < 10_000
+    with pytest.raises(UserError, match="it asks for"):
+        read_frames(f"{tmp_path}/a.h5::bomb{inside}")

@@ -141,13 +141,13 @@ def test_shards_that_are_there_are_kept(raw: Path, tmp_path: Path) -> None:
 
 def test_shards_of_another_plan_are_written_anew(raw: Path, tmp_path: Path) -> None:
     tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
-    again = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3, short_side=48)
+    again = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3, short_side=48, replace=True)
     assert min(read_image(io.BytesIO(again.image(0))).size) == 48
 
 
 def test_a_new_plan_takes_the_finished_corpus_away_until_it_is_done(raw: Path, tmp_path: Path) -> None:
     tiny_corpus.prepare(raw, tmp_path / "out")
-    tiny_corpus.begin(raw, tmp_path / "out", short_side=48)
+    tiny_corpus.begin(raw, tmp_path / "out", short_side=48, replace=True)
     with pytest.raises(UserError, match="not finished"):
         PreparedCorpus.open(tmp_path / "out")
 

@@ -93,8 +93,8 @@ def test_captions_are_those_of_captions_jsonl(prepared: PreparedCorpus) -> None:
 
 def test_names_in_any_script(tmp_path: Path) -> None:
     caption = PlacedCaption("ütter\u2028ance", "бильд", "test", 0, 0, 0, 6, text='zwei\nZeilen "日本"')
-    write_placed(tmp_path, [caption, caption])
-    assert list(PlacedCaptions(tmp_path)) == [caption, caption]
+    checksum = write_placed(tmp_path, [caption, caption])
+    assert list(PlacedCaptions(tmp_path, checksum)) == [caption, caption]
 
 
 def test_a_copy_for_a_worker_is_small(prepared: PreparedCorpus) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_corpus
 
 from sia.data import staging
 from sia.data.prepared import PreparedCorpus
@@ -58,3 +59,30 @@ def test_a_full_disk_is_no_reason_to_stop(
 def test_a_place_that_is_none_is_refused(corpus: Path, to: str) -> None:
     with pytest.raises(UserError, match="give an absolute path"):
         staged(corpus, to)
+
+
+def test_a_file_of_the_copy_that_was_deleted_is_copied_again(corpus: Path, tmp_path: Path) -> None:
+    """As the fault of a damaged one advises."""
+    copy = staged(corpus, str(tmp_path))
+    next((copy / "shards").glob("*.h5")).unlink()
+    opened = PreparedCorpus.open(staged(corpus, str(tmp_path)))
+    assert [opened.image(index) for index in range(len(opened.captions))]
+
+
+def test_a_corpus_that_is_replaced_while_it_is_copied_is_not_a_copy(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(corpus, tmp_path / "own")
+    tiny_corpus.write_corpus(tmp_path / "raw", kinds=2)
+    copyfile = shutil.copyfile
+
+    def replaced(source: Path, target: Path) -> None:
+        if source.name == "corpus.json":
+            tiny_corpus.prepare(tmp_path / "raw", own, replace=True)
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", replaced)
+    with pytest.raises(UserError, match="prepared anew while it was copied"):
+        staged(own, str(tmp_path / "node"))
+    monkeypatch.undo()
+    assert list(PreparedCorpus.open(staged(own, str(tmp_path / "node"))).captions)

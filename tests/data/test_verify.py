@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import tiny_corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sia.atomic import read_json, write_json
 from sia.data.prepared import PreparedCorpus, shard_path
 from sia.data.verify import verify_corpus
 from sia.errors import UserError
@@ -30,6 +32,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
 def damaged(whole: PreparedCorpus, tmp_path: Path) -> Path:
     """A copy to be damaged."""
     return Path(shutil.copytree(whole.folder, tmp_path / "copy"))
+
+
+def described(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "corpus.json") or {}
 
 
 def faults(folder: Path, processes: int = 0) -> list[str]:
@@ -73,8 +79,7 @@ def test_a_flipped_byte_in_frames_names_its_caption(whole: PreparedCorpus, damag
     path = change(damaged, 0, "frames", flip(offset * 160 + 7))
     name = next(c.utterance_id for c in whole.captions if (c.shard, c.row) == (0, 2))
     told = faults(damaged)
-    assert len(told) == 2 and all(line.startswith(f"{path}: ") for line in told)
-    assert f"caption {name!r}" in told[0] and "checksum" in told[1]
+    assert len(told) == 1 and told[0].startswith(f"{path}: caption {name!r}")
 
 
 def test_a_flipped_byte_in_an_image_names_its_captions(whole: PreparedCorpus, damaged: Path) -> None:
@@ -84,7 +89,7 @@ def test_a_flipped_byte_in_an_image_names_its_captions(whole: PreparedCorpus, da
     names = [c.utterance_id for c in whole.captions if (c.shard, c.image_row) == (1, 1)]
     told = faults(damaged)
     assert [any(repr(name) in line for line in told) for name in names] == [True] * len(names) and len(names) > 0
-    assert len(told) == len(names) + 1 and all(str(path) in line for line in told)
+    assert len(told) == len(names) and all(str(path) in line for line in told)
 
 
 @pytest.mark.parametrize("dataset", ["frame_offsets", "image_offsets"])
@@ -155,27 +160,28 @@ def test_a_line_that_is_no_caption(damaged: Path) -> None:
 
 
 def test_another_corpuss_description(damaged: Path) -> None:
-    description = json.loads((damaged / "corpus.json").read_text())
-    (damaged / "corpus.json").write_text(json.dumps({**description, "num_images": 13}))
+    description = described(damaged)
+    write_json(damaged / "corpus.json", {**description, "num_images": 13})
     assert "num_images is 12 there, 13 in corpus.json" in faults(damaged)[0]
-    (damaged / "corpus.json").write_text(json.dumps({**description, "identity": "0"}))
+    write_json(damaged / "corpus.json", {**description, "identity": "0"})
     assert "its identity is not" in faults(damaged)[0]
-    (damaged / "corpus.json").write_text(json.dumps({**description, "num_shards": 2}))
+    write_json(damaged / "corpus.json", {**description, "num_shards": 2})
     assert "captions of shard 2" in faults(damaged)[0]
 
 
-def test_a_corpus_of_an_older_program(damaged: Path) -> None:
-    description = json.loads((damaged / "corpus.json").read_text())
+def test_a_key_that_is_missing_is_named(damaged: Path) -> None:
+    description = described(damaged)
     del description["num_shards"]
-    (damaged / "corpus.json").write_text(json.dumps(description))
-    with pytest.raises(UserError, match="older program"):
+    write_json(damaged / "corpus.json", description)
+    with pytest.raises(UserError, match="no num_shards"):
         verify_corpus(damaged, processes=0)
 
 
 def test_an_attribute_that_was_changed(damaged: Path) -> None:
     with h5py.File(shard_path(damaged, 1), "r+") as file:
         file.attrs["frame_sums"] = "[]"
-    assert faults(damaged) == [f"{shard_path(damaged, 1)}: its checksum is not that of its content"]
+    told = faults(damaged)
+    assert len(told) == 1 and told[0].startswith(f"{shard_path(damaged, 1)}: checksum")
 
 
 def test_preparing_again_after_the_named_shard_is_deleted_mends_it(whole: PreparedCorpus, damaged: Path) -> None:

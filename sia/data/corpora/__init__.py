@@ -1,9 +1,10 @@
 """One reader a corpus: from what lies on disk to captions. A new corpus is one module here and one line below."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from sia.data.corpora.records import base, check_confined
 from sia.data.manifest import Reading, validate_captions
 from sia.errors import UsageError, UserError
 
@@ -20,10 +21,15 @@ READERS = {
 }
 
 
-def read(name: str, root: Path | str) -> Reading:
+# Whose paths are anybody's words: files outside the root are read where the user allows it.
+CONFINED = ("table",)
+
+
+def read(name: str, root: Path | str, allowed: Sequence[Path] = ()) -> Reading:
     """The captions of corpus `name` under `root`, and what was left out and why.
 
-    Raises UsageError for an unknown corpus, UserError for a folder that is missing or holds something else.
+    allowed: further folders that the files of a table may lie in. Raises UsageError for an unknown corpus, UserError
+    for a folder that is missing or holds something else, and for a file that a table names elsewhere.
     """
     if name not in READERS:
         raise UsageError(f"--corpus {name}: unknown corpus; use one of {', '.join(READERS)}")
@@ -32,5 +38,7 @@ def read(name: str, root: Path | str) -> Reading:
     if not reading.captions:
         left_out = f" ({len(reading.dropped)} left out: {reading.dropped[0].reason})" if reading.dropped else ""
         raise UserError(f"{root}: no caption of corpus {name!r} there{left_out}; give its root folder with --root")
+    if name in CONFINED:
+        check_confined(reading.captions, [base(Path(root)), *allowed])
     validate_captions(reading.captions, str(root), reading.held_out)
     return reading

@@ -3,9 +3,11 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sia.data import hdf5_path
 from sia.data.manifest import SpokenCaption
 from sia.errors import UserError
 
@@ -82,15 +84,14 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_pairs(path: Path) -> dict[str, str]:
-    """The lines "key value" of a file; a value may hold spaces. Raises UserError for one without, or a key repeated."""
+    """The lines "key value" of a file; a value may hold spaces. Raises UserError for one without, or a key with two."""
     pairs: dict[str, str] = {}
     for place, line in read_lines(path):
         key, *value = line.split(maxsplit=1)
         if not value:
             raise UserError(f"{place}: {line!r} has no second word; mend or remove it")
-        if key in pairs:
-            raise UserError(f"{place}: {key!r} is there twice; remove one")
-        pairs[key] = value[0]
+        if pairs.setdefault(key, value[0]) != value[0]:
+            raise UserError(f"{place}: {key!r} is there twice, with {pairs[key]!r} before; remove one")
     return pairs
 
 
@@ -118,6 +119,31 @@ def folder_holding(names: Sequence[str], folders: Sequence[Path]) -> Path:
     few = names[:NAMES_TO_LOOK_FOR]
     holding = (folder for folder in folders if any(os.path.exists(located(folder, name)) for name in few))
     return next(holding, folders[0])
+
+
+def base(root: Path) -> Path:
+    """The root, or the folder of a root that is a file."""
+    return root.parent if root.is_file() else root
+
+
+def check_confined(captions: Iterable[SpokenCaption], folders: Sequence[Path]) -> None:
+    """Raises UserError for a caption whose files lie, links followed, in none of the folders.
+
+    A table that somebody else wrote could name any file that its reader may read.
+    """
+    within = [os.path.join(os.path.realpath(folder), "") for folder in folders]
+    real_folder = lru_cache(maxsize=None)(os.path.realpath)
+    for caption in captions:
+        for path in (caption.speech_path, caption.image_path):
+            inside = hdf5_path.parse(path)
+            file = inside.file if inside else path
+            folder, name = os.path.split(file)
+            real = os.path.realpath(file) if os.path.islink(file) else os.path.join(real_folder(folder), name)
+            if name in ("", ".", "..") or not real.startswith(tuple(within)):
+                raise UserError(
+                    f"{folders[0]}: utterance {caption.utterance_id!r} names {path}, which lies outside; "
+                    f"if it is meant, allow its folder: --allow {os.path.dirname(real)}"
+                )
 
 
 def first_file(names: Iterable[str], folders: Iterable[Path]) -> Path | None:

@@ -23,7 +23,7 @@ import h5py
 
 from sia.data.corpora.held_out import hold_out, without_shared_images
 from sia.data.corpora.records import read_text
-from sia.data.hdf5_path import Hdf5Path, open_named
+from sia.data.hdf5_path import Hdf5Path, check_size, held_dataset, open_named
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
 from sia.progress import tracked
@@ -112,8 +112,11 @@ def _located(path: Path, key: str, named: Any) -> Path:
 
 
 def _dataset(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != dimensions:
+    try:
+        dataset = held_dataset(file, name)
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"{file.filename}: {name} cannot be read ({error}); fetch the file again") from None
+    if dataset.ndim != dimensions:
         raise UserError(f"{file.filename}: no dataset {name} of {dimensions} dimensions; fetch the file again")
     return dataset
 
@@ -121,11 +124,13 @@ def _dataset(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
 def _captions(dump: Dump, image_paths: dict[str, str], dropped: list[Dropped]) -> Iterator[SpokenCaption]:
     """A caption a row. image_paths: where each image was met first; those left out are added to `dropped`."""
     with open_named(dump.images) as file:
+        held = _dataset(file, "image", 1)
         for row in tracked(range(dump.shape[0]), f"{dump.path.name}: images hashed", dump.shape[0]):
             name = f"{dump.path.stem}-{row:06d}"
             try:
-                image_id = hashlib.sha256(file["image"][row].tobytes()).hexdigest()[:16]
-            except (OSError, RuntimeError) as error:
+                check_size(held, 1)
+                image_id = hashlib.sha256(held[row].tobytes()).hexdigest()[:16]
+            except (OSError, RuntimeError, ValueError) as error:
                 dropped.append(Dropped(name, "unreadable image", f"{dump.images}: {error}"))
                 continue
             here = str(Hdf5Path(str(dump.images), "image", row))

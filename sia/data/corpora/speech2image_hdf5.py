@@ -19,7 +19,7 @@ import h5py
 from sia.data.corpora import places205
 from sia.data.corpora.flickr8k import IMAGE_FOLDERS, KARPATHY, SPLIT_OF_KARPATHY
 from sia.data.corpora.records import Record, first_file, read_json_records
-from sia.data.hdf5_path import Hdf5Path, open_named, parse
+from sia.data.hdf5_path import Hdf5Path, LinkOut, held, open_named, parse
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
 
@@ -45,9 +45,12 @@ def read(root: Path) -> Reading:
     """
     place = parse(str(root))
     path, wanted = (Path(place.file), (place.dataset,)) if place else (_found(root), FEATURES)
-    with open_named(path) as file:
-        source = _source(path, file, wanted)
-        found = {name: list(_arrays(group, source.feature)) for name, group in _groups(file)}
+    try:
+        with open_named(path) as file:
+            source = _source(path, file, wanted)
+            found = {name: list(_arrays(group, source.feature)) for name, group in _groups(file)}
+    except LinkOut as error:
+        raise UserError(f"{path}: {error}; fetch the file again") from None
     flickr = next(iter(found)).startswith(f"/{FLICKR}")
     captions, dropped, notes = _flickr(source, found) if flickr else _places(source, found)
     features = {"kind": source.feature, "coefficients": source.coefficients, "source": "speech2image"}
@@ -67,34 +70,37 @@ def _found(root: Path) -> Path:
 
 def _groups(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
     """The group of each image (Flickr8k) or utterance (Places), by its path."""
-    for name, group in file.items():
-        if name.startswith(FLICKR) and isinstance(group, h5py.Group):
+    for name in file:
+        group = held(file, name) if name.startswith((FLICKR, SUBGROUP)) else None
+        if not isinstance(group, h5py.Group):
+            continue
+        if name.startswith(FLICKR):
             yield f"/{name}", group
-        elif name.startswith(SUBGROUP) and isinstance(group, h5py.Group):
-            yield from ((f"/{name}/{below}", group[below]) for below in group if below.startswith(PLACES))
+        else:
+            yield from ((f"/{name}/{below}", held(group, below)) for below in group if below.startswith(PLACES))
 
 
 def _source(path: Path, file: h5py.File, wanted: tuple[str, ...]) -> Source:
     """The first feature of those wanted that an image or utterance has."""
-    held: set[str] = set()
+    present: set[str] = set()
     for _, group in _groups(file):
-        held |= set(group)
+        present |= set(group)
         for feature in wanted:
             for array in _arrays(group, feature).values():
                 return Source(path, feature, int(array.shape[-1]))
-    if not held:
+    if not present:
         raise UserError(f"{path}: no groups {FLICKR}* or {SUBGROUP}*/{PLACES}* that hold anything; {CURE}")
     raise UserError(
-        f"{path}: no feature {' or '.join(wanted)} there, but {', '.join(sorted(held))}; "
+        f"{path}: no feature {' or '.join(wanted)} there, but {', '.join(sorted(present))}; "
         "name one of speech with --root FILE.h5::FEATURE"
     )
 
 
 def _arrays(group: h5py.Group, feature: str) -> dict[str, h5py.Dataset]:
     """The arrays [T, F] of a feature, by their names, which are those of recordings."""
-    below = group.get(feature)
-    arrays = below.items() if isinstance(below, h5py.Group) else ()
-    return {name: array for name, array in arrays if isinstance(array, h5py.Dataset) and array.ndim == 2}
+    below = held(group, feature) if isinstance(group, h5py.Group) else None
+    arrays = {name: held(below, name) for name in below} if isinstance(below, h5py.Group) else {}
+    return {name: array for name, array in arrays.items() if isinstance(array, h5py.Dataset) and array.ndim == 2}
 
 
 def _speech_path(source: Source, group: str, array: str) -> str:

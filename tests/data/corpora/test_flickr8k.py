@@ -226,3 +226,14 @@ def test_the_recording_with_a_bad_header_is_dropped_when_it_is_prepared(root: Pa
     assert description["dropped"] == {"no such recording": 1, "unreadable speech": 1}
     listed = (tmp_path / "out" / "dropped.jsonl").read_text()
     assert bad.stem in listed and str(bad) in listed
+
+
+def test_a_speaker_who_is_told_twice_alike_is_no_fault(root: Path) -> None:
+    """As in the file of the corpus; told otherwise the second time, the line is named."""
+    speakers = root / "flickr_audio/wav2spk.txt"
+    lines = speakers.read_text().splitlines()
+    write_lines(speakers, [*lines, lines[3]])
+    assert len(read("flickr8k", root).captions) > 0
+    write_lines(speakers, [*lines, f"{lines[3].split()[0]} somebody"])
+    with pytest.raises(UserError, match=rf"wav2spk\.txt, line {len(lines) + 1}: .* is there twice"):
+        read("flickr8k", root)

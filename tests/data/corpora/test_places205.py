@@ -243,7 +243,7 @@ def test_an_utterance_of_one_list_alone_is_dropped(tmp_path: Path) -> None:
     ("name", "content", "fault"),
     [
         ("metadata/utt2wav", "S-0 a.wav\nS-1\n", r"utt2wav, line 2: 'S-1' has no second word; mend"),
-        ("metadata/utt2wav", "S-0 a\n\nS-0 a\n", r"utt2wav, line 3: 'S-0' is there twice; remove"),
+        ("metadata/utt2wav", "S-0 a\n\nS-0 b\n", r"utt2wav, line 3: 'S-0' is there twice, with 'a' before; remove"),
         ("metadata/utt2image", None, r"metadata: no utt2image, .*; fetch it"),
         ("lists/acl_2017_val_uttids", None, r"no lists/acl_2017_val_uttids, .*; fetch it"),
     ],

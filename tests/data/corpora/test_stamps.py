@@ -1,6 +1,7 @@
 import shutil
 import tarfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,43 @@ def test_only_held_out_captions_may_share_an_image_over_splits(package: Path) ->
     validate_captions(captions, "stamps", held_out="captions")
     with pytest.raises(UserError, match="two splits"):
         validate_captions(captions, "stamps")
+
+
+def ar(*members: tuple[str, int, bytes]) -> bytes:
+    """An ar archive whose members may tell a size that is not theirs."""
+    return AR_MAGIC + b"".join(
+        f"{name:<48}{told:<10}`\n".encode() + held + b"\n" * (len(held) % 2) for name, told, held in members
+    )
+
+
+def header(name: str, size: int) -> bytes:
+    """Of a file in a tar archive."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("unpacking", [unpack, unpack_with_python])
+@pytest.mark.parametrize(
+    "content",
+    [
+        ar(("debian-binary", -60, b"")),
+        ar(("debian-binary", 4, b"2.0\n"), ("control.tar", -4, b""), ("data.tar", 0, b"")),
+        ar(("debian-binary", 4, b"2.0\n"), ("control.tar", 0, b""), ("data.tar", 512, header("./a", 1 << 50))),
+    ],
+    ids=["backwards", "backwards to a member", "a petabyte"],
+)
+def test_a_crafted_deb_ends_in_a_line(tmp_path: Path, content: bytes, unpacking: Callable[[Path, Path], None]) -> None:
+    (tmp_path / "crafted.deb").write_bytes(content)
+    with pytest.raises(UserError, match=r"crafted\.deb: cannot unpack it") as caught:
+        unpacking(tmp_path / "crafted.deb", tmp_path / "unpacked")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb reads the package")
+def test_links_of_a_deb_are_not_made(tmp_path: Path, package: Path) -> None:
+    (package / "usr").mkdir(parents=True, exist_ok=True)
+    (package / "usr" / "out").symlink_to("/etc")
+    build_deb(package, tmp_path / "stamps.deb")
+    unpack(tmp_path / "stamps.deb", tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / "usr").is_dir() and not (tmp_path / "unpacked" / "usr" / "out").is_symlink()

@@ -197,3 +197,27 @@ def test_the_root_holds_exactly_one_table(tmp_path: Path) -> None:
 def test_an_unknown_corpus_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--corpus flickr: .* places205, flickr8k, spokencoco, .*table,"):
         read("flickr", tmp_path)
+
+
+def outside(tmp_path: Path, path: str) -> str:
+    """What a table in tmp_path/table says that names it."""
+    (tmp_path / "table").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.wav").touch()
+    (tmp_path / "table" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "table" / "file.wav").symlink_to(tmp_path / "elsewhere" / "a.wav")
+    table = write_csv(tmp_path / "table" / "a.csv", [{**row(0), "speech_path": path}, *rows()[1:]])
+    assert read("table", table, [tmp_path / "elsewhere"]).captions, "what the user allows"
+    with pytest.raises(UserError, match=r"'u0'.*outside") as caught:
+        read("table", table)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["../elsewhere/a.wav", "link/a.wav", "file.wav", "x/../../elsewhere/a.h5::frames[3]"])
+def test_a_path_that_leaves_the_folder_needs_leave(tmp_path: Path, path: str) -> None:
+    said = outside(tmp_path, path)
+    assert f"--allow {tmp_path / 'elsewhere'}" in said and "\n" not in said
+
+
+def test_an_absolute_path_elsewhere_needs_leave(tmp_path: Path) -> None:
+    assert f"--allow {tmp_path / 'elsewhere'}" in outside(tmp_path, str(tmp_path / "elsewhere" / "a.wav"))

@@ -4,7 +4,6 @@ It needs no download: it is made under its root the first time it is read, on al
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ MARKER = "scenes.json"
 CAPTIONS = "captions.jsonl"
 
 
-def read(root: Path, recipe: Recipe | None = None, progress: Callable[[int, int], None] | None = None) -> Reading:
-    """The corpus under `root`, made first where its marker is not there; `progress` hears (blocks made, all blocks).
+def read(root: Path, recipe: Recipe | None = None) -> Reading:
+    """The corpus under `root`, made first where its marker is not there.
 
     A generation that was killed is taken up where it stopped.
     Raises UserError for a root that cannot be written, or that holds scenes of another version or recipe.
@@ -29,7 +28,7 @@ def read(root: Path, recipe: Recipe | None = None, progress: Callable[[int, int]
     recipe = recipe or Recipe()
     try:
         if not (root / MARKER).exists():
-            _make(root, recipe, progress)
+            _make(root, recipe)
         _check_marker(root / MARKER, recipe)
         return Reading([_below(root, caption) for caption in read_captions(root / CAPTIONS)], [])
     except OSError as error:
@@ -37,10 +36,10 @@ def read(root: Path, recipe: Recipe | None = None, progress: Callable[[int, int]
         raise UserError(f"{error.filename or root}: {error.strerror or error}; {cure}") from None
 
 
-def _make(root: Path, recipe: Recipe, progress: Callable[[int, int], None] | None) -> None:
+def _make(root: Path, recipe: Recipe) -> None:
     """Blocks, then the captions, then the marker: who finds the marker finds everything."""
     blocks = plan_blocks(recipe)
-    make_blocks(root, blocks, progress)
+    make_blocks(root, blocks)
     captions = [caption for block in blocks for caption in _captions(block)]
     write_captions(root / CAPTIONS, captions)
     write_json(root / MARKER, {**_identity(recipe), "counts": _counts(captions)})

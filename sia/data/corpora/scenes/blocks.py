@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,17 +16,15 @@ UNFINISHED = ".making-"
 ABANDONED_SECONDS = 600  # a block takes a few seconds; what is younger may belong to a process beside this one
 
 
-def make_blocks(root: Path, blocks: list[Block], progress: Callable[[int, int], None] | None = None) -> None:
-    """Makes the blocks that are not whole, as many at once as there are cores. `progress` hears (done, all)."""
+def make_blocks(root: Path, blocks: list[Block]) -> None:
+    """Makes the blocks that are not whole, as many at once as there are cores."""
     root.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         futures = [threads.submit(_make_block, root, block) for block in blocks]
         try:
-            for done, future in enumerate(as_completed(futures), start=1):
+            for future in as_completed(futures):
                 future.result()
-                if progress:
-                    progress(done, len(blocks))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise

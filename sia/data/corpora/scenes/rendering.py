@@ -26,7 +26,7 @@ BACKGROUNDS = {  # the colours at the top and at the bottom, and that of the spe
     "snow": ((214, 228, 242), (250, 252, 255), (176, 200, 226)),
     "grass": ((134, 176, 108), (84, 134, 70), (58, 102, 48)),
 }
-RADIUS = {"small": 0.26, "medium": 0.34, "large": 0.43}  # of the height that one object has
+RADIUS = {"small": 0.26, "large": 0.43}  # of the height that one object has
 OUTLINE = (28, 26, 36)
 
 
@@ -73,16 +73,7 @@ def _filling(thing: Thing, size: tuple[int, int], centre: Point) -> Image.Image:
         if thing.texture == "striped":
             start = first[0] + first[1] + x
             draw.line((start + width, 0, start, width), fill=light, width=2 * SCALE)
-        elif thing.texture == "dotted":
-            _draw_dots(draw, first[0] + x, first[1], width, light)
     return sheet
-
-
-def _draw_dots(draw: ImageDraw.ImageDraw, x: float, first: float, height: int, colour: tuple[int, ...]) -> None:
-    radius = 1.5 * SCALE
-    for row in range(height // (6 * SCALE)):
-        y = first + row * 6 * SCALE
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
 def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, centre: Point, radius: float) -> None:
@@ -100,20 +91,12 @@ def _star() -> list[Point]:
     return [(radii[i % 2] * sin(i * pi / 5), -radii[i % 2] * cos(i * pi / 5)) for i in range(10)]
 
 
-def _heart() -> list[Point]:
-    """The curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, reduced to unit size."""
-    turns = [2 * pi * i / 60 for i in range(60)]
-    heights = [13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t) for t in turns]
-    return [(sin(t) ** 3, -(height + 2.5) / 14.5) for t, height in zip(turns, heights, strict=True)]
-
-
 ARM = 0.36  # half the width of the cross's arms
 
 # Corners around (0, 0) within about the unit circle; y points down.
 OUTLINES: dict[str, list[Point]] = {
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
     "triangle": [(0, -1), (1.05, 0.85), (-1.05, 0.85)],
-    "diamond": [(0, -1.1), (0.8, 0), (0, 1.1), (-0.8, 0)],
     "cross": [
         (-ARM, -1),
         (ARM, -1),
@@ -129,5 +112,4 @@ OUTLINES: dict[str, list[Point]] = {
         (-ARM, -ARM),
     ],
     "star": _star(),
-    "heart": _heart(),
 }
