@@ -74,7 +74,7 @@ class _Normalise(torch.autograd.Function):
         values, weight, mean, variance = ctx.saved_tensors
         # As if the statistics were fixed: the first term, and the sums over this rank.
         fixed, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            gradients[0].contiguous(), values, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            gradients[0], values, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.cat([by_weight, by_bias])
         dist.all_reduce(sums)

@@ -138,6 +138,14 @@ def test_one_process_needs_no_synchronising(corpus: Path) -> None:
     assert not any("Sync" in type(module).__name__ for module in one.state.model.modules())
 
 
+def test_on_gpus_it_is_pytorchs_layer_with_the_same_names() -> None:
+    pair = DualEncoder.from_config(tiny_corpus.experiment().model)
+    names = list(pair.state_dict())
+    synchronise(pair, Ranks(0, 2, torch.device("cuda")))
+    kinds = {type(module) for module in pair.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {torch.nn.SyncBatchNorm} and list(pair.state_dict()) == names
+
+
 def test_chunks_smaller_than_the_ranks_are_refused(corpus: Path) -> None:
     settings = stages.experiment(corpus, **{"training.chunk_size": 3})
     with pytest.raises(UserError, match=r"training\.chunk_size 3 is less than the 4 ranks"):
