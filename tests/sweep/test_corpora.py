@@ -3,15 +3,10 @@
 from pathlib import Path
 
 import pytest
-import stages
 
-from sia.cluster.profile import Profile
 from sia.config import Data, Experiment
 from sia.data.prepared import MissingCorpus, read_description
-from sia.errors import UserError
-from sia.run_folder import RunFolder
-from sia.sweep.corpora import check_fit, provide_corpora
-from sia.sweep.launch import Launch
+from sia.sweep.corpora import provide_corpora
 
 
 def test_a_missing_corpus_is_to_be_prepared_where_it_was_looked_for(tmp_path: Path) -> None:
@@ -26,9 +21,3 @@ def test_a_sweep_may_be_told_where_its_corpus_lies(tmp_path: Path) -> None:
     experiment = Experiment(data=Data(corpus="places205", folder=str(tmp_path / "gone")))
     with pytest.raises(MissingCorpus, match=r"--out .*gone, or say where it lies with --set data\.folder=DIR$"):
         provide_corpora([experiment])
-
-
-def test_chunks_that_not_every_rank_has_a_part_of_are_refused_at_submission(corpus: Path) -> None:
-    experiment = stages.experiment(corpus, **{"training.chunk_size": 3})
-    with pytest.raises(UserError, match=r"training\.chunk_size 3 is less than the 4 ranks that share it; raise it"):
-        check_fit(RunFolder(corpus / "run"), experiment, Launch("local", Profile(tasks_per_node=4)))

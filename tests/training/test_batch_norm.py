@@ -11,12 +11,16 @@ import tiny_corpus
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from sia.cluster.profile import Profile
 from sia.config import Loss
 from sia.data.loader import Batch
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
 from sia.errors import UserError
 from sia.models import DualEncoder
+from sia.run_folder import RunFolder
+from sia.sweep.corpora import check_fit
+from sia.sweep.launch import Launch
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import backward_in_chunks, chunks_of
 from sia.training.objective import Objective, batch_loss
@@ -146,7 +150,10 @@ def test_on_gpus_it_is_pytorchs_layer_with_the_same_names() -> None:
     assert kinds == {torch.nn.SyncBatchNorm} and list(pair.state_dict()) == names
 
 
-def test_chunks_smaller_than_the_ranks_are_refused(corpus: Path) -> None:
+def test_chunks_smaller_than_the_ranks_are_refused_at_submission_and_in_the_job(corpus: Path) -> None:
     settings = stages.experiment(corpus, **{"training.chunk_size": 3})
-    with pytest.raises(UserError, match=r"training\.chunk_size 3 is less than the 4 ranks"):
+    message = r"training\.chunk_size 3 is less than the 4 ranks that share it; raise it"
+    with pytest.raises(UserError, match=message):
+        check_fit(RunFolder(corpus / "run"), settings, Launch("local", Profile(tasks_per_node=4)))
+    with pytest.raises(UserError, match=message):
         build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), Ranks(0, 4))
