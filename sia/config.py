@@ -89,9 +89,11 @@ class Optimizer(Section):
 class Training(Section):
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="captions a step, over all ranks")
     chunk_size: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="captions a rank embeds at once; a batch larger than memory is embedded in such chunks"
+        None, description="captions embedded at once, over all ranks; a batch larger than memory goes in such chunks"
     )
-    batch_norm: Literal["local", "sync"] = "local"
+    batch_norm: Literal["sync", "local"] = Field(
+        "sync", description="statistics over all ranks' captions, or over each rank's own: those depend on the ranks"
+    )
     precision: Literal["auto", "float32", "bf16"] = "auto"
     seed: int = 0
     train_recall_sample: Annotated[int, Field(ge=0)] = Field(1000, description="training captions whose R@10 is logged")

@@ -4,7 +4,9 @@ Every loss takes similarities [B, B] (rows are captions, columns images, the dia
 same_image [B, B] of bool, true where caption i's image is image j: the diagonal, and the other captions of that image,
 which are no negatives of each other. Every loss counts both directions, captions that search images and images that
 search captions, and is the mean over the B anchors of the sum of the two. An anchor without a negative costs nothing.
-Each raises ValueError for shapes that do not fit. To change the objective, change this file.
+A similarity that is not a number makes a loss that is none, unless it is one that the loss leaves out.
+Each raises ValueError for shapes that do not fit. A new loss is a function here, its name and settings in `Loss` of
+sia/config.py, and its call in sia/training/objective.py.
 """
 
 import torch
@@ -38,8 +40,9 @@ def hinge_semihard(similarities: Tensor, same_image: Tensor, margin: float = 0.2
     """
     negatives = _negatives(similarities, same_image)
     aligned = similarities.diagonal()
-    to_images = _hinge_of_hardest(similarities, negatives & (similarities < aligned[:, None]), margin)
-    to_captions = _hinge_of_hardest(similarities.T, negatives.T & (aligned[:, None] > similarities.T), margin)
+    # Not `<`: a similarity that is not a number must not look like a negative that is passed over.
+    to_images = _hinge_of_hardest(similarities, negatives & ~(similarities >= aligned[:, None]), margin)
+    to_captions = _hinge_of_hardest(similarities.T, negatives.T & ~(aligned[:, None] <= similarities.T), margin)
     return to_images + to_captions
 
 

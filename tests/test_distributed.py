@@ -77,9 +77,8 @@ def through_trainer(ranks: Ranks, corpus: Path) -> dict[str, Any]:
     settings = experiment(corpus)
     trainer = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
     trainer.network.eval()
-    loss = trainer.loss(next(iter(training_loader(trainer.dataset, trainer.state.sampler, 0, pin=False))))
-    loss.backward()
-    return {"loss": loss.item(), "gradients": gradients(trainer.network)}
+    loss = trainer.step(next(iter(training_loader(trainer.dataset, trainer.state.sampler, 0, pin=False))))
+    return {"loss": loss, "gradients": gradients(trainer.network)}
 
 
 def embedded(ranks: Ranks, corpus: Path, model: DualEncoder) -> dict[str, Any]:

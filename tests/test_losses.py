@@ -132,6 +132,26 @@ def test_wrong_shapes_are_refused(name: str, similarities: tuple[int, ...], mask
         getattr(losses, name)(torch.zeros(similarities), torch.zeros(mask).bool())
 
 
+class TestNotANumber:
+    """Similarities that are no numbers: captions 0 and 1 share an image, so that each has one negative, image 2."""
+
+    @pytest.mark.parametrize("name", [*LOSSES, "hinge_sampled"])
+    @pytest.mark.parametrize(
+        ("place", "counts"),
+        [
+            pytest.param((0, 0), True, id="an aligned pair"),
+            pytest.param((0, 2), True, id="a caption's negative"),
+            pytest.param((2, 1), True, id="an image's negative"),
+            pytest.param((0, 1), False, id="another caption of the image"),
+        ],
+    )
+    def test_it_is_passed_on_where_it_counts(self, name: str, place: tuple[int, int], counts: bool) -> None:
+        loss = LOSSES[name][0] if name in LOSSES else hinge_sampled
+        similarities, mask = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)), same([4, 4, 5])
+        similarities[place] = float("nan")
+        assert loss(similarities, mask).isnan().item() is counts
+
+
 class TestHinge:
     def test_two_pairs_by_hand(self) -> None:
         similarities = torch.tensor([[0.9, 0.8], [0.1, 0.7]])

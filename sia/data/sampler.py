@@ -86,3 +86,9 @@ def check_batch_size(batch_size: int, num_captions: int, world_size: int) -> Non
         raise UserError(f"training.batch_size {batch_size} is no multiple of the {world_size} ranks; choose one")
     if batch_size > num_captions:
         raise UserError(f"training.batch_size {batch_size} exceeds the {num_captions} training captions; lower it")
+
+
+def check_chunk_size(chunk_size: int | None, world_size: int) -> None:
+    """Raises UserError for chunks of which some ranks would have no caption."""
+    if chunk_size is not None and chunk_size < world_size:
+        raise UserError(f"training.chunk_size {chunk_size} is less than the {world_size} ranks that share it; raise it")

@@ -1,4 +1,7 @@
-"""A trained pair that embeds single recordings and images, exactly as evaluation embeds those of its corpus."""
+"""A trained pair that embeds single recordings and images as evaluation embeds those of its corpus, but in float32.
+
+Evaluation computes as the run was trained: in bf16 or TF32 on GPUs that have them, where it differs by their rounding.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ BATCH_SIZE = 32
 class TrainedPair:
     """Two encoders in evaluation mode with the settings and statistics that they were trained with.
 
-    Embeddings are float32 tensors of unit length on the CPU; their products are the similarities of evaluation.
+    Embeddings are float32 tensors of unit length on the CPU; their products are similarities.
     """
 
     def __init__(self, network: DualEncoder, settings: PairSettings, device: torch.device) -> None:

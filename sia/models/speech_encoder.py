@@ -59,13 +59,13 @@ class SpeechEncoder(nn.Module):
             packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
             return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
 
-    def _turned(self, steps: Tensor, num_steps: Tensor, depth: int | None = None) -> Tensor:
-        """The states of the first `depth` layers (default: all) without packing, which takes a CPU four times as long.
+    def _turned(self, steps: Tensor, num_steps: Tensor, depth: int) -> Tensor:
+        """The states of the first `depth` layers without packing, which takes a CPU four times as long.
 
         The backward direction reads each caption's valid part turned round, so that padding comes last there too.
         """
         turn = turned_order(num_steps, steps.shape[1]).to(steps.device)  # [B, S]
-        for layer in range(self.gru.num_layers if depth is None else depth):
+        for layer in range(depth):
             forward = self._one_direction(steps, f"l{layer}")
             backward = self._one_direction(_reorder(steps, turn), f"l{layer}_reverse")
             steps = torch.cat([forward, _reorder(backward, turn)], dim=-1)

@@ -8,7 +8,7 @@ from sia.cluster.shard_array import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
 from sia.data.prepared import MissingCorpus, check_frame_features, check_identity, check_short_side, read_description
-from sia.data.sampler import check_batch_size
+from sia.data.sampler import check_batch_size, check_chunk_size
 from sia.run_folder import RunFolder
 from sia.sweep.launch import Launch
 
@@ -43,6 +43,7 @@ def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:
     description = read_description(data.path)
     num_captions = description["num_captions"].get("train", 0)
     check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
+    check_chunk_size(experiment.training.chunk_size, launch.profile.world_size)
     check_short_side(data.path, description, data)
     check_frame_features(data.path, description, experiment.model)
     check_identity(data.path, description, read_json(run.corpus), run.path)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sia.data.loader import Batch
+from sia.distributed import Ranks
 
 Pair = tuple[Tensor, Tensor]  # unit embeddings [B, D] of speech and of images
 
@@ -25,17 +26,15 @@ def backward(embed: Callable[[Batch], Pair], loss_of: Callable[[Tensor, Tensor],
 def backward_in_chunks(
     embed: Callable[[Batch], Pair],
     loss_of: Callable[[Tensor, Tensor], Tensor],
-    batch: Batch,
-    chunk_size: int,
+    chunks: list[Batch],
     network: nn.Module,
 ) -> Tensor:
-    """Back-propagate the batch in the memory of one chunk; the gradient is that of the whole batch.
+    """Back-propagate a batch, cut by `chunks_of`, in the memory of one chunk; the gradient is that of the whole batch.
 
     Gradient caching (Gao et al. 2021, section 3.2): the chunks are embedded without gradient; the loss of all
     embeddings gives the gradient of each; then each chunk is embedded again and its embeddings' gradient handed on.
-    Batch norm takes its statistics over a chunk, as it takes them over a rank's share otherwise.
+    Batch norm takes its statistics over a chunk: those of all its captions, or of this rank's alone.
     """
-    chunks = chunks_of(batch, chunk_size)
     with torch.no_grad(), kept_buffers(network):
         embedded = [embed(chunk) for chunk in chunks]
     speech, image = (torch.cat(parts).requires_grad_() for parts in zip(*embedded, strict=True))
@@ -50,10 +49,16 @@ def backward_in_chunks(
     return loss.detach()
 
 
-def chunks_of(batch: Batch, chunk_size: int) -> list[Batch]:
-    """The batch in parts of at most `chunk_size` captions, as equal as can be, each as long as its longest caption."""
-    count = -(-len(batch.num_frames) // chunk_size)
-    parts = zip(*(column.tensor_split(count) for column in batch), strict=True)
+def chunks_of(batch: Batch, chunk_size: int, ranks: Ranks) -> list[Batch]:
+    """This rank's share of each chunk, as long as its longest caption; chunk_size: at most so many over all ranks.
+
+    Chunks are as equal as can be. Which captions make one does not depend on the number of ranks, since a rank holds
+    every world_size-th caption of the batch; it holds some of each chunk where there are no more ranks than chunk_size.
+    """
+    in_all = len(batch.num_frames) * ranks.world_size
+    chunks = torch.arange(in_all).tensor_split(-(-in_all // chunk_size))  # places in the batch of all ranks
+    shares = [int((chunk % ranks.world_size == ranks.rank).sum()) for chunk in chunks]
+    parts = zip(*(column.split(shares) for column in batch), strict=True)
     return [Batch(frames[:, : int(lengths.max())], lengths, *rest) for frames, lengths, *rest in parts]
 
 

@@ -19,7 +19,10 @@ PACKAGES = ("sia", "torch", "torchaudio", "torchvision", "submitit", "ray", "mlf
 
 
 def record_provenance(run: RunFolder, stage: int, job_id: str, ranks: "Ranks") -> None:
-    """Append a line to the run's provenance.jsonl: code, commit, packages, host, ranks and device of this job."""
+    """Append a line to the run's provenance.jsonl: code, commit, packages, host, ranks and device of this job.
+
+    What is learnt depends on the ranks by rounding where batch_norm is sync, and by its statistics where it is local.
+    """
     tree = Path(__file__).resolve().parents[2]
     row = {
         "stage": stage,
@@ -28,6 +31,7 @@ def record_provenance(run: RunFolder, stage: int, job_id: str, ranks: "Ranks") -
         **_code(tree),
         "host": socket.gethostname(),
         "world_size": ranks.world_size,
+        "batch_norm": run.experiment().training.batch_norm,
         "device": str(ranks.device),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},

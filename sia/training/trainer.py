@@ -11,14 +11,15 @@ from sia.config import Experiment, Stage
 from sia.data.images import normalise
 from sia.data.loader import Batch, PairDataset
 from sia.data.prepared import PreparedCorpus, check_frame_features, check_short_side
-from sia.data.sampler import BucketBatchSampler
+from sia.data.sampler import BucketBatchSampler, check_chunk_size
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.evaluate import Embedder, fixed_sample, pixel_statistics, recalls
 from sia.models import DualEncoder
 from sia.schedules import Schedule, calr, calwr, constant, cylr, warmup
+from sia.training.batch_norm import synchronise
 from sia.training.checkpoint import Progress, TrainingState
-from sia.training.gradient import Pair, backward, backward_in_chunks, kept_buffers
+from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
 from sia.training.objective import Objective, batch_loss
 
 
@@ -58,10 +59,6 @@ class Trainer:
         self.objective.keep_in_bounds()
         return loss.item()
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The loss of the whole batch, over all ranks; every rank computes the same value."""
-        return self._loss_of(batch, *self.embed(batch))
-
     def embed(self, batch: Batch) -> Pair:
         """Unit embeddings [B, D] of this rank's captions and images."""
         device = self.ranks.device
@@ -72,9 +69,9 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> Tensor:
         chunk_size, loss_of = self.experiment.training.chunk_size, partial(self._loss_of, batch)
-        if chunk_size is None or chunk_size >= len(batch.num_frames):
+        if chunk_size is None or chunk_size >= self.experiment.training.batch_size:
             return backward(self.embed, loss_of, batch)
-        return backward_in_chunks(self.embed, loss_of, batch, chunk_size, self.network)
+        return backward_in_chunks(self.embed, loss_of, chunks_of(batch, chunk_size, self.ranks), self.network)
 
     def _loss_of(self, batch: Batch, speech: Tensor, image: Tensor) -> Tensor:
         image_ids = batch.image_ids.to(self.ranks.device)
@@ -83,7 +80,7 @@ class Trainer:
     def measure(self) -> dict[str, float]:
         """Recall of the split that selects the best epoch, and of a fixed sample of the training split."""
         training = self.experiment.training
-        # Each rank's last step moved its own statistics; unshared, ranks would embed with different models.
+        # With local statistics each rank's last step moved its own; unshared, ranks would embed with different models.
         self.ranks.share_buffers(self.state.model)
         queries: dict[str, list[int]] = {training.select_on: self.corpus.split(training.select_on)}
         if training.train_recall_sample:
@@ -110,11 +107,12 @@ def build_trainer(
     model = DualEncoder.from_config(experiment.model).to(ranks.device)
     objective = Objective(experiment.loss, training.seed, number).to(ranks.device)
     # 2. Synchronised statistics replace the layers before the optimizer and DDP see the parameters.
-    if training.batch_norm == "sync":
-        model = _synchronised(model, ranks)
+    if training.batch_norm == "sync" and ranks.world_size > 1:
+        synchronise(model, ranks)
     optimizer = _optimizer(experiment, model, objective)
     dataset = PairDataset(corpus, experiment)
     bucket_size, place = experiment.data.bucket_size, (ranks.rank, ranks.world_size)
+    check_chunk_size(training.chunk_size, ranks.world_size)
     sampler = BucketBatchSampler(dataset.lengths, training.batch_size, training.seed, bucket_size, *place)
     state = TrainingState(model, optimizer, sampler, Progress(number), experiment.model, objective)
     network = _distributed(model, experiment) if ranks.world_size > 1 else model
@@ -158,14 +156,6 @@ def _distributed(model: DualEncoder, experiment: Experiment) -> DistributedDataP
         (speech.sum() + image.sum()).backward()
     network.zero_grad(set_to_none=True)
     return network
-
-
-def _synchronised(model: DualEncoder, ranks: Ranks) -> DualEncoder:
-    if ranks.device.type != "cuda":
-        raise UserError("training.batch_norm sync needs GPUs: PyTorch has no such layer for the CPU; set it to local")
-    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    assert isinstance(converted, DualEncoder)
-    return converted
 
 
 def uses_bf16(experiment: Experiment, ranks: Ranks) -> bool:

@@ -90,7 +90,7 @@ def test_the_path_of_a_gpu_gives_the_same_states() -> None:
     speech, (batch, num_frames) = encoder(3), padded(captions(*LENGTHS), filler=5)
     num_steps = (num_frames - 6) // 2 + 1
     steps = speech.conv(batch.transpose(1, 2)).transpose(1, 2)
-    packed, turned = speech._packed(steps, num_steps), speech._turned(steps, num_steps)
+    packed, turned = speech._packed(steps, num_steps), speech._turned(steps, num_steps, depth=3)
     for row, length in enumerate(num_steps):
         torch.testing.assert_close(packed[row, :length], turned[row, :length], rtol=0, atol=1e-12)
 

@@ -73,7 +73,8 @@ def test_every_run_ends_with_every_epoch_once(swept):
         assert look(run).state == State.FINISHED
         assert_every_epoch_once(run, EPOCHS)
         assert len(test_rows(run)) == 1
-        assert read_json(run.finished)["world_size"] == 2
+        told = [read_json(run.finished), *read_rows(run.provenance)]
+        assert {(one["world_size"], one["batch_norm"]) for one in told} == {(2, "sync")}
         assert not run.lock.exists()
 
 

@@ -45,7 +45,7 @@ def whole_batch() -> Batch:
 
 
 def frozen_pair() -> DualEncoder:
-    """In float64, with fixed statistics of batch norm: those of a chunk, or of a rank's share, are another matter."""
+    """In float64, with fixed statistics of batch norm: those of a chunk are another matter."""
     torch.manual_seed(0)
     pair = DualEncoder.from_config(tiny_corpus.experiment().model).double()
     pair.image(torch.randn(20, 3, 32, 32, dtype=torch.float64))
@@ -66,7 +66,7 @@ def gradients(ranks: Ranks, settings: dict[str, Any], chunk_size: int | None) ->
     if chunk_size is None:
         loss = backward(embed, loss_of, own)
     else:
-        loss = backward_in_chunks(embed, loss_of, own, chunk_size, network)
+        loss = backward_in_chunks(embed, loss_of, chunks_of(own, chunk_size, ranks), network)
     ranks.average_gradients(objective)
     found = {name: weight.grad for name, weight in (*pair.named_parameters(), *objective.named_parameters())}
     return {"loss": loss, **{name: gradient for name, gradient in found.items() if gradient is not None}}
@@ -78,7 +78,7 @@ def _loss(
     return batch_loss(speech, image, image_ids, objective, ranks, STEP)
 
 
-CHUNKS = (None, 2, 5)
+CHUNKS = (None, 4, 5)
 
 
 def work(rank: int, world_size: int, folder: str) -> None:
@@ -125,10 +125,22 @@ def test_ranks_have_the_gradient_of_one_process(
 
 
 def test_chunks_are_as_equal_as_can_be_and_no_longer_than_their_captions() -> None:
-    chunks = chunks_of(whole_batch(), 5)
+    chunks = chunks_of(whole_batch(), 5, Ranks())
     assert [len(chunk.num_frames) for chunk in chunks] == [4, 4, 4]
     assert [chunk.frames.shape[1] for chunk in chunks] == [50, 44, 50]
     assert torch.equal(torch.cat([chunk.image_ids for chunk in chunks]), torch.tensor(IMAGE_IDS))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("chunk_size", [4, 5, 6, 11, 12])
+def test_a_chunk_is_the_same_captions_on_any_number_of_ranks(world_size: int, chunk_size: int) -> None:
+    batch = whole_batch()._replace(image_ids=torch.arange(12))
+    alone = [set(chunk.image_ids.tolist()) for chunk in chunks_of(batch, chunk_size, Ranks())]
+    shares = [Batch(*(column[rank::world_size] for column in batch)) for rank in range(world_size)]
+    ranks = [chunks_of(share, chunk_size, Ranks(rank, world_size)) for rank, share in enumerate(shares)]
+    for number, chunk in enumerate(alone):
+        parts = [chunks[number].image_ids.tolist() for chunks in ranks]
+        assert min(map(len, parts)) > 0 and set().union(*parts) == chunk and sum(map(len, parts)) == len(chunk)
 
 
 def test_running_statistics_count_each_chunk_once() -> None:
