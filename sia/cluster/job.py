@@ -21,10 +21,10 @@ from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
 from sia.training.preemption import PreemptionFlag
 
-# What gloo, NCCL and torch's store say of a rank that is gone.
+# What gloo, NCCL, torch's store and sia.distributed say of a rank that is gone.
 LEFT_WITHOUT_A_WORD = (
     *("closed by peer", "connection reset", "connection was likely closed", "broken pipe"),
-    *("remote process exited", "ncclremoteerror"),
+    *("remote process exited", "ncclremoteerror", "no sign of life"),
 )
 
 
@@ -150,9 +150,9 @@ class TrainStage:
         run = self.run
         torch.set_num_threads(self.threads)
         flag.install()
-        # Before the ranks meet: who waits in a collective operation for a slow copy gives up.
-        corpus = self._corpus()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:
+            # Who waits for a slow copy in a collective operation gives up.
+            corpus = ranks.each_in_its_time(self._corpus)
             if ranks.is_first:
                 run.stage(self.number).failed.unlink(missing_ok=True)  # of a former life of this job
                 record_provenance(run, self.number, place.job_id, ranks)
