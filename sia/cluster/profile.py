@@ -1,5 +1,6 @@
 """A cluster profile (slurm/*.yaml): the resources of one job. It loads no torch."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -149,12 +150,19 @@ def slurm_trouble() -> str | None:
     return None if answer.returncode == 0 else " ".join(answer.stderr.split()) or "sinfo says nothing"
 
 
-def visible_gpus() -> list[int]:
-    """The GPUs of this machine that the user may take: $CUDA_VISIBLE_DEVICES, or all of them."""
+def visible_gpus() -> list[int | str]:
+    """The GPUs of this machine that the user may take: $CUDA_VISIBLE_DEVICES (numbers, UUIDs or names of MIG
+    instances, as CUDA reads it), or all of them.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
-    return [int(number) for number in chosen.split(",") if number.strip().isdigit()]
+    words = [word.strip() for word in chosen.split(",")]
+    # CUDA ends the list at the first word that names none, such as -1.
+    known = list(itertools.takewhile(lambda word: word.isdigit() or word.startswith(("GPU-", "MIG-")), words))
+    if any(word.startswith("MIG-") for word in known):
+        return list(known[:1])  # CUDA shows a process one instance, and NCCL joins no two of them
+    return [int(word) if word.isdigit() else word for word in known]
 
 
 def check_local(profile: Profile, source: str) -> None:

@@ -183,8 +183,9 @@ def _executor(task: Task, cluster: Cluster, profile: Profile, token: str) -> "Lo
     local.update_parameters(
         tasks_per_node=profile.tasks_per_node,
         gpus_per_node=profile.gpus_per_node,
-        visible_gpus=visible_gpus()[: profile.gpus_per_node],
         timeout_min=profile.timeout_min,
         setup=profile.setup or (),
     )
+    # Not through the method, which takes numbers only; a GPU may be named by its UUID.
+    local.parameters["visible_gpus"] = visible_gpus()[: profile.gpus_per_node]
     return local

@@ -155,6 +155,25 @@ def test_gpus_of_a_local_job_are_those_the_user_may_take(monkeypatch):
     assert visible_gpus() == []
 
 
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [
+        ("GPU-8932f937-d72c,GPU-91aa2f00", ["GPU-8932f937-d72c", "GPU-91aa2f00"]),
+        ("1, GPU-91aa2f00", [1, "GPU-91aa2f00"]),
+        ("MIG-c6d4f1ef-42e4", ["MIG-c6d4f1ef-42e4"]),
+        ("MIG-GPU-8932f937/1/0,MIG-GPU-8932f937/2/0", ["MIG-GPU-8932f937/1/0"]),
+        ("0,-1,1", [0]),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_gpus_may_be_named_in_every_way_that_cuda_knows(monkeypatch, chosen, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == gpus
+    assert local_profile().gpus_per_node == len(gpus)
+    check_local(Profile(gpus_per_node=len(gpus)), "gpu.yaml")
+
+
 def test_a_run_goes_on_with_the_resources_that_it_was_asked_for_with(tmp_path, without_slurm):
     """Also where the cluster took no job."""
     run = begin_run(tmp_path / "runs", "size", experiment())

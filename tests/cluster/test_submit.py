@@ -80,3 +80,12 @@ def test_a_submitted_job_is_written_down_before_submit_returns_and_leads_its_own
     wait_until(lambda: not is_in_queue(job), 60, "the job's end")
     failure = read_json(task.run.stage(1).failed)
     assert "no run there" in failure["error"] and failure["job_id"] == job["job_id"]
+
+
+def test_a_local_job_gets_gpus_that_are_named_by_their_uuids(task, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937,GPU-91aa2f00")
+    seen = tmp_path / "seen"
+    submit(task, "local", Profile(gpus_per_node=1, setup=[f"echo $CUDA_VISIBLE_DEVICES > {seen}", "exit 0"]))
+    wait_until(lambda: seen.exists() and seen.read_text(), 30, "the job's first line")
+    assert seen.read_text() == "GPU-8932f937\n"
