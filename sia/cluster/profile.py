@@ -4,6 +4,8 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +19,9 @@ from sia.errors import UsageError, UserError
 Cluster = Literal["local", "slurm", "debug"]
 SECONDS_TO_SAVE = 120
 SINFO_SECONDS = 20.0
+OWN_JOB = "SIA_DRIVER_JOB"  # tells a detached driver which job it is itself
+PATIENCE_SECONDS = 24 * 3600.0  # of a detached driver, which nobody would start again
+ASK_AGAIN_SECONDS = 15.0
 # Flags of sbatch that are not given under `sbatch:`, and what is given instead.
 OF_PROFILE = {
     **{key: key for key in ("partition", "account", "qos", "constraint", "nodes")},
@@ -122,20 +127,25 @@ def load_profile(path: Path | None) -> Profile:
     return Profile() if path is None else validate(Profile, read_yaml(path), str(path))
 
 
-def choose_cluster(wanted: str) -> Cluster:
+def choose_cluster(wanted: str, instead: str = "local") -> Cluster:
     """`auto` is Slurm where `sinfo` answers, and this machine where there is none. Raises UserError for a Slurm that
-    does not answer: a login node is no place to train on because a controller is busy.
+    does not answer: a login node is no place to train on because a controller is busy. A detached driver waits for it.
+
+    instead: the command's choice that does without Slurm.
     """
     if wanted in ("local", "debug"):
         return wanted  # type: ignore[return-value]
-    trouble = slurm_trouble()
+    deadline = time.monotonic() + (PATIENCE_SECONDS if OWN_JOB in os.environ else 0.0)
+    while cluster_is_away((trouble := slurm_trouble()) or "") and time.monotonic() < deadline:
+        print(f"waiting for Slurm, which does not answer: {trouble}", file=sys.stderr, flush=True)
+        time.sleep(ASK_AGAIN_SECONDS)
     if trouble is None:
         return "slurm"
     if wanted == "auto" and not cluster_is_away(trouble):
         return "local"
     raise UserError(
         f"--cluster {wanted}: Slurm does not answer ({trouble}); try again later, export the SLURM_CONF of one that "
-        "runs (slurm/devcluster/up starts one on this machine), or use --cluster local"
+        f"runs (slurm/devcluster/up starts one on this machine), or use --cluster {instead}"
     )
 
 

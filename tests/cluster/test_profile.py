@@ -219,6 +219,25 @@ def test_a_busy_controller_does_not_make_a_login_node_train(sinfo, monkeypatch, 
     assert choose_cluster("local") == "local"
 
 
+def test_a_detached_driver_waits_for_a_controller_that_is_away(sinfo, monkeypatch, tmp_path, capsys):
+    """Nobody would start it again; a command of a person is told at once."""
+    monkeypatch.setattr("sia.cluster.profile.ASK_AGAIN_SECONDS", 0.1)
+    away = "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    sinfo(f"echo asked >> {tmp_path}/asked\n[ $(wc -l < {tmp_path}/asked) -gt 3 ] || {{ {away}; }}")
+    monkeypatch.setenv("SIA_DRIVER_JOB", "17")
+    assert choose_cluster("slurm") == "slurm"
+    assert capsys.readouterr().err.count("waiting for Slurm") == 3
+    monkeypatch.setattr("sia.cluster.profile.PATIENCE_SECONDS", 0.3)
+    sinfo(away)
+    with pytest.raises(UserError, match="Unable to contact"):
+        choose_cluster("slurm")
+
+
+def test_the_advice_is_a_choice_of_the_command(without_slurm, tmp_path):
+    with pytest.raises(UserError, match="or use --cluster here"):
+        choose_cluster("slurm", instead="here")
+
+
 @pytest.mark.slurm
 def test_auto_takes_a_slurm_that_answers():
     assert choose_cluster("auto") == choose_cluster("slurm") == "slurm"
