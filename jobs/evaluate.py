@@ -62,7 +62,7 @@ def evaluated(
         from sia.cluster.evaluation_array import evaluate_on_slurm
         from sia.cluster.profile import choose_cluster, load_profile
 
-        choose_cluster("slurm")
+        choose_cluster("slurm", instead="here")
         if arguments.corpus is not None:
             options["corpus"] = str(arguments.corpus.absolute())
         yield from evaluate_on_slurm(runs, load_profile(arguments.profile), options)

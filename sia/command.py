@@ -1,10 +1,13 @@
 """How a command ends: one line for a user's fault, and an exit status that says whose it was."""
 
 import errno
+import io
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from sia.errors import UserError
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 LEAST_WIDTH = 96  # a table whose numbers are cut off tells nothing; a terminal that is narrower wraps its lines
 PIPED_WIDTH = 160
+INTERRUPTED, ENDED_BY_TERM = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def width() -> int:
@@ -46,11 +50,17 @@ def live_console() -> "Console":
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a UserError becomes one line on stderr (2: usage, 1: the rest).
 
-    So does a file that cannot be read or written. Nobody else may write into what it makes.
+    So does a file that cannot be read or written. SIGTERM ends the command as a Ctrl-C does, with a status of 143.
+    Nobody else may write into what it makes.
     """
     close_umask()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know less than a name or a table holds
+    told = _catch_term()
     try:
         status = main() or 0
+        status = ENDED_BY_TERM if told and status == INTERRUPTED else status
         sys.stdout.flush()  # a reader that has gone is told here, not after the last handler
         sys.exit(status)
     except UserError as error:
@@ -65,8 +75,21 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {where}{error.strerror or error}; {_cure(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        print("ended by SIGTERM" if told else "interrupted", file=sys.stderr)
+        sys.exit(ENDED_BY_TERM if told else INTERRUPTED)
+
+
+def _catch_term() -> list[int]:
+    """Make SIGTERM a KeyboardInterrupt, once; the list of those that came."""
+    told: list[int] = []
+
+    def come(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, come)
+    return told
 
 
 def _cure(error: OSError) -> str:

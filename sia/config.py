@@ -7,12 +7,13 @@ The resolved experiment is written into its run folder, and its signature names 
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sia.errors import UsageError, UserError
 from sia.strict_yaml import StrictLoader
@@ -117,6 +118,13 @@ class Stage(Section):
     )
     keep_moments: bool = Field(False, description="go on with Adam's moments of the checkpoint it starts from")
     start_from: str | None = Field(None, description="best (default), last or epoch=N of the stage before")
+
+    @field_validator("start_from")
+    @classmethod
+    def names_a_checkpoint(cls, wanted: str | None) -> str | None:
+        if wanted is not None and not re.fullmatch("best|last|epoch=[1-9][0-9]*", wanted):
+            raise ValueError("use best, last or epoch=N")
+        return wanted
 
 
 class Runtime(Section):

@@ -2,13 +2,14 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from sia.atomic import read_json, write_json
 from sia.errors import UserError
 
 TIMEOUT = timedelta(minutes=10)
+SIGN_OF_LIFE_SECONDS = 5.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: dist.Store | None = field(default=None, compare=False)
 
     @classmethod
     def alone(cls, local_rank: int = 0) -> "Ranks":
@@ -55,6 +59,24 @@ class Ranks:
 
     def barrier(self) -> None:
         self.any(False)
+
+    def each_in_its_time(self, work: Callable[[], T]) -> T:
+        """Do what may take the ranks very different times; returns when all have done it.
+
+        Raises RuntimeError where a rank gives no sign of life while it is waited for.
+        """
+        if self.store is None:
+            return work()
+        done = threading.Event()
+        threading.Thread(target=_show_life, args=(self.store, self.rank, done), daemon=True).start()
+        try:
+            result = work()
+        finally:
+            done.set()
+        self.store.set(f"done/{self.rank}", "")
+        for rank in range(self.world_size):
+            _wait_for_rank(self.store, rank)
+        return result
 
     def largest(self, value: float) -> float:
         """The largest of the ranks' values."""
@@ -169,7 +191,7 @@ def joined_ranks(rank: int, world_size: int, local_rank: int, meeting_place: Pat
     if rank == 0:
         # All have met; a later job of the same number must not find it.
         meeting_place.unlink(missing_ok=True)
-    yield Ranks(rank, world_size, device)
+    yield Ranks(rank, world_size, device, store)
     # Not after an error: the other ranks may wait in a collective operation, and this process ends anyway.
     dist.destroy_process_group()
 
@@ -183,6 +205,21 @@ def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.St
     if "leave" in address:
         raise JobNotNeeded(address["leave"])
     return dist.TCPStore(address["host"], address["port"], world_size, timeout=TIMEOUT)
+
+
+def _show_life(store: dist.Store, rank: int, done: threading.Event) -> None:
+    while not done.wait(SIGN_OF_LIFE_SECONDS):
+        store.add(f"signs/{rank}", 1)
+
+
+def _wait_for_rank(store: dist.Store, rank: int) -> None:
+    signs, heard = 0, time.monotonic()
+    while not store.check([f"done/{rank}"]):
+        time.sleep(0.5)
+        if (now := store.add(f"signs/{rank}", 0)) != signs:
+            signs, heard = now, time.monotonic()
+        if time.monotonic() - heard > TIMEOUT.total_seconds():
+            raise RuntimeError(f"rank {rank} gave no sign of life for {TIMEOUT.total_seconds():.0f} s; see its log")
 
 
 def _wait_for(look: Callable[[], Any], seconds: float, what: Path) -> Any:

@@ -65,6 +65,7 @@ class Finished(Record):
     num_test_captions: int
     num_test_images: int
     world_size: int
+    batch_norm: str
     device: str
     num_stages: int
     time: float

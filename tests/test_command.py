@@ -78,3 +78,33 @@ def test_nobody_else_may_write_into_what_a_command_makes(tmp_path: Path) -> None
         subprocess.run([sys.executable, "-c", code], umask=umask, check=True)
         assert (tmp_path / "new").stat().st_mode & 0o777 == mode
         (tmp_path / "new").rmdir()
+
+
+ENDS = """
+import time
+from sia.command import run
+
+def main() -> None:
+    print("begun", flush=True)
+    time.sleep(60)
+
+run(main)
+"""
+
+
+def test_a_command_that_is_told_to_end_says_so_in_one_line() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdout is not None and one.stdout.readline() == "begun\n"
+        one.terminate()
+        assert one.communicate(timeout=30)[1] == "ended by SIGTERM\n"
+    assert one.returncode == 143
+
+
+def test_a_stream_that_knows_ascii_alone_is_written_what_it_can() -> None:
+    code = "from sia.command import console, run\nrun(lambda: (print('naïve → 山'), console().print('5 × 山'))[1])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "na\\xefve" in done.stdout and "5 \\xd7" in done.stdout

@@ -80,7 +80,7 @@ def finish_run(runs: Path, study: str, config: Experiment, peak: float = 0.5) ->
 def write_finished(run: RunFolder, test: dict[str, float]) -> Finished:
     """finished.json alone, of a run whose best epoch is the fourth."""
     best = {"best_epoch": 4, "best_stage": 2, "best_value": 0.475, "seconds": 300.0, "test": test}
-    pool = {"num_test_captions": 200, "num_test_images": 40, "world_size": 1, "device": "cpu"}
+    pool = {"num_test_captions": 200, "num_test_images": 40, "world_size": 1, "batch_norm": "sync", "device": "cpu"}
     finished = Finished(**best, **pool, num_stages=2, time=BEGAN + 400.0)
     finished.write(run.finished)
     return finished

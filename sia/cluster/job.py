@@ -21,10 +21,10 @@ from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import RunFolder, record
 from sia.training.preemption import PreemptionFlag
 
-# What gloo, NCCL and torch's store say of a rank that is gone.
+# What gloo, NCCL, torch's store and sia.distributed say of a rank that is gone.
 LEFT_WITHOUT_A_WORD = (
     *("closed by peer", "connection reset", "connection was likely closed", "broken pipe"),
-    *("remote process exited", "ncclremoteerror"),
+    *("remote process exited", "ncclremoteerror", "no sign of life"),
 )
 
 
@@ -91,8 +91,8 @@ class TrainStage:
     def train(self, place: Place) -> int | None:
         """Train to the stage's end, or to a signal, which is returned.
 
-        A run that another job is training is left to it. An error is recorded in failed.json; a rank that ended without
-        a word is none: the job is lost, and its driver submits the stage again.
+        A run that another job is training is left to it. An error is recorded in failed.json; a rank or a loader's
+        worker that ended without a word is none: the job is lost, and its driver submits the stage again.
         """
         # Before torch is imported, which takes long on a busy file server: submitit ignores this signal. At the other
         # one it requeues a job that has not begun at once.
@@ -140,6 +140,8 @@ class TrainStage:
         if place.world_size > 1 and is_lost_connection(error):
             # It follows from the error of the rank that left first, which that one records, unless it was killed.
             print("another rank ended without a word (killed, perhaps for memory?)", file=sys.stderr)
+        elif is_lost_worker(error):
+            print("a loader's worker was killed (for memory?)", file=sys.stderr)
         elif (read_json(failed) or {}).get("job_id") != place.job_id or place.job_id == "":
             record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
 
@@ -154,9 +156,9 @@ class TrainStage:
         run = self.run
         torch.set_num_threads(self.threads)
         flag.install()
-        # Before the ranks meet: who waits in a collective operation for a slow copy gives up.
-        corpus = self._corpus()
         with joined_ranks(place.rank, place.world_size, place.local_rank, self._meeting_place(place)) as ranks:
+            # Who waits for a slow copy in a collective operation gives up.
+            corpus = ranks.each_in_its_time(self._corpus)
             if ranks.is_first:
                 run.stage(self.number).failed.unlink(missing_ok=True)  # of a former life of this job
                 record_provenance(run, self.number, place.job_id, ranks)
@@ -185,3 +187,10 @@ def is_lost_connection(error: Exception) -> bool:
     """Whether a collective operation failed because another rank had left."""
     text = str(error).lower()
     return any(part in text for part in LEFT_WITHOUT_A_WORD)
+
+
+def is_lost_worker(error: Exception) -> bool:
+    """Whether torch tells of a loader's worker that was killed; a bus error is a full /dev/shm, as it says itself."""
+    text = str(error)
+    ended = "killed by signal" in text or "exited unexpectedly" in text
+    return text.startswith("DataLoader worker") and ended and "Bus error" not in text

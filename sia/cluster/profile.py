@@ -1,8 +1,11 @@
 """A cluster profile (slurm/*.yaml): the resources of one job. It loads no torch."""
 
+import itertools
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +19,9 @@ from sia.errors import UsageError, UserError
 Cluster = Literal["local", "slurm", "debug"]
 SECONDS_TO_SAVE = 120
 SINFO_SECONDS = 20.0
+OWN_JOB = "SIA_DRIVER_JOB"  # tells a detached driver which job it is itself
+PATIENCE_SECONDS = 24 * 3600.0  # of a detached driver, which nobody would start again
+ASK_AGAIN_SECONDS = 15.0
 # Flags of sbatch that are not given under `sbatch:`, and what is given instead.
 OF_PROFILE = {
     **{key: key for key in ("partition", "account", "qos", "constraint", "nodes")},
@@ -125,20 +131,25 @@ def load_profile(path: Path | None) -> Profile:
     return Profile() if path is None else validate(Profile, read_yaml(path), str(path))
 
 
-def choose_cluster(wanted: str) -> Cluster:
+def choose_cluster(wanted: str, instead: str = "local") -> Cluster:
     """`auto` is Slurm where `sinfo` answers, and this machine where there is none. Raises UserError for a Slurm that
-    does not answer: a login node is no place to train on because a controller is busy.
+    does not answer: a login node is no place to train on because a controller is busy. A detached driver waits for it.
+
+    instead: the command's choice that does without Slurm.
     """
     if wanted in ("local", "debug"):
         return wanted  # type: ignore[return-value]
-    trouble = slurm_trouble()
+    deadline = time.monotonic() + (PATIENCE_SECONDS if OWN_JOB in os.environ else 0.0)
+    while cluster_is_away((trouble := slurm_trouble()) or "") and time.monotonic() < deadline:
+        print(f"waiting for Slurm, which does not answer: {trouble}", file=sys.stderr, flush=True)
+        time.sleep(ASK_AGAIN_SECONDS)
     if trouble is None:
         return "slurm"
     if wanted == "auto" and not cluster_is_away(trouble):
         return "local"
     raise UserError(
         f"--cluster {wanted}: Slurm does not answer ({trouble}); try again later, export the SLURM_CONF of one that "
-        "runs (slurm/devcluster/up starts one on this machine), or use --cluster local"
+        f"runs (slurm/devcluster/up starts one on this machine), or use --cluster {instead}"
     )
 
 
@@ -153,12 +164,19 @@ def slurm_trouble() -> str | None:
     return None if answer.returncode == 0 else " ".join(answer.stderr.split()) or "sinfo says nothing"
 
 
-def visible_gpus() -> list[int]:
-    """The GPUs of this machine that the user may take: $CUDA_VISIBLE_DEVICES, or all of them."""
+def visible_gpus() -> list[int | str]:
+    """The GPUs of this machine that the user may take: $CUDA_VISIBLE_DEVICES (numbers, UUIDs or names of MIG
+    instances, as CUDA reads it), or all of them.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
-    return [int(number) for number in chosen.split(",") if number.strip().isdigit()]
+    words = [word.strip() for word in chosen.split(",")]
+    # CUDA ends the list at the first word that names none, such as -1.
+    known = list(itertools.takewhile(lambda word: word.isdigit() or word.startswith(("GPU-", "MIG-")), words))
+    if any(word.startswith("MIG-") for word in known):
+        return list(known[:1])  # CUDA shows a process one instance, and NCCL joins no two of them
+    return [int(word) if word.isdigit() else word for word in known]
 
 
 def check_local(profile: Profile, source: str) -> None:

@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def largest_batch(peaks: tuple[float, float], memory: float, wanted: int) -> int
 def _rehearse(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks") -> Rehearsal:
     from sia.training.finish import device_name
 
-    wanted = experiment.training.batch_size // ranks.world_size
+    wanted = min(experiment.training.batch_size, len(corpus.split("train"))) // ranks.world_size
     if ranks.device.type == "cuda":
         batch, seconds, loss = _halve_until_it_fits(experiment, corpus, ranks, wanted)
     else:
@@ -125,7 +126,7 @@ def _rehearse(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks") ->
 def _steps(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int) -> tuple[float, float]:
     """Seconds a step and the last loss of STEPS steps of `batch` captions a rank."""
     trainer = _trainer(experiment, corpus, ranks, batch)
-    batches = iter(trainer.state.sampler)
+    batches = cycle(trainer.state.sampler)  # an epoch may be one batch
     from sia.data.loader import collate
 
     began, loss = time.monotonic(), 0.0

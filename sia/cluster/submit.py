@@ -13,23 +13,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sia import gate
-from sia.atomic import read_json
+from sia.atomic import read_json, write_atomically
 from sia.cluster import bootstrap
 from sia.cluster.cancel import cancel_jobs
 from sia.cluster.environment import clean_environment
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
+from sia.cluster.queue import is_in_queue
 from sia.cluster.refusal import in_one_line
 from sia.cluster.rehearsal import Rehearse
 from sia.cluster.snapshot import check_snapshot, snapshot
+from sia.cluster.submission import TOKEN, job_of, script_mark
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
+from sia.lock import HeartbeatLock, LockHeld
 from sia.run_folder import own_folder, record, runs_root
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 
 # Not `-m`: that would import the code of the working folder.
 ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from sia.cluster.submit import main; main(*sys.argv[1:])"
+KILLED = 128  # an exit status above it, as a shell has it: a signal ended the process
+MOST_DEATHS = 3
+MOST_TIMEOUTS = 1000
 
 
 def submit(task: Task, cluster: Cluster, profile: Profile, code: Path | None = None) -> None:
@@ -55,21 +62,27 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
     check_snapshot(code)
     described = [{"kind": type(task).__name__, "fields": asdict(task)} for task in tasks]
     log = tasks[0].jobs / "submit.log"
+    command = [sys.executable, "-c", ENTRY, str(code), str(top), cluster]
+    environment = clean_environment(dict(os.environ), profile, cluster)
     # What a profile's `setup` prints is in it, too.
     with open(log, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-        status = subprocess.run(
-            [sys.executable, "-c", ENTRY, str(code), str(top), cluster],
-            env=clean_environment(dict(os.environ), profile, cluster),
-            cwd=os.environ.get("SIA_WORKING_FOLDER"),
-            # Not an argument, which everybody on this host can read: a profile's variables may be keys.
-            input=json.dumps({"profile": profile.model_dump(mode="json"), "tasks": described}),
-            text=True,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        ).returncode
+        for _ in range(MOST_DEATHS):
+            status = subprocess.run(
+                command,
+                env=environment,
+                cwd=os.environ.get("SIA_WORKING_FOLDER"),
+                # Not an argument, which everybody on this host can read: a profile's variables may be keys.
+                input=json.dumps({"profile": profile.model_dump(mode="json"), "tasks": described}),
+                text=True,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            ).returncode
+            if 0 <= status <= KILLED:
+                break
     if status:
-        said = in_one_line(log.read_text(errors="replace"))
+        killed = f"the process that submits it was killed {MOST_DEATHS} times (for memory?)"
+        said = in_one_line(log.read_text(errors="replace")) if 0 <= status <= KILLED else killed
         raise UserError(f"the {cluster} cluster did not take {tasks[0].name}: {said} (see {log})")
 
 
@@ -98,25 +111,18 @@ def main(code: str, top: str, cluster: Cluster) -> None:
     tasks = [TASKS[one["kind"]](**one["fields"]) for one in described]
     profile = Profile.model_validate(given["profile"])
     cloudpickle.register_pickle_by_value(bootstrap)
-    executor = _executor(tasks[0], cluster, profile, through_gate(Path(code), Path(top)))
-    with executor.batch() if len(tasks) > 1 else nullcontext():
-        jobs = [executor.submit(bootstrap.Bootstrap(**one)) for one in described]
-    for task, job in zip(tasks, jobs, strict=True):
-        record(
-            task.job_record,
-            cluster=cluster,
-            job_id=str(job.job_id),
-            name=tasks[0].name,  # what the cluster calls it
-            host=socket.gethostname(),
-            folder=str(tasks[0].jobs),  # where an array's logs lie
-            code=code,
-            user=os.getuid(),
-            time=time.time(),
-            profile=profile.for_records(),
-        )
-        if isinstance(task, TrainStage | Rehearse) and task.stopped.exists():
-            # Cancelled while the cluster took it: whoever cancelled knew of no job.
-            print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
+    lock = HeartbeatLock(tasks[0].jobs / "submit.lock", on_lost=lambda: os._exit(1))
+    while True:  # another one may be at it: its driver was killed, and the next one asks for the same
+        with suppress(LockHeld):
+            lock.acquire()
+            break
+        time.sleep(1.0)
+    try:
+        fresh = [(task, one) for task, one in zip(tasks, described, strict=True) if not _has_job(task, one)]
+        if fresh:
+            _submit(fresh, code, cluster, profile, through_gate(Path(code), Path(top)))
+    finally:
+        lock.release()
 
 
 def through_gate(code: Path, top: Path) -> str:
@@ -138,23 +144,91 @@ def _leave_parent() -> None:
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        ended = os.waitstatus_to_exitcode(status)
+        os._exit(ended if ended >= 0 else KILLED - ended)
     os.setsid()
 
 
-def _executor(task: Task, cluster: Cluster, profile: Profile, python: str) -> "LocalExecutor | SlurmExecutor":
+def _submit(
+    fresh: list[tuple[Task, dict[str, Any]]], code: str, cluster: Cluster, profile: Profile, python: str
+) -> None:
+    token = os.environ[TOKEN] = uuid4().hex
+    first = fresh[0][0]
+    executor = _executor(first, cluster, profile, python, token)
+    array = len(fresh) > 1 and cluster == "slurm"
+    for number, (task, _) in enumerate(fresh):
+        record(
+            _begun(task),
+            cluster=cluster,
+            name=first.name,  # what the cluster calls it
+            host=socket.gethostname(),
+            folder=str(first.jobs),  # where an array's logs lie
+            code=code,
+            user=os.getuid(),
+            profile=profile.for_records(),
+            token=token,
+            element=number if array else None,
+        )
+    with executor.batch() if len(fresh) > 1 else nullcontext():
+        jobs = [executor.submit(bootstrap.Bootstrap(**one)) for _, one in fresh]
+    for (task, _), job in zip(fresh, jobs, strict=True):
+        _write_down(task, str(job.job_id))
+
+
+def _begun(task: Task) -> Path:
+    """What is known of a submission before the cluster is asked: by it a job is found whose submission was killed."""
+    return task.job_record.with_name(f"{task.job_record.stem}-begun.json")
+
+
+def _write_down(task: Task, job_id: str) -> None:
+    record(task.job_record, **(read_json(_begun(task)) or {}), job_id=job_id, time=time.time())
+    _begun(task).unlink()
+    if isinstance(task, TrainStage | Rehearse) and task.stopped.exists():
+        # Cancelled while the cluster took it: whoever cancelled knew of no job.
+        print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
+
+
+def _has_job(task: Task, described: dict[str, Any]) -> bool:
+    """Whether a job of the task is in the queue: by its record, or by what a submission left that was killed.
+
+    The latter gets its record, and its pickle where that is still missing. Raises UserError where nobody can tell.
+    """
+    job, left = read_json(task.job_record), read_json(_begun(task))
+    if job is not None and is_in_queue(job):
+        return True
+    job_id = None if left is None else job_of(left)
+    if left is None or job_id is None:
+        return False
+    import cloudpickle
+    from submitit.core.utils import DelayedSubmission, JobPaths
+
+    pickle = JobPaths(left["folder"], job_id).submitted_pickle
+    if not pickle.exists():
+        delayed = DelayedSubmission(bootstrap.Bootstrap(**described))
+        delayed.set_timeout(left["profile"]["timeout_min"], MOST_TIMEOUTS)
+        write_atomically(pickle, lambda stream: stream.write(cloudpickle.dumps(delayed)))
+    _write_down(task, job_id)
+    return True
+
+
+def _executor(
+    task: Task, cluster: Cluster, profile: Profile, python: str, token: str
+) -> "LocalExecutor | SlurmExecutor":
     from submitit import LocalExecutor, SlurmExecutor
 
     if cluster == "slurm":
-        slurm = SlurmExecutor(task.jobs, max_num_timeout=1000, python=python)
-        slurm.update_parameters(**profile.slurm_parameters(task.name))
+        slurm = SlurmExecutor(task.jobs, max_num_timeout=MOST_TIMEOUTS, python=python)
+        slurm.update_parameters(
+            **{**profile.slurm_parameters(task.name), "setup": [script_mark(token), *profile.setup]}
+        )
         return slurm
-    local = LocalExecutor(task.jobs, max_num_timeout=1000, python=python)
+    local = LocalExecutor(task.jobs, max_num_timeout=MOST_TIMEOUTS, python=python)
     local.update_parameters(
         tasks_per_node=profile.tasks_per_node,
         gpus_per_node=profile.gpus_per_node,
-        visible_gpus=visible_gpus()[: profile.gpus_per_node],
         timeout_min=profile.timeout_min,
         setup=profile.setup or (),
     )
+    # Not through the method, which takes numbers only; a GPU may be named by its UUID.
+    local.parameters["visible_gpus"] = visible_gpus()[: profile.gpus_per_node]
     return local

@@ -4,7 +4,12 @@ Letters: B captions, T frames of the longest, F numbers a frame (40 MFCCs), H an
 """
 
 import io
-from collections.abc import Sequence
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +22,7 @@ from sia.data.images import centre_view, pixels, random_view, read_image, resize
 from sia.data.prepared import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
+from sia.orphans import end_with
 
 
 class Batch(NamedTuple):
@@ -140,7 +146,41 @@ def training_loader(
         generator=torch.Generator().manual_seed(dataset.seed),
         # A fork would inherit the threads and locks of NCCL and HDF5.
         multiprocessing_context="spawn" if num_workers else None,
+        # torch's own watch asks who the parent is when the worker has begun: too late where that died meanwhile.
+        worker_init_fn=partial(_begin_worker, os.getpid()) if num_workers else None,
     )
+
+
+def told_of_the_killed(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches of a loader. Raises RuntimeError, as torch mostly does, in every case of a worker that was killed.
+
+    A worker that dies while it hands a tensor over is otherwise an error of a connection.
+    """
+    try:
+        yield from batches
+    except (OSError, EOFError) as error:
+        for worker in getattr(batches, "_workers", []):
+            worker.join(1.0)
+            if worker.exitcode in (-signal.SIGKILL, -signal.SIGTERM):
+                raise RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal") from error
+        raise
+
+
+@contextmanager
+def no_worker_left_on_error() -> Iterator[None]:
+    """Kill workers that were started meanwhile: at its exit this process waits for them, who hear no SIGTERM."""
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+        raise
+
+
+def _begin_worker(trainer: int, number: int) -> None:
+    end_with(trainer)
 
 
 def shuffled_pairs(count: int, seed: int) -> np.ndarray:

@@ -137,6 +137,18 @@ def check_identity(folder: Path, description: dict[str, Any], known: dict[str, A
         )
 
 
+def check_splits(folder: Path, description: dict[str, Any], select_on: str) -> None:
+    """Raises UserError where a split that a run needs has no caption."""
+    held = [split for split, count in description["num_captions"].items() if count]
+    for split in ("train", select_on, "test"):
+        if split not in held:
+            cure = "set training.select_on=test, or " if split == "validation" else ""
+            raise UserError(
+                f"{folder}: no caption of split {split!r}; this corpus has {', '.join(held)}; "
+                f"{cure}prepare a corpus that has it"
+            )
+
+
 def check_short_side(folder: Path, description: dict[str, Any], data: Data) -> None:
     """Raises UserError where images of another size were prepared than the experiment crops from.
 

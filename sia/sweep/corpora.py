@@ -1,14 +1,23 @@
 """The corpora of a sweep: the embedded one is made where it is missing, any other must be there."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from sia.atomic import read_json
 from sia.cluster.shard_array import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
-from sia.data.prepared import MissingCorpus, check_frame_features, check_identity, check_short_side, read_description
+from sia.data.prepared import (
+    MissingCorpus,
+    check_frame_features,
+    check_identity,
+    check_short_side,
+    check_splits,
+    read_description,
+)
 from sia.data.sampler import check_batch_size, check_chunk_size
+from sia.errors import UsageError
 from sia.run_folder import RunFolder
 from sia.sweep.launch import Launch
 
@@ -38,15 +47,35 @@ def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
 
 
 def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:
-    """Raises UserError for what would fail in the job, perhaps days later: batch, images or frames that do not fit."""
+    """Raises UserError for what would fail in the job, perhaps days later: a batch, images or frames that do not fit, a
+    split or a checkpoint that will not be there.
+    """
     data = experiment.data
     description = read_description(data.path)
     num_captions = description["num_captions"].get("train", 0)
+    check_splits(data.path, description, experiment.training.select_on)
+    check_start_from(experiment)
     check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
     check_chunk_size(experiment.training.chunk_size, launch.profile.world_size)
     check_short_side(data.path, description, data)
     check_frame_features(data.path, description, experiment.model)
     check_identity(data.path, description, read_json(run.corpus), run.path)
+
+
+def check_start_from(experiment: Experiment) -> None:
+    """Raises UsageError for an epoch whose weights the stage before will not have, or perhaps not have, kept."""
+    before, every = 0, experiment.runtime.keep_every_epochs
+    for number, (stage, following) in enumerate(pairwise(experiment.stages), start=2):
+        first, last = before + 1, before + stage.epochs
+        if (following.start_from or "").startswith("epoch="):
+            epoch = int(str(following.start_from).removeprefix("epoch="))
+            kept = epoch == last or (every and epoch % every == 0)
+            if not (first <= epoch <= last and kept):
+                raise UsageError(
+                    f"stages.{number}.start_from: epoch {epoch} is not kept; the stage before has epochs {first} to "
+                    f"{last}, of which it keeps the last and every runtime.keep_every_epochs-th (now {every})"
+                )
+        before = last
 
 
 def _make_embedded(experiment: Experiment) -> None:

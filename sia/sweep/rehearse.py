@@ -25,17 +25,18 @@ from sia.sweep.corpora import EMBEDDED, embedded_raw
 from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.launch import Launch
 
-CAPTIONS = 256
+CAPTIONS = 256  # about four in five of them are of the training split
 WAIT_SECONDS = 60.0
 SUBMISSION_SECONDS = 10.0  # until a job that is being submitted is written down; it ends by itself after that
 
 
 def rehearse(study: str, points: list[GridPoint], launches: dict[str, Launch]) -> Iterator[Rehearsal]:
     """Each point's measures, as they come. Raises UserError where a job ended without any."""
+    limit = max(CAPTIONS, *(2 * point.experiment.training.batch_size for point in points))
     for point in points:
         side = point.experiment.data.short_side
-        corpus = Path("corpora") / f"{EMBEDDED}-{side}"
-        prepare_corpus(EMBEDDED, embedded_raw(), corpus, short_side=side, limit=CAPTIONS)
+        corpus = Path("corpora") / f"{EMBEDDED}-{side}-{limit}"
+        prepare_corpus(EMBEDDED, embedded_raw(), corpus, short_side=side, limit=limit)
         folder = runs_root() / f"{study}-rehearsal" / point.experiment.run_name
         yield rehearse_one(point.experiment, corpus, folder, launches[point.run.name])
 

@@ -5,6 +5,7 @@ Tune's own state is thrown away each time: the run folders say what is finished 
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -51,6 +52,7 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
     for noisy in ("ray", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ["SIA_WORKING_FOLDER"] = os.getcwd()
+    on_term = signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",  # not somebody's cluster that happens to run on this login node
         num_cpus=1,
@@ -61,6 +63,7 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
         logging_level=logging.ERROR,
         configure_logging=False,
     )
+    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints the stack of its C++ code
     try:
         with tempfile.TemporaryDirectory(prefix="sia-tune-", ignore_cleanup_errors=True) as scratch:
             trainable = tune.with_resources(tune.with_parameters(_trial, launches=launches), {"cpu": TRIAL_CPUS})

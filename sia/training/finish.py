@@ -44,7 +44,7 @@ def finish_run(
         num_test_captions=len(test),
         num_test_images=len(corpus.image_pool(test)),
         world_size=ranks.world_size,
-        batch_norm=experiment.training.batch_norm,
+        batch_norm=run.experiment().training.batch_norm,
         device=device_name(ranks.device),
         num_stages=len(stages),
         time=time.time(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sia.data.loader import training_loader
+from sia.data.loader import no_worker_left_on_error, told_of_the_killed, training_loader
 from sia.data.prepared import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
@@ -56,7 +56,8 @@ def train_stage(
         trainer.state.start_from(run.path / start, plan.stage.keep_moments)
     recorder.agree_with(trainer.state, restored)
     check_agreement(trainer, run)
-    return _train_epochs(trainer, recorder, flag)
+    with no_worker_left_on_error():
+        return _train_epochs(trainer, recorder, flag)
 
 
 def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) -> bool:
@@ -73,7 +74,7 @@ def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) ->
         every = experiment.runtime.log_every_seconds if trainer.ranks.is_first else float("inf")
         with signals_blocked():
             batches = iter(loader)
-        for batch in tracked(batches, label, len(state.sampler), every, done):
+        for batch in tracked(told_of_the_killed(batches), label, len(state.sampler), every, done):
             state.progress.loss_sum += trainer.step(batch)
             state.progress.step += 1
             state.sampler.next_batch += 1

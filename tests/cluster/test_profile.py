@@ -155,6 +155,25 @@ def test_gpus_of_a_local_job_are_those_the_user_may_take(monkeypatch):
     assert visible_gpus() == []
 
 
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [
+        ("GPU-8932f937-d72c,GPU-91aa2f00", ["GPU-8932f937-d72c", "GPU-91aa2f00"]),
+        ("1, GPU-91aa2f00", [1, "GPU-91aa2f00"]),
+        ("MIG-c6d4f1ef-42e4", ["MIG-c6d4f1ef-42e4"]),
+        ("MIG-GPU-8932f937/1/0,MIG-GPU-8932f937/2/0", ["MIG-GPU-8932f937/1/0"]),
+        ("0,-1,1", [0]),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_gpus_may_be_named_in_every_way_that_cuda_knows(monkeypatch, chosen, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == gpus
+    assert local_profile().gpus_per_node == len(gpus)
+    check_local(Profile(gpus_per_node=len(gpus)), "gpu.yaml")
+
+
 def test_a_run_goes_on_with_the_resources_that_it_was_asked_for_with(tmp_path, without_slurm):
     """Also where the cluster took no job."""
     run = begin_run(tmp_path / "runs", "size", experiment())
@@ -212,6 +231,25 @@ def test_a_busy_controller_does_not_make_a_login_node_train(sinfo, monkeypatch, 
     with pytest.raises(UserError, match=r"--cluster auto: Slurm does not answer \(.*or use --cluster local"):
         choose_cluster("auto")
     assert choose_cluster("local") == "local"
+
+
+def test_a_detached_driver_waits_for_a_controller_that_is_away(sinfo, monkeypatch, tmp_path, capsys):
+    """Nobody would start it again; a command of a person is told at once."""
+    monkeypatch.setattr("sia.cluster.profile.ASK_AGAIN_SECONDS", 0.1)
+    away = "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    sinfo(f"echo asked >> {tmp_path}/asked\n[ $(wc -l < {tmp_path}/asked) -gt 3 ] || {{ {away}; }}")
+    monkeypatch.setenv("SIA_DRIVER_JOB", "17")
+    assert choose_cluster("slurm") == "slurm"
+    assert capsys.readouterr().err.count("waiting for Slurm") == 3
+    monkeypatch.setattr("sia.cluster.profile.PATIENCE_SECONDS", 0.3)
+    sinfo(away)
+    with pytest.raises(UserError, match="Unable to contact"):
+        choose_cluster("slurm")
+
+
+def test_the_advice_is_a_choice_of_the_command(without_slurm, tmp_path):
+    with pytest.raises(UserError, match="or use --cluster here"):
+        choose_cluster("slurm", instead="here")
 
 
 @pytest.mark.slurm

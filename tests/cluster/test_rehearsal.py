@@ -42,3 +42,11 @@ def test_two_steps_of_a_pair(corpus: Path, tmp_path: Path) -> None:
     assert result.batch_size == 4
     assert result.seconds_a_step > 0
     assert 0.1 < result.peak_memory_gb < 24
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_corpus_cannot_hold_is_as_large_as_it_can(corpus: Path, tmp_path: Path) -> None:
+    large = experiment(corpus, **{"training.batch_size": 512})
+    Rehearse(str(tmp_path), json.dumps(large.model_dump(mode="json")), threads=1).rehearse(Place())
+    result = read_rehearsal(tmp_path)
+    assert result is not None and result.batch_size == 48

@@ -122,3 +122,12 @@ def test_slurm_starts_a_job_through_the_gate(task, monkeypatch, tmp_path):
     assert [path for path in made if path.stat().st_mode & 0o022] == []
     assert [path for path in task.jobs.glob("*_log.err") if path.stat().st_mode & 0o044]
     assert [path for path in made if path.is_file() and b"hunter2" in path.read_bytes()] == []
+
+
+def test_a_local_job_gets_gpus_that_are_named_by_their_uuids(task, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937,GPU-91aa2f00")
+    seen = tmp_path / "seen"
+    submit(task, "local", Profile(gpus_per_node=1, setup=[f"echo $CUDA_VISIBLE_DEVICES > {seen}", "exit 0"]))
+    wait_until(lambda: seen.exists() and seen.read_text(), 30, "the job's first line")
+    assert seen.read_text() == "GPU-8932f937\n"

@@ -1,5 +1,6 @@
 """A driver that is a Slurm job: it outlives the shell, is requeued, waits for another job, and can be cancelled."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,3 +152,34 @@ def test_a_driver_outlives_the_grace_of_its_lost_jobs() -> None:
     assert (profile.timeout_min, profile.gpus_per_node, profile.partition) == (LEAST_TIMEOUT_MIN, 0, "gpu")
     assert profile.sbatch == {"dependency": "afterok:7"} and profile.environment == {"A": "1"}
     assert driver_profile(Profile(timeout_min=600), None).timeout_min == 600
+
+
+def test_a_driver_keeps_what_may_be_mandatory_and_nothing_that_makes_it_large() -> None:
+    kept = {"reservation": "course", "wckey": "a", "mail-type": "END", "nice": 5}
+    large = {
+        "gres": "gpu:8",
+        "gpus-per-task": 1,
+        "exclusive": True,
+        "mem-per-cpu": "4G",
+        "licenses": "x",
+        "mem_bind": 1,
+    }
+    jobs = Profile(constraint="a100&ib", account="x", nodes=4, sbatch={**kept, **large, "requeue": False})
+    profile = driver_profile(jobs, None)
+    assert (profile.constraint, profile.account, profile.nodes) == ("a100&ib", "x", 1)
+    assert profile.sbatch == kept
+    assert driver_profile(jobs, "afterok:7").sbatch == {**kept, "dependency": "afterok:7"}
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_cluster_that_demands_a_flag_takes_the_driver(desk: Desk) -> None:
+    """As a plugin of a cluster demands it: without the flag sbatch takes no job."""
+    plugin = desk.folder.parent / "bin" / "sbatch"
+    plugin.parent.mkdir()
+    script = '#!/bin/sh\ngrep -q -- --reservation "$1" || { echo "sbatch: error: no reservation" >&2; exit 1; }\n'
+    plugin.write_text(script + 'echo "Submitted batch job 4294967290"\n')
+    plugin.chmod(0o755)
+    desk.environment["PATH"] = f"{plugin.parent}:{os.environ['PATH']}"
+    desk.write("small.yaml", {"partition": "dev", "timeout_min": 20, "sbatch": {"reservation": "course"}})
+    assert detached(desk) == "4294967290"
