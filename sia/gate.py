@@ -30,6 +30,20 @@ def close(path: Path) -> None:
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS_WRITE)
 
 
+def own_folder(path: Path) -> None:
+    """Make a folder that nobody else may write into: submitit executes the pickles that lie in those of its jobs.
+
+    Colleagues may read its logs, as far as the user's umask lets them.
+    """
+    for folder in reversed([one for one in (path, *path.parents) if not one.exists()]):
+        folder.mkdir(mode=0o755, exist_ok=True)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o777 == 0o700:
+        # Former versions closed it to all others; the folder around it tells who is meant to read.
+        mode |= path.parent.stat().st_mode & 0o055
+    path.chmod(mode & ~OTHERS_WRITE)
+
+
 def open_to_others(path: Path) -> str | None:
     """Who else can write there, with the cure; None where only this user and root can, or nothing is there."""
     try:

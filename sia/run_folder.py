@@ -6,7 +6,6 @@ Who writes which file, and when, is the state machine of sia/cluster/README.md. 
 
 import os
 import re
-import stat
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ import yaml
 from sia.atomic import read_json, write_json, write_text
 from sia.config import Experiment, Stage, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
+from sia.gate import own_folder
 from sia.records import StagePlan
 from sia.strict_yaml import StrictLoader
 
@@ -268,20 +268,6 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
         # The last section: defaults would stand in for what is gone.
         raise UserError(f"{config}: damaged (it ends too early); restore it, or delete the folder and submit again")
     return experiment
-
-
-def own_folder(path: Path) -> None:
-    """Make a folder that nobody else may write into: submitit executes the pickles that lie in those of its jobs.
-
-    Colleagues may read its logs, as far as the user's umask lets them.
-    """
-    for folder in reversed([one for one in (path, *path.parents) if not one.exists()]):
-        folder.mkdir(mode=0o755, exist_ok=True)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o777 == 0o700:
-        # Former versions closed it to all others; the folder around it tells who is meant to read.
-        mode |= path.parent.stat().st_mode & 0o055
-    path.chmod(mode & ~0o022)
 
 
 def read_job(path: Path) -> dict[str, Any] | None:

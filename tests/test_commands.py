@@ -13,6 +13,7 @@ import torch
 import yaml
 from desk import REPOSITORY, Desk, values
 
+from sia.atomic import read_json, write_json
 from sia.run_folder import RunFolder
 
 COMMANDS = sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py"))
@@ -271,8 +272,10 @@ def test_a_damaged_or_missing_checkpoint(copied, damage):
     run.stage(1).best.unlink()
     if damage is not None:
         run.stage(1).best.write_bytes(damage)
-    message = refused(desk, 1, "evaluate.py", run.name)
-    assert "not a checkpoint of this program" in message if damage is not None else "no checkpoint best" in message
+    done = desk.run("evaluate.py", run.name)
+    *warned, error = done.stderr.splitlines()
+    assert (done.returncode, "no checkpoint best" in error) == (1, True)
+    assert [f"{run.stage(1).best}: damaged" in line for line in warned] == [True] * (damage is not None)
 
 
 @pytest.mark.slow
@@ -294,8 +297,8 @@ def changed(copied, corpus):
     """A finished run, and another corpus now where its own was."""
     desk, run = copied
     shutil.copytree(corpus, desk.folder / "corpus")
-    description = json.loads((desk.folder / "corpus" / "corpus.json").read_text())
-    (desk.folder / "corpus" / "corpus.json").write_text(json.dumps({**description, "identity": "another"}))
+    description = read_json(desk.folder / "corpus" / "corpus.json")
+    write_json(desk.folder / "corpus" / "corpus.json", {**description, "identity": "another"})
     config = yaml.safe_load(run.config.read_text())
     config["data"]["folder"] = str(desk.folder / "corpus")
     run.config.write_text(yaml.safe_dump(config))
@@ -338,8 +341,9 @@ def test_a_damaged_config_or_metrics_file_is_named(copied):
     desk, run = copied
     kept = run.metrics.read_text()
     run.metrics.write_text("{half\n" + kept)
-    assert "metrics.jsonl: line 1 is no JSON object" in refused(desk, 1, "evaluate.py", run.name)
-    assert "metrics.jsonl: line 1 is no JSON object" in desk.run("status.py").stdout
+    measured = desk.run("evaluate.py", run.name)
+    assert measured.returncode == 0 and "metrics.jsonl: line 1 is not as it was written" in measured.stderr
+    assert "metrics.jsonl: line 1 is not as it was written" in desk.run("status.py").stdout
     run.metrics.write_text(kept)
     run.config.write_text("model: [\n")
     assert "config.yaml: not valid YAML" in refused(desk, 2, "evaluate.py", run.name)

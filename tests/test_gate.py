@@ -14,7 +14,7 @@ from submitit.core.utils import DelayedSubmission
 
 from sia.cluster.snapshot import snapshot
 from sia.cluster.submit import through_gate
-from sia.run_folder import own_folder
+from sia.gate import own_folder
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to somebody else")
 COLLEAGUE = 4711

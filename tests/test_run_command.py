@@ -77,7 +77,7 @@ def test_one_point_stage_by_stage_and_its_run_by_name(training_desk, corpus):
 
 def assert_refused_while_held(desk: Desk, run: RunFolder, grid: Path) -> None:
     """By a job, or by a driver of the study; no other run is made."""
-    holder = {"host": os.uname().nodename, "pid": os.getpid(), "job_id": "17", "stage": 2}
+    holder = {"host": os.uname().nodename, "pid": os.getpid(), "job_id": "17", "stage": 2, "token": "t"}
     for lock, arguments, said in (
         (run.lock, (run.name,), "job 17 has it (running)"),
         (run.path.parent / "driver.lock", ("--grid", grid, "--point", "1"), "study grid is already driven"),

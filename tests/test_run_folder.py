@@ -9,12 +9,12 @@ from written_runs import begin_run, experiment, finish_run, plan_stage
 from sia.atomic import write_json
 from sia.config import Stage
 from sia.errors import UserError
+from sia.gate import own_folder
 from sia.run_folder import (
     RunFolder,
     find_run,
     find_runs,
     is_study,
-    own_folder,
     read_job,
     run_of,
     runs_of,

@@ -20,8 +20,8 @@ import sia
 from sia import gate, git
 from sia.atomic import write_json
 from sia.errors import UserError
-from sia.gate import CACHE, DIFFERENCE, PARTS, RECORD
-from sia.run_folder import own_folder, runs_root
+from sia.gate import CACHE, DIFFERENCE, PARTS, RECORD, own_folder
+from sia.run_folder import runs_root
 
 COPIES = ".code"
 # Where no git tells which files are code.

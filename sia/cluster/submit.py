@@ -33,8 +33,9 @@ from sia.cluster.snapshot import check_snapshot, snapshot
 from sia.cluster.submission import TOKEN, job_of, script_mark
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
+from sia.gate import own_folder
 from sia.lock import HeartbeatLock, LockHeld
-from sia.run_folder import own_folder, record, runs_root
+from sia.run_folder import record, runs_root
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor

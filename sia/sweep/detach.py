@@ -10,8 +10,9 @@ from sia.cluster.driver_job import DriveStudy, driver_of, driver_profile
 from sia.cluster.submit import submit
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
+from sia.gate import own_folder
 from sia.lock import HeartbeatLock, LockHeld
-from sia.run_folder import own_folder, runs_root
+from sia.run_folder import runs_root
 from sia.sweep.driven import refuse_if_driven
 from sia.sweep.grid import Grid, profile_path
 from sia.sweep.launch import Launch

@@ -13,7 +13,7 @@ import pytest
 from desk import experiment, wait_until
 
 from sia.atomic import read_json
-from sia.cluster.cancel import cancel_job, has_left, local_processes
+from sia.cluster.cancel import cancel_jobs, has_left, local_processes
 from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
 from sia.cluster.submit import submit
@@ -37,7 +37,7 @@ def run(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield run
     job = read_json(run.stage(1).job)
     if job is not None:
-        cancel_job(job)
+        cancel_jobs([job])
 
 
 def at_first(folder: Path, program: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 from written_runs import begin_run, epoch_row, experiment
 
 from sia.atomic import write_json
+from sia.gate import own_folder
 from sia.lock import HeartbeatLock
-from sia.run_folder import own_folder
 from sia.tracking.metrics_log import write_rows
 
 COLLEAGUE = 4711
