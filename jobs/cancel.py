@@ -15,9 +15,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from sia.run_folder import find_run, is_study, runs_of
-    from sia.sweep.cancel import end, ending_of_run, ending_of_study
-    from sia.sweep.confirm import confirmed
+    from sia.operate.cancel import end, ending_of_run, ending_of_study
+    from sia.operate.confirm import confirmed
+    from sia.run.folder import find_run, is_study, runs_of
 
     name = arguments.name
     ending = ending_of_study(name, runs_of(name)) if is_study(name) else ending_of_run(find_run(name))

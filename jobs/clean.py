@@ -31,9 +31,9 @@ def main() -> int:
 
 
 def remove_whole(arguments: argparse.Namespace) -> int:
-    from sia.run_folder import find_runs
-    from sia.sweep.confirm import confirmed
-    from sia.sweep.removal import in_gigabytes, remove_runs, whole_runs
+    from sia.operate.confirm import confirmed
+    from sia.operate.delete import in_gigabytes, remove_runs, whole_runs
+    from sia.run.folder import find_runs
 
     groups = whole_runs([run for name in arguments.names for run in find_runs(name)])
     print(*(group.line for group in groups), sep="\n")
@@ -52,11 +52,11 @@ def remove_whole(arguments: argparse.Namespace) -> int:
 
 
 def remove_old(arguments: argparse.Namespace) -> int:
-    from sia.run_folder import find_runs, runs_of, studies
-    from sia.sweep.clean import Policy
-    from sia.sweep.confirm import confirmed
-    from sia.sweep.damage import readable
-    from sia.sweep.removal import in_gigabytes, remove, what_may_go
+    from sia.operate.confirm import confirmed
+    from sia.operate.damage import readable
+    from sia.operate.delete import in_gigabytes, remove, what_may_go
+    from sia.operate.retention import Policy
+    from sia.run.folder import find_runs, runs_of, studies
 
     policy = Policy.parse(arguments.keep, arguments.every)
     names = [run for name in arguments.names for run in find_runs(name)]

@@ -21,10 +21,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from sia.cluster.doctor.diagnose import Patient, diagnose, findings_table, line_of
     from sia.cluster.profile import load_profile
-    from sia.run_folder import runs_root
-    from sia.tracking.mlflow_store import tracking_uri
+    from sia.doctor.diagnose import Patient, diagnose, findings_table, line_of
+    from sia.run.folder import runs_root
+    from sia.trackers.mlflow_store import tracking_uri
 
     profile = load_profile(arguments.profile)
     source = str(arguments.profile or "no profile (the cluster's defaults)")

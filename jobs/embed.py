@@ -20,11 +20,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from sia.atomic import read_json
-    from sia.data.prepared import check_identity, read_description
+    from sia.checkpoint.chosen import choose_checkpoint
+    from sia.data.prepared_corpus import check_identity, read_description
     from sia.errors import UsageError
     from sia.inference.layers import depth_of
-    from sia.run_folder import find_run
-    from sia.training.chosen_checkpoint import choose_checkpoint
+    from sia.run.folder import find_run
 
     run = find_run(arguments.run)
     experiment = run.experiment()

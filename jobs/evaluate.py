@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sia import command
 
 if TYPE_CHECKING:
-    from sia.run_folder import RunFolder
+    from sia.run.folder import RunFolder
 
 
 def parse() -> argparse.Namespace:
@@ -43,7 +43,7 @@ def check(arguments: argparse.Namespace) -> None:
 def main() -> None:
     arguments = parse()
     check(arguments)
-    from sia.run_folder import find_run
+    from sia.run.folder import find_run
 
     runs = [find_run(name) for name in arguments.runs]
     names = ("checkpoint", "split", "sample", "pool", "folds", "intervals")
@@ -59,8 +59,8 @@ def evaluated(
     runs: "list[RunFolder]", options: dict[str, Any], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     if arguments.cluster == "slurm":
-        from sia.cluster.evaluation_array import evaluate_on_slurm
         from sia.cluster.profile import choose_cluster, load_profile
+        from sia.evaluation.array import evaluate_on_slurm
 
         choose_cluster("slurm", instead="here")
         if arguments.corpus is not None:
@@ -68,14 +68,14 @@ def evaluated(
         yield from evaluate_on_slurm(runs, load_profile(arguments.profile), options)
         return
     # It loads torch: not before the runs are known to be there.
-    from sia.training.evaluate_run import evaluate_run
+    from sia.evaluation.of_run import evaluate_run
 
     for run in runs:
         yield evaluate_run(run, **options)
 
 
 def tell(result: dict[str, Any], arguments: argparse.Namespace) -> None:
-    from sia.report.recall_table import INTERVALS_NOTE, heading, pool_line, recall_table
+    from sia.evaluation.table import INTERVALS_NOTE, heading, pool_line, recall_table
 
     print(heading(result, arguments.checkpoint, arguments.split))
     print(pool_line(result, arguments.pool))

@@ -19,9 +19,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    from sia.checkpoint.chosen import choose_checkpoint
     from sia.inference.export_folder import check_export_folder
-    from sia.run_folder import find_run
-    from sia.training.chosen_checkpoint import choose_checkpoint
+    from sia.run.folder import find_run
 
     run = find_run(arguments.run)
     chosen = choose_checkpoint(run, arguments.checkpoint)
@@ -35,7 +35,7 @@ def main() -> None:
     write_export(pair, out)
     print(f"{out}: epoch {chosen.epoch} of {run.name}; sia.load({str(out)!r}) reads it")
     if arguments.mlflow:
-        from sia.inference.mlflow_log import log_export
+        from sia.trackers.mlflow_export import log_export
 
         model = log_export(run, out, ("speech", "image") if pair.embeds_recordings else ("image",))
         # MLflow finds its server on the path alone, hence the activation.

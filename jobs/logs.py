@@ -23,8 +23,8 @@ def write(text: str) -> None:
 
 def main() -> int:
     arguments = parse()
-    from sia.run_folder import find_run, is_study
-    from sia.sweep.logs import Follower, LogSource, failed_rank, log_files, logs_of_driver, logs_of_run, silence
+    from sia.operate.logs import Follower, LogSource, failed_rank, log_files, logs_of_driver, logs_of_run, silence
+    from sia.run.folder import find_run, is_study
 
     source: LogSource
     rank: int | None = arguments.rank

@@ -24,11 +24,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    from sia.run_folder import find_run
+    from sia.cluster.launch import former_launch
+    from sia.run.folder import find_run
     from sia.sweep.chain import add_restart
     from sia.sweep.corpora import check_fit
     from sia.sweep.drive import Sweep
-    from sia.sweep.launch import former_launch
     from sia.sweep.submit_sweep import submit_sweep
 
     run = find_run(arguments.run)

@@ -18,9 +18,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
+    from sia.cluster.launch import default_concurrency
+    from sia.operate.retry import retry_launches, retryable
     from sia.sweep.drive import Sweep
-    from sia.sweep.launch import default_concurrency
-    from sia.sweep.retry import retry_launches, retryable
     from sia.sweep.submit_sweep import submit_sweep
 
     runs = retryable(arguments.study, arguments.only)

@@ -35,7 +35,7 @@ def main() -> int:
     from sia.config import parse_override
     from sia.report.console import sweep_table
     from sia.report.summary import summarise
-    from sia.run_folder import find_run
+    from sia.run.folder import find_run
     from sia.sweep.corpora import check_fit, provide_corpora
     from sia.sweep.grid import GridPoint, load_grid
     from sia.sweep.in_process import LAUNCH, chosen_point, points_table, train_here

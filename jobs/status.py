@@ -25,9 +25,9 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     from sia.errors import UserError
-    from sia.run_folder import runs_root, studies
-    from sia.sweep.status import SLURM_IS_SILENT, all_studies, slurm_is_silent, study_views
-    from sia.sweep.watch import print_studies, watch_studies
+    from sia.operate.status import SLURM_IS_SILENT, all_studies, slurm_is_silent, study_views
+    from sia.operate.watch import print_studies, watch_studies
+    from sia.run.folder import runs_root, studies
 
     chosen = [arguments.study] if arguments.study else None
     found = study_views(chosen or all_studies())

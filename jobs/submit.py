@@ -39,10 +39,10 @@ def driver_arguments(arguments: argparse.Namespace) -> list[str]:
 
 def main() -> int:
     arguments = parse()
+    from sia.cluster.launch import choose_launches, default_concurrency
     from sia.config import parse_override
     from sia.errors import UsageError
     from sia.sweep.grid import load_grid
-    from sia.sweep.launch import choose_launches, default_concurrency
 
     if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
         raise UsageError(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
@@ -55,7 +55,7 @@ def main() -> int:
         show_plan(grid, launches, console)
         return 0
     if arguments.rehearse:
-        from sia.sweep.rehearse import show_rehearsal
+        from sia.rehearsal.grid import show_rehearsal
 
         show_rehearsal(grid, launches, console)
         return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sia import command
 
 if TYPE_CHECKING:
-    from sia.sweep.track import Tracked
+    from sia.operate.track import Tracked
 
 
 def parse() -> argparse.Namespace:
@@ -34,8 +34,8 @@ def tell(tracked: "Tracked") -> int:
 def main() -> int:
     arguments = parse()
     from sia.errors import UserError
-    from sia.run_folder import runs_root, studies
-    from sia.sweep.track import track
+    from sia.operate.track import track
+    from sia.run.folder import runs_root, studies
 
     known = studies()
     chosen = arguments.study or known

@@ -18,12 +18,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
+    from sia.cluster.launch import choose_launch
     from sia.config import load_experiment, parse_override
-    from sia.run_folder import check_study_name
+    from sia.run.folder import check_study_name
     from sia.sweep.corpora import check_fit, provide_corpora
     from sia.sweep.drive import Sweep
     from sia.sweep.grid import GridPoint
-    from sia.sweep.launch import choose_launch
     from sia.sweep.submit_sweep import submit_sweep
 
     overrides = dict(parse_override(text) for text in arguments.set)

@@ -13,9 +13,9 @@ from tiny_corpus import SIDE
 
 from sia.atomic import read_json
 from sia.config import Experiment, resolve
-from sia.lock import holder_of
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import Row, read_rows
+from sia.run.folder import RunFolder
+from sia.run.lock import holder_of
+from sia.run.metrics import Row, read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

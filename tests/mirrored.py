@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import read_rows
-from sia.tracking.mlflow_mirror import MlflowMirror
-from sia.tracking.mlflow_store import connect
-from sia.training.selection import selection_value
+from sia.run.folder import RunFolder
+from sia.run.metrics import read_rows
+from sia.run.selection import selection_value
+from sia.trackers.mlflow_mirror import MlflowMirror
+from sia.trackers.mlflow_store import connect
 
 STUDY = "size"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_corpus
 
+from sia.data.caption_files import Images
 from sia.data.corpora import READERS
 from sia.data.manifest import Reading, SpokenCaption
 from sia.data.prepare import finish, plan, write_shard
-from sia.data.prepared import PreparedCorpus
-from sia.data.usable import Images
+from sia.data.prepared_corpus import PreparedCorpus
 
 
 def add(root: Path, name: str, wave: np.ndarray | None = None, image: bool = True) -> SpokenCaption:

@@ -10,9 +10,9 @@ import torch
 from sia.config import Experiment, Stage
 from sia.data.loader import Batch, training_loader
 from sia.distributed import Ranks
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.metrics import read_rows
 from sia.sweep.chain import plan_stage
-from sia.tracking.metrics_log import read_rows
 from sia.training.fit import train_stage
 from sia.training.preemption import PreemptionFlag
 from sia.training.trainer import Trainer

@@ -13,26 +13,41 @@ MODULES = {
     for path in sorted((REPOSITORY / "sia").rglob("*.py"))
 }
 NO_TORCH = [
-    *("sia.config", "sia.errors", "sia.atomic", "sia.clock", "sia.lock", "sia.gate", "sia.run_folder", "sia.command"),
-    "sia.flatten",
-    *("sia.parameter_counts", "sia.data.manifest", "sia.data.sampler", "sia.data.shards", "sia.data.prepared"),
-    *("sia.tracking.metrics_log", "sia.training.selection", "sia.training.chosen_checkpoint"),
-    *("sia.cluster.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.job", "sia.cluster.cancel"),
-    *("sia.sweep.grid", "sia.sweep.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
     *(
-        "sia.sweep.watch",
+        "sia.config",
+        "sia.errors",
+        "sia.atomic",
+        "sia.clock",
+        "sia.run.lock",
+        "sia.gate",
+        "sia.run.folder",
+        "sia.command",
+    ),
+    "sia.flatten",
+    *(
+        "sia.models.parameter_counts",
+        "sia.data.manifest",
+        "sia.data.sampler",
+        "sia.data.shards",
+        "sia.data.prepared_corpus",
+    ),
+    *("sia.run.metrics", "sia.run.selection", "sia.checkpoint.chosen"),
+    *("sia.run.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.stage_job", "sia.cluster.end_jobs"),
+    *("sia.sweep.grid", "sia.cluster.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
+    *(
+        "sia.operate.watch",
         "sia.sweep.corpora",
         "sia.sweep.detach",
-        "sia.sweep.status",
-        "sia.sweep.logs",
-        "sia.sweep.cancel",
+        "sia.operate.status",
+        "sia.operate.logs",
+        "sia.operate.cancel",
     ),
     *(
         "sia.sweep.silent",
-        "sia.sweep.retry",
-        "sia.sweep.clean",
-        "sia.sweep.leftovers",
-        "sia.sweep.track",
+        "sia.operate.retry",
+        "sia.operate.retention",
+        "sia.operate.leftovers",
+        "sia.operate.track",
         "sia.sweep.in_process",
     ),
     *(
@@ -43,18 +58,18 @@ NO_TORCH = [
         "sia.cluster.accounting",
     ),
     *(
-        "sia.cluster.evaluation_array",
-        "sia.cluster.doctor.diagnose",
+        "sia.evaluation.array",
+        "sia.doctor.diagnose",
         "sia.data.staging",
-        "sia.data.placed",
+        "sia.data.caption_index",
         "sia.data.verify",
     ),
-    *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.description"),
-    *("sia.sweep.runs_table", "sia.sweep.live_runs", "sia.sweep.damage", "sia.report.fitted_table"),
-    *("sia.report.settings", "sia.git", "sia.cluster.queue", "sia.cluster.refusal"),
+    *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.corpus_record"),
+    *("sia.operate.status_table", "sia.operate.live_status", "sia.operate.damage", "sia.report.fitted_table"),
+    *("sia.report.settings", "sia.git", "sia.run.queue", "sia.cluster.refusal"),
     *("sia", "sia.inference.layers", "sia.inference.settings", "sia.inference.export_folder"),
 ]
-FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run_folder", "sia.data.shards"}
+FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
     {
@@ -141,9 +156,9 @@ def test_imports_run_downward_only(name):
 @pytest.mark.parametrize(
     ("package", "never"),
     [
-        ("sia.data", ("sia.training", "sia.evaluate", "sia.models", "sia.cluster", "sia.sweep", "sia.report")),
-        ("sia.models", ("sia.training", "sia.evaluate", "sia.data", "sia.cluster", "sia.sweep")),
-        ("sia.tracking", ("sia.training", "sia.cluster", "sia.sweep", "sia.report", "torch")),
+        ("sia.data", ("sia.training", "sia.embedding", "sia.models", "sia.cluster", "sia.sweep", "sia.report")),
+        ("sia.models", ("sia.training", "sia.embedding", "sia.data", "sia.cluster", "sia.sweep")),
+        ("sia.trackers", ("sia.training", "sia.cluster", "sia.sweep", "sia.report", "torch")),
         ("sia.training", ("sia.cluster", "sia.sweep", "sia.report", "submitit", "ray", "mlflow")),
         ("sia.cluster", ("sia.sweep", "sia.report", "ray", "mlflow")),
         ("sia.report", ("sia.sweep", "sia.cluster.submit", "ray")),
@@ -231,7 +246,7 @@ def test_what_a_login_node_needs_loads_no_torch(name):
 
 
 def test_submitting_and_asking_for_status_load_neither_torch_nor_ray():
-    modules = "sia.sweep.drive, sia.sweep.plan_table, sia.sweep.grid, sia.sweep.watch, sia.cluster.state"
+    modules = "sia.sweep.drive, sia.sweep.plan_table, sia.sweep.grid, sia.operate.watch, sia.run.state"
     loaded = loaded_after(f"import {modules}, sia.cluster.submit, sia.sweep.corpora")
     assert not {"torch", "ray", "mlflow", "submitit", "matplotlib"} & loaded
     assert "pydantic" in loaded, "the list is read off rightly"

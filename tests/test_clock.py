@@ -8,9 +8,9 @@ import pytest
 from written_runs import begin_run, experiment
 
 from sia import clock
-from sia.lock import HeartbeatLock
-from sia.sweep.leftovers import is_old
-from sia.sweep.status import view
+from sia.operate.leftovers import is_old
+from sia.operate.status import view
+from sia.run.lock import HeartbeatLock
 
 
 @pytest.fixture(params=[-3600.0, 3600.0, 48 * 3600.0])

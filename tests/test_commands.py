@@ -14,7 +14,7 @@ import yaml
 from desk import REPOSITORY, Desk, values
 
 from sia.atomic import read_json, write_json
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 COMMANDS = sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py"))
 SIZE = REPOSITORY / "sweeps" / "size.yaml"
@@ -353,7 +353,7 @@ def test_a_damaged_config_or_metrics_file_is_named(copied):
 @pytest.mark.slow
 def test_a_study_that_another_process_drives(copied):
     desk, run = copied
-    code = "import sys, time; from pathlib import Path; from sia.lock import HeartbeatLock\n"
+    code = "import sys, time; from pathlib import Path; from sia.run.lock import HeartbeatLock\n"
     code += "HeartbeatLock(Path(sys.argv[1])).acquire(); print(flush=True); sys.stdin.read()"
     lock = run.path.parent / "driver.lock"
     driver = subprocess.Popen(

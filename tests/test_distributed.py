@@ -12,12 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sia.config import Experiment, Loss, Stage
 from sia.data.loader import training_loader
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, device_of, joined_ranks
+from sia.embedding import Embedder, recalls
 from sia.errors import UserError
-from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.training.fit import check_agreement, train_stage
 from sia.training.objective import Objective, batch_loss
 from sia.training.preemption import PreemptionFlag

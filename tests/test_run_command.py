@@ -14,9 +14,9 @@ import pytest
 from desk import REPOSITORY, Desk, assert_every_epoch_once, epoch_rows, mlflow_history, values, wait_until
 
 from sia.atomic import write_json
-from sia.cluster.state import State, look
-from sia.run_folder import RunFolder
-from sia.tracking.mlflow_store import connect
+from sia.run.folder import RunFolder
+from sia.run.state import State, look
+from sia.trackers.mlflow_store import connect
 
 LONG = [{"epochs": 200, "schedule": "calr"}]
 

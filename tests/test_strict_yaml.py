@@ -7,7 +7,7 @@ import pytest
 
 from sia.config import load_experiment
 from sia.errors import UsageError
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 
 def repeated(names: str, form: str) -> str:

@@ -18,7 +18,7 @@ from sia.config import Experiment, Stage, resolve
 from sia.data.corpora import READERS
 from sia.data.manifest import HeldOut, Reading, SpokenCaption, read_captions, write_captions
 from sia.data.prepare import finish, plan, write_shard
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 
 RATE = 16_000
 SIDE = 32

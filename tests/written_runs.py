@@ -5,12 +5,12 @@ from typing import Any
 
 from sia.atomic import write_json
 from sia.config import Experiment, Stage, resolve
-from sia.records import Finished, StageDone, StagePlan
+from sia.operate.status import run_views
+from sia.operate.status_table import views_table
 from sia.report.fitted_table import FittedTable
-from sia.run_folder import RunFolder
-from sia.sweep.runs_table import views_table
-from sia.sweep.status import run_views
-from sia.tracking.metrics_log import append_row, read_rows
+from sia.run.folder import RunFolder
+from sia.run.metrics import append_row, read_rows
+from sia.run.records import Finished, StageDone, StagePlan
 
 BEGAN = 1_700_000_000.0
 DIRECTIONS = ("speech_to_image", "image_to_speech")

@@ -12,7 +12,7 @@ from typing import Any
 from sia.cluster.environment import clean_environment
 from sia.cluster.profile import OWN_JOB, Profile
 from sia.cluster.refusal import cluster_is_away
-from sia.run_folder import read_job, runs_root
+from sia.run.folder import read_job, runs_root
 
 LEAST_TIMEOUT_MIN = 30
 MOST_RESTARTS = 100

@@ -21,7 +21,7 @@ from sia import gate, git
 from sia.atomic import write_json
 from sia.errors import UserError
 from sia.gate import CACHE, DIFFERENCE, PARTS, RECORD, own_folder
-from sia.run_folder import runs_root
+from sia.run.folder import runs_root
 
 COPIES = ".code"
 # Where no git tells which files are code.

@@ -22,20 +22,20 @@ from uuid import uuid4
 from sia import gate
 from sia.atomic import read_json, write_atomically
 from sia.cluster import bootstrap
-from sia.cluster.cancel import cancel_jobs
+from sia.cluster.end_jobs import cancel_jobs
 from sia.cluster.environment import clean_environment
-from sia.cluster.job import TrainStage
 from sia.cluster.profile import Cluster, Profile, visible_gpus
-from sia.cluster.queue import is_in_queue
 from sia.cluster.refusal import in_one_line
-from sia.cluster.rehearsal import Rehearse
 from sia.cluster.snapshot import check_snapshot, snapshot
+from sia.cluster.stage_job import TrainStage
 from sia.cluster.submission import TOKEN, job_of, script_mark
 from sia.cluster.tasks import TASKS, Task
 from sia.errors import UserError
 from sia.gate import own_folder
-from sia.lock import HeartbeatLock, LockHeld
-from sia.run_folder import record, runs_root
+from sia.rehearsal.job import Rehearse
+from sia.run.folder import record, runs_root
+from sia.run.lock import HeartbeatLock, LockHeld
+from sia.run.queue import is_in_queue
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor

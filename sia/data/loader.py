@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sia.config import Experiment
 from sia.data.images import centre_view, pixels, random_view, read_image, resize_short_side
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
 from sia.orphans import end_with

@@ -11,9 +11,9 @@ import soundfile
 import torch
 from torch import Tensor
 
-from sia.data.whole import CURE, why_cut
+from sia.data.cut_recordings import CURE, why_cut
 from sia.errors import UserError
-from sia.parameter_counts import CONV_KERNEL, MFCC_COEFFICIENTS
+from sia.models.parameter_counts import CONV_KERNEL, MFCC_COEFFICIENTS
 
 SAMPLE_RATE = 16_000
 N_FFT = 400

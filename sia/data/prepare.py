@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from sia.atomic import read_json, write_json
+from sia.data.caption_files import Images, Unusable, caption_frames, stored_image
+from sia.data.caption_index import PlacedCaption, write_placed
 from sia.data.corpora import read
-from sia.data.description import Content, Plan, describe, summary
+from sia.data.corpus_record import Content, Plan, describe, summary
 from sia.data.manifest import Dropped, SpokenCaption, read_captions, write_captions, write_dropped
-from sia.data.placed import PlacedCaption, write_placed
-from sia.data.prepared import shard_path
+from sia.data.prepared_corpus import shard_path
 from sia.data.repeated import Repeated, contents
+from sia.data.runs_of_corpus import told_runs
 from sia.data.shards import ShardReader, ShardWriter
 from sia.data.statistics import Statistics
-from sia.data.usable import Images, Unusable, caption_frames, stored_image
-from sia.data.users import told_runs
 from sia.errors import UserError
 
 CAPTIONS_A_SHARD = 1000

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sia.data.prepared import read_description
+from sia.data.prepared_corpus import read_description
 from sia.errors import UserError
 
 COPIES_AT_ONCE = 8

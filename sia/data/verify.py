@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sia.data.description import count, describe, identity
+from sia.data.caption_index import NUMBERS, Line, PlacedCaption, index_checksum, index_file, read_lines
+from sia.data.corpus_record import count, describe, identity
 from sia.data.manifest import SpokenCaption, read_dropped
-from sia.data.placed import NUMBERS, Line, PlacedCaption, index_checksum, index_file, read_lines
 from sia.data.prepare import joined, read_plan
-from sia.data.prepared import read_description, shard_path
+from sia.data.prepared_corpus import read_description, shard_path
 from sia.data.shards import ShardReader, caption_digest
 from sia.errors import UserError
 from sia.orphans import end_with

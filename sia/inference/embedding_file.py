@@ -26,8 +26,8 @@ from sia.data.loader import pad
 from sia.inference.layers import depth_of
 from sia.inference.prepared_pool import PreparedPool
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair, full_precision
+from sia.models.parameter_counts import CONV_CHANNELS, CONV_KERNEL
 from sia.models.speech_encoder import CONV_STRIDE, steps_of
-from sia.parameter_counts import CONV_CHANNELS, CONV_KERNEL
 
 PROVENANCE = ("run", "study", "signature", "checkpoint", "stage", "epoch")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from sia.checkpoint.state import load_chosen
 from sia.distributed import Ranks
 from sia.errors import UsageError, UserError
 from sia.inference.export import read_export
@@ -11,8 +12,7 @@ from sia.inference.export_folder import is_export
 from sia.inference.settings import settings_of_run
 from sia.inference.trained_pair import TrainedPair
 from sia.models import DualEncoder
-from sia.run_folder import RunFolder, find_run
-from sia.training.checkpoint import load_chosen
+from sia.run.folder import RunFolder, find_run
 
 
 def load(source: str | Path, checkpoint: str = "best", device: str | torch.device | None = None) -> TrainedPair:

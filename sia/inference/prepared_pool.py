@@ -5,9 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sia.data.prepared import PreparedCorpus, check_features, check_short_side
+from sia.data.prepared_corpus import PreparedCorpus, check_features, check_short_side
 from sia.distributed import Ranks
-from sia.evaluate import Embedder
+from sia.embedding import Embedder
 from sia.inference.trained_pair import TrainedPair, full_precision
 
 PIECE = 1024  # captions or images that are held in memory at a time

@@ -13,7 +13,7 @@ from torch import Tensor
 from sia.data.images import centre_view, pixels, read_image, resize_short_side, upright_rgb
 from sia.data.mfcc import FEATURES, UnusableRate, mfcc, read_speech
 from sia.errors import UserError
-from sia.parameter_counts import CONV_KERNEL
+from sia.models.parameter_counts import CONV_KERNEL
 
 Speech = str | Path | bytes | np.ndarray | Tensor
 Picture = str | Path | bytes | Image.Image

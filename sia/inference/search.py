@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UsageError, UserError
 from sia.inference.prepared_pool import PreparedPool
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair

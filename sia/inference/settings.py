@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json
+from sia.checkpoint.chosen import Chosen
 from sia.config import Data, Model, validate
-from sia.data.prepared import STATISTICS
+from sia.data.prepared_corpus import STATISTICS
 from sia.errors import UserError
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import read_rows
-from sia.training.chosen_checkpoint import Chosen
+from sia.run.folder import RunFolder
+from sia.run.metrics import read_rows
 
 EXPORT_FORMAT = "sia.pair"
 EXPORT_VERSION = 1

@@ -112,7 +112,7 @@ class TrainedPair:
 
 
 def _pixel_statistics(settings: PairSettings) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation [3], as sia.evaluate.pixel_statistics chooses them."""
+    """Mean and deviation [3], as sia.embedding.pixel_statistics chooses them."""
     if settings.data.normalisation == "corpus":
         return settings.corpus["pixel_mean"], settings.corpus["pixel_std"]
     return CUSTOMARY_MEAN, CUSTOMARY_STD

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from sia.models.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL, MFCC_COEFFICIENTS
 from sia.models.unit import unit
-from sia.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL, MFCC_COEFFICIENTS
 
 CONV_STRIDE = 2
 

@@ -7,7 +7,7 @@ from sia.report.groups import Group, grouped
 from sia.report.settings import in_short
 from sia.report.summary import RunSummary
 from sia.report.tables import NONE_YET, both_directions, duration
-from sia.training.selection import protocol
+from sia.run.selection import protocol
 
 COLUMNS = ("Run", "Speech\nparameters", "Image\nparameters", "Best\nepoch", "R@10\n", "R@1\n", "Wall\ntime")
 LEFT_OUT = ("Image\nparameters", "Speech\nparameters", "Wall\ntime", "R@1\n", "State")  # first ones first

@@ -7,12 +7,12 @@ from typing import Any
 from sia.atomic import read_json
 from sia.config import Experiment, Stage
 from sia.flatten import flatten
-from sia.parameter_counts import image_parameters, speech_parameters
-from sia.records import StagePlan
+from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.restarts import Begun, Restart, restarts
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import Row, read_rows
-from sia.tracking.run_rows import rows_of
+from sia.run.folder import RunFolder
+from sia.run.metrics import Row, read_rows
+from sia.run.records import StagePlan
+from sia.run.rows import rows_of
 
 NOT_SETTINGS = ("training.seed", "runtime.", "data.folder")
 

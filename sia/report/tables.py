@@ -6,7 +6,7 @@ from typing import Any
 
 from sia.report.groups import Group, Spread, grouped
 from sia.report.summary import RunSummary
-from sia.training.selection import protocol
+from sia.run.selection import protocol
 
 MEASURES = [
     f"{direction}/{measure}"

@@ -9,7 +9,7 @@ from sia.errors import UserError
 from sia.report import tables
 from sia.report.figures import recall_by_epoch, recall_by_size
 from sia.report.summary import RunSummary, summarise
-from sia.run_folder import RunFolder, runs_of, runs_root, studies
+from sia.run.folder import RunFolder, runs_of, runs_root, studies
 
 CURVES, SIZES = "recall_by_epoch.png", "recall_by_size.png"
 

@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sia.cluster.job import Place, TrainStage
+from sia.checkpoint.chosen import Chosen, choose_checkpoint
+from sia.cluster.launch import Launch, record_launch
 from sia.cluster.refusal import passes
-from sia.cluster.state import RunStatus, State, look
+from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
 from sia.config import Stage, validate
 from sia.errors import UserError
-from sia.records import StagePlan
-from sia.run_folder import RunFolder, record
-from sia.sweep.launch import Launch, record_launch
-from sia.sweep.mend import is_sound
-from sia.tracking.metrics_log import Row
-from sia.tracking.run_rows import rows_of
-from sia.training.chosen_checkpoint import Chosen, choose_checkpoint
+from sia.run.folder import RunFolder, record
+from sia.run.mend import is_sound
+from sia.run.metrics import Row
+from sia.run.records import StagePlan
+from sia.run.rows import rows_of
+from sia.run.state import RunStatus, State, look
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 20.0

@@ -5,10 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from sia.atomic import read_json
-from sia.cluster.shard_array import prepare_corpus
+from sia.cluster.launch import Launch
+from sia.cluster.prepare_corpus import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
-from sia.data.prepared import (
+from sia.data.prepared_corpus import (
     MissingCorpus,
     check_frame_features,
     check_identity,
@@ -18,8 +19,7 @@ from sia.data.prepared import (
 )
 from sia.data.sampler import check_batch_size, check_chunk_size
 from sia.errors import UsageError
-from sia.run_folder import RunFolder
-from sia.sweep.launch import Launch
+from sia.run.folder import RunFolder
 
 EMBEDDED = "scenes"
 

@@ -7,16 +7,16 @@ import yaml
 
 from sia.atomic import write_text
 from sia.cluster.driver_job import DriveStudy, driver_of, driver_profile
+from sia.cluster.launch import Launch
 from sia.cluster.submit import submit
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
-from sia.lock import HeartbeatLock, LockHeld
-from sia.run_folder import runs_root
-from sia.sweep.driven import refuse_if_driven
+from sia.run.driver import refuse_if_driven
+from sia.run.folder import runs_root
+from sia.run.lock import HeartbeatLock, LockHeld
 from sia.sweep.grid import Grid, profile_path
-from sia.sweep.launch import Launch
-from sia.tracking.mlflow_store import tracking_uri
+from sia.trackers.mlflow_store import tracking_uri
 
 
 def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:

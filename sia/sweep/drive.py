@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sia.atomic import read_json
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Cluster
-from sia.cluster.state import look
-from sia.run_folder import RunFolder
+from sia.operate.damage import FAULTS, damage
+from sia.operate.watch import SweepDisplay
+from sia.run.driver import asked_at, driving
+from sia.run.folder import RunFolder
+from sia.run.mend import mend
+from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
-from sia.sweep.damage import FAULTS, damage
-from sia.sweep.driven import asked_at, driving
-from sia.sweep.launch import Launch
-from sia.sweep.mend import mend
 from sia.sweep.silent import take_over
-from sia.sweep.watch import SweepDisplay
-from sia.tracking.mirror_thread import MirrorThread
-from sia.tracking.mlflow_mirror import MlflowMirror
+from sia.trackers.mirror_thread import MirrorThread
+from sia.trackers.mlflow_mirror import MlflowMirror
 
 Scheduler = Literal["tune", "asha", "none"]
 

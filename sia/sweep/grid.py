@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sia.config import Experiment, Section, merge, nest, read_yaml, resolve, validate
 from sia.errors import UsageError
-from sia.run_folder import RunFolder, check_study_name, run_of
+from sia.run.folder import RunFolder, check_study_name, run_of
 
 Overrides = dict[str, Any]
 

@@ -5,20 +5,20 @@ import sys
 from rich.box import SIMPLE
 from rich.table import Table
 
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
-from sia.cluster.state import RunStatus, State, look
 from sia.config import Experiment
 from sia.errors import UsageError, UserError
 from sia.flatten import flatten, varying
-from sia.run_folder import RunFolder, runs_root
+from sia.run.driver import driving
+from sia.run.folder import RunFolder, runs_root
+from sia.run.state import RunStatus, State, look
 from sia.sweep.chain import start_stage
-from sia.sweep.driven import driving
 from sia.sweep.grid import Grid, GridPoint
-from sia.sweep.launch import Launch
 from sia.sweep.plan_table import stages_text
 from sia.sweep.silent import take_over
-from sia.tracking.mirror_thread import MirrorThread
-from sia.tracking.mlflow_mirror import MlflowMirror
+from sia.trackers.mirror_thread import MirrorThread
+from sia.trackers.mlflow_mirror import MlflowMirror
 
 LAUNCH = Launch("debug", Profile())
 

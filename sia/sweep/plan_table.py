@@ -2,16 +2,16 @@
 
 from rich.console import Console
 
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.cluster.sbatch import sbatch_script
-from sia.cluster.state import State, look
 from sia.config import Experiment
-from sia.parameter_counts import image_parameters, speech_parameters
+from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, differing, in_short, stages_text
+from sia.run.selection import protocol
+from sia.run.state import State, look
 from sia.sweep.grid import Grid, GridPoint
-from sia.sweep.launch import Launch
-from sia.training.selection import protocol
 
 ACTIONS = {
     State.FINISHED: "finished",

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from sia.cluster import queue
 from sia.cluster.driver_job import driver_of
 from sia.cluster.profile import Cluster
-from sia.cluster.state import State, look
-from sia.run_folder import RunFolder, runs_root
+from sia.run import queue
+from sia.run.folder import RunFolder, runs_root
+from sia.run.state import State, look
 
 SILENT = "a Slurm that does not answer"
 

@@ -4,14 +4,14 @@ import sys
 
 from rich.console import Console
 
+from sia.operate.damage import readable
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
-from sia.sweep.damage import readable
 from sia.sweep.drive import Sweep, drive
-from sia.tracking.mlflow_mirror import mirrored_at
-from sia.tracking.mlflow_store import network_mount_warning, tracking_uri, without_password
-from sia.tracking.mlflow_view import how_to_open
+from sia.trackers.mlflow_mirror import mirrored_at
+from sia.trackers.mlflow_store import network_mount_warning, tracking_uri, without_password
+from sia.trackers.mlflow_view import how_to_open
 
 
 def submit_sweep(sweep: Sweep, console: Console) -> int:

@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sia.cluster.cancel import cancel_jobs
-from sia.cluster.state import look
-from sia.run_folder import RunFolder, record
-from sia.sweep.cancel import jobs_of
+from sia.cluster.end_jobs import cancel_jobs
+from sia.cluster.launch import Launch
+from sia.operate.cancel import jobs_of
+from sia.operate.damage import FAULTS, damage, readable
+from sia.run.folder import RunFolder, record
+from sia.run.metrics import Row
+from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
-from sia.sweep.damage import FAULTS, damage, readable
-from sia.sweep.launch import Launch
-from sia.tracking.metrics_log import Row
 
 METRIC = "selection/R_at_10"
 FIRST_STAGE_EPOCH = "first_stage_epoch"
@@ -127,7 +127,7 @@ def tune_metrics(row: Row) -> dict[str, float]:
 
     `first_stage_epoch` stands still after the first stage, so that a restart's epochs are compared with nobody's.
     """
-    from sia.training.selection import selection_value
+    from sia.run.selection import selection_value
 
     measures = {key: value for key, value in row.items() if isinstance(value, (int, float))}
     in_first = row["epoch"] if row["stage"] == 1 else 0

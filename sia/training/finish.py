@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
-from sia.evaluate import recalls
-from sia.records import Finished, StageDone
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import write_rows
-from sia.tracking.run_rows import rows_of
-from sia.training.evaluate_run import embedder_of
+from sia.embedding import recalls
+from sia.evaluation.of_run import embedder_of
+from sia.run.folder import RunFolder
+from sia.run.metrics import write_rows
+from sia.run.records import Finished, StageDone
+from sia.run.rows import rows_of
 
 
 def finish_run(

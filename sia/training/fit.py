@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
+from sia.checkpoint.chosen import choose_checkpoint, damage_of
+from sia.checkpoint.state import Progress
 from sia.data.loader import no_worker_left_on_error, told_of_the_killed, training_loader
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.progress import tracked
-from sia.records import StagePlan
-from sia.run_folder import RunFolder, StageFolder
-from sia.training.checkpoint import Progress
-from sia.training.chosen_checkpoint import choose_checkpoint, damage_of
+from sia.run.folder import RunFolder, StageFolder
+from sia.run.records import StagePlan
 from sia.training.preemption import PreemptionFlag, signals_blocked
 from sia.training.record import Recorder, read_stage_plan
 from sia.training.trainer import Trainer, build_trainer

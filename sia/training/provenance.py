@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sia import git
 from sia.atomic import read_json
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import append_row
+from sia.run.folder import RunFolder
+from sia.run.metrics import append_row
 
 if TYPE_CHECKING:
     from sia.distributed import Ranks

@@ -9,14 +9,14 @@ from typing import Any
 from uuid import uuid4
 
 from sia.atomic import read_json
-from sia.data.prepared import PreparedCorpus, check_identity
+from sia.checkpoint.state import TrainingState
+from sia.data.prepared_corpus import PreparedCorpus, check_identity
 from sia.errors import UserError
-from sia.records import StageDone, StagePlan
-from sia.run_folder import RunFolder, record
-from sia.tracking.metrics_log import append_row, write_rows
-from sia.tracking.run_rows import rows_of
-from sia.training.checkpoint import TrainingState
-from sia.training.selection import selected_on, selecting_recalls, selection_value
+from sia.run.folder import RunFolder, record
+from sia.run.metrics import append_row, write_rows
+from sia.run.records import StageDone, StagePlan
+from sia.run.rows import rows_of
+from sia.run.selection import selected_on, selecting_recalls, selection_value
 
 
 def read_stage_plan(run: RunFolder, number: int) -> StagePlan:

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from sia.checkpoint.state import Progress, TrainingState
 from sia.config import Experiment, Stage
 from sia.data.images import normalise
 from sia.data.loader import Batch, PairDataset
-from sia.data.prepared import PreparedCorpus, check_frame_features, check_short_side
+from sia.data.prepared_corpus import PreparedCorpus, check_frame_features, check_short_side
 from sia.data.sampler import BucketBatchSampler, check_chunk_size
 from sia.distributed import Ranks
+from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls
 from sia.errors import UserError
-from sia.evaluate import Embedder, fixed_sample, pixel_statistics, recalls
 from sia.models import DualEncoder
 from sia.schedules import Schedule, calr, calwr, constant, cylr, warmup
 from sia.training.batch_norm import synchronise
-from sia.training.checkpoint import Progress, TrainingState
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
 from sia.training.objective import Objective, batch_loss
 

@@ -13,12 +13,12 @@ import pytest
 from desk import experiment, wait_until
 
 from sia.atomic import read_json
-from sia.cluster.cancel import cancel_jobs, has_left, local_processes
-from sia.cluster.job import TrainStage
+from sia.cluster.end_jobs import cancel_jobs, has_left, local_processes
 from sia.cluster.profile import Profile
+from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError
-from sia.run_folder import RunFolder, run_of
+from sia.run.folder import RunFolder, run_of
 from sia.sweep.chain import plan_stage
 
 # What happens at the first call of sbatch, whose parent is the submitting process.
@@ -86,7 +86,7 @@ def test_a_job_whose_driver_was_killed_too_is_found_by_the_next_submit(
     both = 'kill -9 $(ps -o ppid= -p $PPID | xargs ps -o ppid= -p); "$real" "$@"; kill -9 $PPID'
     at_first(tmp_path, "sbatch", both, monkeypatch)
     code = (
-        "import sys; from sia.cluster.job import TrainStage; from sia.cluster.profile import Profile; "
+        "import sys; from sia.cluster.stage_job import TrainStage; from sia.cluster.profile import Profile; "
         "from sia.cluster.submit import submit; "
         "submit(TrainStage(sys.argv[1], 1, 1), 'slurm', Profile(partition='dev', timeout_min=20))"
     )

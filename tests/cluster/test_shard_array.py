@@ -10,10 +10,10 @@ import pytest
 import tiny_corpus
 from desk import Desk, wait_until
 
+from sia.cluster.prepare_corpus import write_shards
 from sia.cluster.profile import Profile
-from sia.cluster.shard_array import write_shards
 from sia.data.prepare import finish
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus, shard_path
 
 SHARDS = 3
 

@@ -10,11 +10,11 @@ from desk import epoch_rows, experiment
 from torch.distributed import HashStore
 
 from sia import distributed
-from sia.cluster import job
-from sia.cluster.job import Place, TrainStage
+from sia.cluster import stage_job as job
+from sia.cluster.stage_job import Place, TrainStage
 from sia.data.staging import staged
 from sia.distributed import Ranks
-from sia.run_folder import RunFolder, run_of
+from sia.run.folder import RunFolder, run_of
 from sia.sweep.chain import plan_stage
 
 WAIT_SECONDS = 6

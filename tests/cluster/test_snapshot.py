@@ -11,12 +11,12 @@ from desk import REPOSITORY, wait_until
 
 from sia.atomic import read_json
 from sia.cluster import snapshot as of_snapshot
-from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
-from sia.cluster.queue import is_in_queue
 from sia.cluster.snapshot import check_snapshot, snapshot
+from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError
+from sia.run.queue import is_in_queue
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ from desk import wait_until
 
 from sia.atomic import read_json
 from sia.cluster.environment import clean_environment
-from sia.cluster.job import TrainStage
 from sia.cluster.profile import Profile
-from sia.cluster.queue import is_in_queue
+from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError
+from sia.run.queue import is_in_queue
 
 OURS = {"PATH": "/usr/bin", "HOME": "/root", "SLURM_CONF": "/etc/slurm.conf", "MLFLOW_TRACKING_URI": "sqlite:///a"}
 FOREIGN = {

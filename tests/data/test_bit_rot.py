@@ -12,7 +12,7 @@ import tiny_corpus
 from torch.utils.data import DataLoader
 
 from sia.data.loader import SpeechDataset
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus, shard_path
 from sia.errors import UserError
 
 

@@ -16,11 +16,11 @@ from desk import Desk, wait_until
 from PIL import Image
 
 from sia.atomic import read_json, write_json
+from sia.data.caption_files import Unusable, caption_frames
 from sia.data.images import encode, read_image
 from sia.data.manifest import SpokenCaption
 from sia.data.mfcc import UnusableRate, check_rate
-from sia.data.prepared import PreparedCorpus
-from sia.data.usable import Unusable, caption_frames
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.verify import verify_corpus
 from sia.errors import UserError
 

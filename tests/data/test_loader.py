@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sia.data.images import pixels, random_view, read_image
 from sia.data.loader import Batch, ImageDataset, PairDataset, SpeechDataset, pad, shuffled_pairs, training_loader
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from readings import described, prepare_reading
 from sia.data.images import pixels, read_image
 from sia.data.loader import decoded
 from sia.data.prepare import finish, is_written, read_plan, summary, write_shard
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus, shard_path
 from sia.errors import UsageError, UserError
 
 

@@ -10,8 +10,8 @@ import pytest
 import tiny_corpus
 
 from sia.config import Data, Model
-from sia.data.placed import INDEX, PlacedCaption, PlacedCaptions, write_placed
-from sia.data.prepared import (
+from sia.data.caption_index import INDEX, PlacedCaption, PlacedCaptions, write_placed
+from sia.data.prepared_corpus import (
     PreparedCorpus,
     check_features,
     check_frame_features,

@@ -9,9 +9,9 @@ import pytest
 import tiny_corpus
 
 from sia.atomic import write_json
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus, shard_path
 from sia.errors import UserError
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 
 @pytest.fixture

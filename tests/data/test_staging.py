@@ -11,7 +11,7 @@ import pytest
 import tiny_corpus
 
 from sia.data import staging
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.staging import staged
 from sia.errors import UserError
 

@@ -16,7 +16,7 @@ from sia.data.images import read_image
 from sia.data.loader import ImageDataset, PairDataset, decoded
 from sia.data.manifest import Reading, SpokenCaption
 from sia.data.prepare import summary
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus, shard_path
 from sia.data.shards import ShardReader
 from sia.data.verify import verify_corpus
 from sia.errors import UserError

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sia.atomic import read_json, write_json
-from sia.data.prepared import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus, shard_path
 from sia.data.verify import verify_corpus
 from sia.errors import UserError
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from sia.data.caption_files import Unusable, caption_frames
+from sia.data.cut_recordings import _mp3_frame
 from sia.data.manifest import SpokenCaption
-from sia.data.usable import Unusable, caption_frames
-from sia.data.whole import _mp3_frame
 
 RATE = 16_000
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III", "aiff": "PCM_16"}

@@ -7,7 +7,7 @@ import tiny_corpus
 from desk import Desk, values
 from slurm_box import CHAIN
 
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 
 @pytest.fixture(scope="session")

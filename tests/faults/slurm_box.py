@@ -14,10 +14,10 @@ import stages
 import torch
 from desk import REPOSITORY, Desk, assert_every_epoch_once, in_mid_stage, job_of, mlflow_history, test_rows, wait_until
 
-from sia.cluster.state import State, look
-from sia.lock import holder_of
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import read_rows
+from sia.run.folder import RunFolder
+from sia.run.lock import holder_of
+from sia.run.metrics import read_rows
+from sia.run.state import State, look
 
 EPOCHS = 4  # of the first stage: the fault lands after its first epoch
 CHAIN = [{"epochs": EPOCHS, "schedule": "calr"}, {"epochs": 1, "schedule": "calr", "lr_scale": 0.5}]

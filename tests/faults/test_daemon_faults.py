@@ -25,8 +25,8 @@ from slurm_box import (
     state_of,
 )
 
-from sia.lock import holder_of
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.lock import holder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

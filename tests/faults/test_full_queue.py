@@ -8,8 +8,8 @@ from desk import Desk, values, wait_until
 from slurm_box import CHAIN, assert_nothing_lost, devcluster, ended_in_any_case, slurm
 
 from sia.atomic import read_json
-from sia.cluster.state import State, look
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.state import State, look
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

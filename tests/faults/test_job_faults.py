@@ -34,8 +34,8 @@ from slurm_box import (
 )
 
 from sia.atomic import read_json
-from sia.lock import holder_of
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.lock import holder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

@@ -8,8 +8,8 @@ import pytest
 from desk import Desk, mlflow_status, values, wait_until
 from slurm_box import CHAIN, assert_nothing_lost, assert_same_bits, ended_in_any_case
 
-from sia.run_folder import RunFolder
-from sia.tracking.mlflow_store import connect
+from sia.run.folder import RunFolder
+from sia.trackers.mlflow_store import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

@@ -12,8 +12,8 @@ import stages
 from desk import Desk, job_of, values, wait_until
 from slurm_box import CHAIN, ended_in_any_case, in_queue
 
-from sia.cluster.state import State, look
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.state import State, look
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--profile", "one.yaml")

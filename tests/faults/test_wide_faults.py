@@ -19,7 +19,7 @@ from slurm_box import (
 )
 
 from sia.atomic import read_json
-from sia.cluster.state import State, look
+from sia.run.state import State, look
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--profile", "wide.yaml")

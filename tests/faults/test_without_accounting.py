@@ -18,7 +18,7 @@ from slurm_box import (
     send,
 )
 
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

@@ -8,7 +8,7 @@ import sia
 from sia.config import Stage
 from sia.distributed import Ranks
 from sia.inference.trained_pair import TrainedPair
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.training.finish import finish_run
 
 torch.set_num_threads(1)

@@ -11,17 +11,17 @@ import torch
 from desk import Desk
 
 from sia.atomic import read_json, write_json
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
+from sia.embedding import Embedder, recalls
 from sia.errors import UsageError, UserError
-from sia.evaluate import Embedder, recalls
 from sia.inference import prepared_pool
 from sia.inference.embedding_file import write_embeddings
 from sia.inference.trained_pair import TrainedPair
 from sia.models.speech_encoder import valid_steps
 from sia.models.unit import unit
 from sia.recall import recall_report
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from desk import Desk, wait_until
 from mlflow import MlflowClient
 
 from sia.atomic import read_json, write_json
-from sia.inference.mlflow_log import log_export
 from sia.inference.trained_pair import TrainedPair
-from sia.run_folder import RunFolder
-from sia.tracking.mlflow_store import connect
+from sia.run.folder import RunFolder
+from sia.trackers.mlflow_export import log_export
+from sia.trackers.mlflow_store import connect
 
 SECONDS_TO_START = 90
 

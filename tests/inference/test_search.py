@@ -16,7 +16,7 @@ from sia.atomic import read_json, write_json
 from sia.errors import UsageError, UserError
 from sia.inference.search import Collection, captions_of, images_of
 from sia.inference.trained_pair import TrainedPair
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from torch import Tensor
 
 import sia
 from sia.atomic import read_json, write_json
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
+from sia.embedding import Embedder
 from sia.errors import UsageError, UserError
-from sia.evaluate import Embedder
 from sia.inference.trained_pair import TrainedPair
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 
 KEPT = ("test-0-1-0", "test-3-2-0", "train-2-2-1")
 

@@ -17,7 +17,7 @@ from sia.report.figures import (
 from sia.report.groups import grouped
 from sia.report.restarts import Begun, Restart, cycle_ends, restarts
 from sia.report.summary import summarise
-from sia.tracking.metrics_log import append_row
+from sia.run.metrics import append_row
 
 
 @pytest.mark.parametrize(

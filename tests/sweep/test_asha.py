@@ -4,9 +4,9 @@ import pytest
 from desk import Desk, assert_every_epoch_once, epoch_rows, mlflow_status, values
 
 from sia.atomic import read_json
-from sia.cluster.queue import is_in_queue
-from sia.cluster.state import State, look
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.queue import is_in_queue
+from sia.run.state import State, look
 
 pytestmark = pytest.mark.slow
 FIRST, EPOCHS = 36, 37  # long enough that a trial is stopped long before its stage ends

@@ -14,17 +14,17 @@ import pytest
 from desk import assert_every_epoch_once, epoch_rows, experiment, test_rows, wait_until
 
 from sia.atomic import read_json, write_json
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
-from sia.cluster.state import State, look
 from sia.data.staging import staged
 from sia.errors import UsageError, UserError
-from sia.lock import HeartbeatLock
-from sia.run_folder import RunFolder, run_of
+from sia.run.folder import RunFolder, run_of
+from sia.run.lock import HeartbeatLock
+from sia.run.metrics import read_rows, write_rows
+from sia.run.selection import selection_keys, selection_value
+from sia.run.state import State, look
 from sia.sweep import chain
 from sia.sweep.chain import StageFailed, add_restart, follow_run, forget_failure
-from sia.sweep.launch import Launch
-from sia.tracking.metrics_log import read_rows, write_rows
-from sia.training.selection import selection_keys, selection_value
 
 DEBUG = Launch("debug", Profile())
 
@@ -271,9 +271,9 @@ CHILD = """
 import sys
 from pathlib import Path
 from sia.cluster.profile import Profile
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.sweep.chain import follow_run
-from sia.sweep.launch import Launch
+from sia.cluster.launch import Launch
 follow_run(RunFolder(Path(sys.argv[1])), Launch("debug", Profile()), lambda row: None)
 """
 

@@ -7,13 +7,13 @@ import pytest
 from desk import experiment
 
 from sia.atomic import read_json, write_json
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.config import Data, Experiment, resolve
-from sia.data.prepared import MissingCorpus, read_description
+from sia.data.prepared_corpus import MissingCorpus, read_description
 from sia.errors import UsageError, UserError
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.sweep.corpora import check_fit, provide_corpora
-from sia.sweep.launch import Launch
 
 
 def test_a_missing_corpus_is_to_be_prepared_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from desk import Desk, assert_every_epoch_once, in_mid_stage, job_of, mlflow_his
 
 from sia.atomic import read_json
 from sia.cluster.driver_job import LEAST_TIMEOUT_MIN, driver_profile
+from sia.cluster.launch import Launch, local_profile
 from sia.cluster.profile import Profile
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
-from sia.lock import HeartbeatLock, holder_of, is_alive
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.lock import HeartbeatLock, holder_of, is_alive
 from sia.sweep.detach import detach
 from sia.sweep.grid import load_grid
-from sia.sweep.launch import Launch, local_profile
 
 
 def slurm(*command: str) -> str:

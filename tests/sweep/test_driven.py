@@ -12,16 +12,16 @@ from written_runs import begin_run, experiment, write_finished
 
 from sia.atomic import write_json, write_text
 from sia.cluster.driver_job import OWN_JOB
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
-from sia.cluster.state import RunStatus, State, look
 from sia.errors import UserError
-from sia.lock import HeartbeatLock, holder_of
-from sia.run_folder import RunFolder
+from sia.run.driver import driving
+from sia.run.folder import RunFolder
+from sia.run.lock import HeartbeatLock, holder_of
+from sia.run.state import RunStatus, State, look
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
 from sia.sweep.drive import Sweep, _schedule, _taken_up
-from sia.sweep.driven import driving
-from sia.sweep.launch import Launch
 
 LOCAL = Launch("local", Profile())
 
@@ -49,7 +49,7 @@ def test_a_second_driver_is_refused(run: RunFolder) -> None:
 
 def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose heartbeat is fresh, on another host: it cannot be asked."""
-    monkeypatch.setattr("sia.lock.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("sia.run.lock.HEARTBEAT_SECONDS", 0.1)
     lock = run.path.parent / "driver.lock"
     write_lock(lock, {"host": "node3", "pid": 7, "token": "t", "job_id": "41", "cluster": "slurm"})
     with pytest.raises(UserError, match="already driven"), driving("size"):
@@ -61,7 +61,7 @@ def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monke
 
 DRIVE = """
 import time
-from sia.sweep.driven import driving
+from sia.run.driver import driving
 with driving("size"):
     print("drives", flush=True)
     time.sleep(60)

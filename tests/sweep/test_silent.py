@@ -9,14 +9,14 @@ from desk import Desk, values
 from written_runs import begin_run, experiment
 
 from sia.atomic import write_json
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
-from sia.cluster.queue import Queue
-from sia.cluster.state import State, look
-from sia.lock import HeartbeatLock
-from sia.run_folder import RunFolder
+from sia.run.driver import driver_status
+from sia.run.folder import RunFolder
+from sia.run.lock import HeartbeatLock
+from sia.run.queue import Queue
+from sia.run.state import State, look
 from sia.sweep.drive import Sweep, _taken_up
-from sia.sweep.driven import driver_status
-from sia.sweep.launch import Launch
 
 JOB = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
 

@@ -18,10 +18,10 @@ from desk import (
 )
 
 from sia.atomic import read_json
-from sia.cluster.state import State, look
-from sia.lock import holder_of
-from sia.run_folder import RunFolder
-from sia.tracking.metrics_log import read_rows
+from sia.run.folder import RunFolder
+from sia.run.lock import holder_of
+from sia.run.metrics import read_rows
+from sia.run.state import State, look
 
 pytestmark = pytest.mark.slow
 EPOCHS = 12  # 10, then 2 more from the best of them

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from desk import Desk, job_of, values, wait_until
 
-from sia.cluster.state import State, look
+from sia.run.state import State, look
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

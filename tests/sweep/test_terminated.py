@@ -6,8 +6,8 @@ import pytest
 from desk import Desk, epoch_rows, in_mid_stage, job_of, values, wait_until
 
 from sia.atomic import read_json
-from sia.cluster.cancel import cancel_jobs
-from sia.cluster.state import State, look
+from sia.cluster.end_jobs import cancel_jobs
+from sia.run.state import State, look
 
 pytestmark = pytest.mark.slow
 

@@ -11,16 +11,16 @@ import tiny_corpus
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.config import Loss
 from sia.data.loader import Batch
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
 from sia.errors import UserError
 from sia.models import DualEncoder
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.sweep.corpora import check_fit
-from sia.sweep.launch import Launch
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import backward_in_chunks, chunks_of
 from sia.training.objective import Objective, batch_loss

@@ -10,17 +10,17 @@ import stages
 from stages import STEPS, experiment
 
 from sia.atomic import read_json
+from sia.checkpoint.chosen import choose_checkpoint, damage_of
+from sia.checkpoint.state import load_chosen
 from sia.config import Stage
 from sia.distributed import Ranks
 from sia.errors import UserError
+from sia.evaluation.of_run import evaluate_run
 from sia.models import DualEncoder
-from sia.records import Finished, StagePlan
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.mend import mend
+from sia.run.records import Finished, StagePlan
 from sia.sweep.chain import add_restart, plan_stage
-from sia.sweep.mend import mend
-from sia.training.checkpoint import load_chosen
-from sia.training.chosen_checkpoint import choose_checkpoint, damage_of
-from sia.training.evaluate_run import evaluate_run
 from sia.training.finish import finish_run
 
 EPOCHS = 4

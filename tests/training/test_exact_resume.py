@@ -17,7 +17,7 @@ from stages import STEPS
 
 from sia.config import Experiment, Stage
 from sia.distributed import Ranks, joined_ranks
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.sweep.chain import plan_stage
 from sia.training.fit import train_stage
 from sia.training.preemption import PreemptionFlag

@@ -12,12 +12,12 @@ from sia.atomic import read_json, write_json
 from sia.config import Experiment, Stage, resolve
 from sia.distributed import Ranks
 from sia.errors import UserError
-from sia.run_folder import RunFolder
+from sia.evaluation.of_run import evaluate_run
+from sia.run.folder import RunFolder
+from sia.run.metrics import read_rows
+from sia.run.selection import selection_keys
 from sia.sweep.chain import plan_stage
-from sia.tracking.metrics_log import read_rows
-from sia.training.evaluate_run import evaluate_run
 from sia.training.finish import finish_run
-from sia.training.selection import selection_keys
 
 MEASURES = {"R_at_1", "R_at_5", "R_at_10", "median_rank", "mean_rank"}
 CHAIN = (Stage(epochs=2), Stage(epochs=1, lr_scale=0.5))

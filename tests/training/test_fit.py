@@ -11,14 +11,14 @@ import stages
 from stages import EPOCHS, STEPS, experiment, first_batch
 
 from sia.config import Stage
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
+from sia.embedding import Embedder, recalls
 from sia.errors import UserError
-from sia.evaluate import Embedder, recalls
 from sia.models import DualEncoder
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
+from sia.run.metrics import append_row, read_rows
 from sia.sweep.chain import plan_stage
-from sia.tracking.metrics_log import append_row, read_rows
 from sia.training.trainer import build_trainer
 
 

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sia.config import Loss
 from sia.data.loader import Batch
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
 from sia.models import DualEncoder
 from sia.training.gradient import backward, backward_in_chunks, chunks_of, kept_buffers

@@ -11,13 +11,13 @@ from uuid import uuid4
 import pytest
 from desk import epoch_rows, experiment, wait_until
 
-from sia.run_folder import RunFolder
+from sia.run.folder import RunFolder
 from sia.sweep.chain import plan_stage
 
 pytestmark = pytest.mark.slow
 TRAIN = """
 import os, signal, sys
-from sia.cluster.job import Place, TrainStage
+from sia.cluster.stage_job import Place, TrainStage
 from sia.data import loader
 from sia.training import fit
 

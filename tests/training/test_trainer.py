@@ -11,7 +11,7 @@ from stages import experiment, first_batch
 
 from sia.config import Loss, Stage, resolve
 from sia.data.loader import training_loader
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.losses import hinge

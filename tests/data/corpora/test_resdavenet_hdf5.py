@@ -15,7 +15,7 @@ from sia.data.corpora import read
 from sia.data.images import pixels, read_image
 from sia.data.manifest import Reading
 from sia.data.prepare import finish, plan, write_shard
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UserError
 
 BANDS, COLUMNS = 8, 64  # 40 and 2048 in the real files

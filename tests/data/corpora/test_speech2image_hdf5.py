@@ -10,7 +10,7 @@ from PIL import Image
 
 from sia.data.corpora import read
 from sia.data.prepare import finish, plan, write_shard
-from sia.data.prepared import PreparedCorpus
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UserError
 
 IMAGES = {"1000_ab": "train", "1001_cd": "train", "1002_ef": "val", "1003_gh": "test", "1003_gh_2": "train"}

@@ -1,0 +1,83 @@
+"""End jobs that nobody wants any more."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sia.run.queue import QUEUE, is_in_queue
+
+SCANCEL_SECONDS = 20.0
+MOST_AT_ONCE = 200
+
+
+def cancel_jobs(jobs: Iterable[dict[str, Any]], *flags: str) -> dict[str, str]:
+    """Ask the jobs to save and end, those of Slurm in one call; of each that was not told, by its number, why.
+
+    Left alone are those that have left, that are of another host, and whose number is another job's now.
+    flags: of scancel.
+    """
+    jobs = list(jobs)
+    untold = {number: why for job in jobs if job["cluster"] == "local" for number, why in _end_local(job).items()}
+    of_slurm = [job for job in jobs if job["cluster"] == "slurm"]
+    if of_slurm:
+        QUEUE.forget()  # whose a number is must be known as it is now
+        numbers = list(dict.fromkeys(job["job_id"] for job in of_slurm if is_in_queue(job)))
+        for batch in (numbers[first : first + MOST_AT_ONCE] for first in range(0, len(numbers), MOST_AT_ONCE)):
+            silent = QUEUE.jobs is None
+            untold |= dict.fromkeys(batch, "squeue does not answer") if silent else _scancel(batch, flags)
+        QUEUE.forget()
+    return untold
+
+
+def _end_local(job: dict[str, Any]) -> dict[str, str]:
+    for pid in local_processes(job):
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            return {job["job_id"]: f"process {pid} is another user's"}
+    return {}
+
+
+def _scancel(numbers: list[str], flags: Sequence[str]) -> dict[str, str]:
+    try:
+        answer = subprocess.run(["scancel", *flags, *numbers], capture_output=True, text=True, timeout=SCANCEL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return dict.fromkeys(numbers, f"scancel did not answer within {SCANCEL_SECONDS:g} s")
+    except OSError as error:
+        return dict.fromkeys(numbers, f"scancel: {error.strerror}")
+    if answer.returncode == 0:
+        return {}
+    said = " ".join(answer.stderr.split()) or f"scancel ended with status {answer.returncode}"
+    named = [number for number in numbers if re.search(rf"\b{number}\b", said)]
+    return dict.fromkeys(named or numbers, said)
+
+
+def has_left(job: dict[str, Any]) -> bool:
+    """Whether nothing of the job is queued or running any more, as far as this host can tell."""
+    return not is_in_queue(job) and not (job["cluster"] == "local" and local_processes(job))
+
+
+def local_processes(job: dict[str, Any]) -> list[int]:
+    """The processes of a local job of this host: its controller, every rank, the shell that ran its setup lines.
+
+    The shell's number is the job's, and it hands no signal on; where it has ended, the others may still be there.
+    """
+    if job["host"] != socket.gethostname():
+        return []
+    named = [int(place.name) for place in Path("/proc").glob("[0-9]*") if _is_of_submitit(place, job["folder"])]
+    return sorted({*named, *([int(job["job_id"])] if is_in_queue(job) else [])})
+
+
+def _is_of_submitit(place: Path, folder: str) -> bool:
+    try:
+        words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    return folder in words and any(word.startswith("submitit.") for word in words)

@@ -1,0 +1,95 @@
+"""Where the jobs of a sweep run, from the flags of a command."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sia.atomic import read_json, write_json
+from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile, visible_gpus
+from sia.cluster.snapshot import snapshot
+from sia.config import validate
+from sia.run.folder import RunFolder, record
+from sia.sweep.grid import GridPoint
+
+SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A cluster, the resources of each job on it, and the folder of the code that jobs run."""
+
+    cluster: Cluster
+    profile: Profile
+
+    @cached_property
+    def code(self) -> Path:
+        """The code as it is when it is first asked for: one for all jobs of a sweep."""
+        return snapshot()
+
+
+def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None, for_show: bool = False) -> Launch:
+    """`--cluster`, then `--profile`, else on Slurm the grid's own, else what this machine has.
+
+    for_show: nothing will be submitted, so that a Slurm need not answer. Raises UserError for a Slurm that does not,
+    UsageError for a profile that does not fit.
+    """
+    cluster: Cluster = "slurm" if for_show and wanted == "slurm" else choose_cluster(wanted)
+    if profile is None and cluster == "slurm":
+        profile = of_grid
+    if profile is None:
+        return Launch(cluster, local_profile() if cluster == "local" else Profile())
+    chosen = load_profile(profile)
+    if cluster == "local":
+        check_local(chosen, str(profile))
+    return Launch(cluster, chosen)
+
+
+def choose_launches(
+    points: list[GridPoint], wanted: str, profile: Path | None, for_show: bool = False
+) -> dict[str, Launch]:
+    """Where each point of a grid runs, by its run's name; points of one profile share a Launch."""
+    of_profile: dict[Path | None, Launch] = {}
+    for point in points:
+        if point.profile not in of_profile:
+            of_profile[point.profile] = choose_launch(wanted, profile, point.profile, for_show)
+    return {point.run.name: of_profile[point.profile] for point in points}
+
+
+def local_profile() -> Profile:
+    """A rank a GPU; without one, two ranks that share the cores."""
+    gpus, cores = len(visible_gpus()), os.cpu_count() or 1
+    ranks = gpus or min(2, cores)
+    return Profile(
+        tasks_per_node=ranks,
+        gpus_per_node=gpus,
+        cpus_per_task=max(1, cores // ranks),
+        # submitit's local jobs have a time limit too; a machine of one's own has no queue to be fair to.
+        timeout_min=60 * 24 * 365,
+    )
+
+
+def record_launch(run: RunFolder, launch: Launch, **more: str) -> None:
+    """For `former_launch`; `more` is what became of it."""
+    if launch.profile.environment:
+        write_json(run.launch_environment, launch.profile.environment, mode=0o600)
+    else:
+        run.launch_environment.unlink(missing_ok=True)
+    record(run.launch, cluster=launch.cluster, profile=launch.profile.for_records(), **more)
+
+
+def former_launch(run: RunFolder, wanted: str, profile: Path | None) -> Launch:
+    """How a run goes on: as its last job was asked for, unless a flag says otherwise."""
+    former = read_json(run.launch)
+    launch = choose_launch(wanted, profile, None)
+    if profile is None and former is not None and former["cluster"] == launch.cluster:
+        environment = read_json(run.launch_environment) or {}
+        return Launch(
+            launch.cluster, validate(Profile, {"environment": environment, **former["profile"]}, str(run.path))
+        )
+    return launch
+
+
+def default_concurrency(launch: Launch) -> int:
+    """A machine's ranks use all of it; a cluster has a queue."""
+    return SLURM_AT_ONCE if launch.cluster == "slurm" else 1

@@ -1,0 +1,66 @@
+"""Whether MLflow's store can be trusted and opened."""
+
+import os
+import sys
+from pathlib import Path
+
+from sia.doctor.ask import ask
+from sia.doctor.files import existing
+from sia.doctor.finding import Finding, check, ok, problem, warning
+from sia.trackers.mlflow_store import network_mount_warning, sqlite_path, without_password
+
+STORE_SECONDS = 25.0
+ONES_OWN = "set MLFLOW_TRACKING_URI=sqlite:////a/folder/of/yours/mlflow.db"
+# A process of its own: MLflow takes seconds to import, and a server may not answer.
+OPEN = """
+import sys
+from sia.trackers.mlflow_store import connect
+try:
+    connect(sys.stdin.read())
+except Exception as error:
+    sys.exit(" ".join(str(error).split()))
+"""
+
+
+@check("MLflow store")
+def place(uri: str, mounts: str | None = None) -> Finding:
+    said = network_mount_warning(uri, mounts)
+    if said is None:
+        return ok(f"{uri} lies on no network mount" if sqlite_path(uri) else without_password(uri))
+    return warning(*said.split("; ", 1))
+
+
+@check("MLflow opens")
+def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
+    """An sqlite file that is not there yet is left to the first submit."""
+    path = sqlite_path(uri)
+    if path is not None and _is_anothers(path):
+        return problem(f"{path} may not be read and written by you", ONES_OWN)
+    if path is not None and not path.exists():
+        return _not_made_yet(path)
+    answer = ask([sys.executable, "-c", OPEN], timeout_s, uri)  # no argument: others would see a password in it
+    if answer.good:
+        return ok("it opens, its schema is current")
+    if "out-of-date database schema" in answer.errors:
+        cure = f"copy it, then: mlflow db upgrade '{uri}' (or move it away: python jobs/track.py fills a new one)"
+        return problem("its schema is of another version of MLflow", cure)
+    fills = (
+        "move it away, python jobs/track.py fills a new one" if path else "set MLFLOW_TRACKING_URI, or start the server"
+    )
+    return problem(
+        f"it does not open: {without_password(answer.reason)}", f"{fills}; training goes on without it meanwhile"
+    )
+
+
+def _is_anothers(path: Path) -> bool:
+    try:
+        return path.exists() and not os.access(path, os.R_OK | os.W_OK)
+    except PermissionError:  # its folder may not be entered
+        return True
+
+
+def _not_made_yet(path: Path) -> Finding:
+    folder = existing(path.parent)
+    if os.access(folder, os.W_OK):
+        return ok("not there yet: the first submit makes it, python jobs/track.py fills it")
+    return problem(f"{folder} cannot be written", ONES_OWN)

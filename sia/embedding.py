@@ -1,0 +1,123 @@
+"""Embed the captions and images of a prepared corpus, and measure recall over them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sia.config import Data
+from sia.data.images import CUSTOMARY_MEAN, CUSTOMARY_STD, normalise
+from sia.data.loader import ImageDataset, SpeechDataset, pad
+from sia.data.prepared_corpus import PreparedCorpus
+from sia.distributed import Ranks
+from sia.models import DualEncoder
+from sia.recall import recall_report
+
+
+class Embedder:
+    """Embeds captions and images in evaluation mode, the ranks sharing the work."""
+
+    def __init__(
+        self, model: DualEncoder, corpus: PreparedCorpus, data: Data, ranks: Ranks, batch_size: int, bf16: bool = False
+    ) -> None:
+        self.model, self.corpus, self.data, self.ranks = model, corpus, data, ranks
+        self.batch_size, self.bf16 = batch_size, bf16
+        self.mean, self.std = pixel_statistics(data, corpus, ranks.device)
+
+    def speech(self, indices: Sequence[int]) -> Tensor:
+        """Unit embeddings [N, D] of float32 of the captions, in their order."""
+        # Captions of similar length together, so that little is padding.
+        num_frames = self.corpus.captions.column("num_frames")[list(indices)]
+        order = np.argsort(num_frames, kind="stable").tolist()
+        own = order[self.ranks.rank :: self.ranks.world_size]
+        dataset = SpeechDataset(self.corpus, [indices[place] for place in own], self.data.standardise_frames)
+        loader = DataLoader(dataset, self.batch_size, collate_fn=pad)
+        return self._embed((self._speech_batch(*batch) for batch in loader), own, len(indices))
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Unit embeddings [M, D] of float32 of the images of these captions, in their order."""
+        own = list(range(len(indices)))[self.ranks.rank :: self.ranks.world_size]
+        shown = [indices[place] for place in own]
+        dataset = ImageDataset(self.corpus, shown, self.data.crop_size, self.data.short_side)
+        loader = DataLoader(dataset, self.batch_size)
+        return self._embed((self._image_batch(batch) for batch in loader), own, len(indices))
+
+    def _speech_batch(self, frames: Tensor, num_frames: Tensor) -> Tensor:
+        return self.model.speech(frames.to(self.ranks.device), num_frames)
+
+    def _image_batch(self, images: Tensor) -> Tensor:
+        return self.model.image(normalise(images.to(self.ranks.device), self.mean, self.std))
+
+    def _embed(self, batches, places: list[int], count: int) -> Tensor:  # type: ignore[no-untyped-def]
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode(), torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
+            parts = [batch.float().cpu() for batch in batches]
+        self.model.train(training)
+        return self._in_order(parts, places, count)
+
+    def _in_order(self, parts: list[Tensor], places: list[int], count: int) -> Tensor:
+        width = self.model.image.latent_size
+        own = torch.cat(parts) if parts else torch.empty(0, width)
+        rows = self.ranks.gather(own)
+        ordered = torch.empty(count, width)
+        ordered[self.ranks.gather(torch.tensor(places, dtype=torch.long))] = rows
+        return ordered
+
+
+def recalls(
+    embedder: Embedder,
+    queries: Mapping[str, Sequence[int]],
+    pool: int | None = None,
+    folds: int = 1,
+    intervals: bool = False,
+) -> dict[str, float]:
+    """Recall of each named set of captions, measures named `<set>/speech_to_image/R_at_10` and so on.
+
+    Each image is embedded once, however many sets choose among it. `pool`, `folds` and `intervals` are those of
+    `sia.recall.recall_report`, which raises ValueError for pools that cannot be had.
+    """
+    corpus = embedder.corpus
+    candidates = {name: corpus.image_pool(list(indices)) for name, indices in queries.items()}
+    embedded = _distinct(corpus, [index for among in candidates.values() for index in among])
+    images = embedder.images(embedded)
+    report: dict[str, float] = {}
+    for name, indices in queries.items():
+        among = images[image_of_caption(corpus, candidates[name], embedded)]
+        own_image = image_of_caption(corpus, indices, candidates[name])
+        measures = recall_report(embedder.speech(indices), among, own_image, pool, folds, intervals)
+        report |= {f"{name}/{measure}": value for measure, value in measures.items()}
+    return report
+
+
+def image_of_caption(corpus: PreparedCorpus, indices: Sequence[int], candidates: Sequence[int]) -> Tensor:
+    """The place [N] of each caption's image among the candidates, which are a caption index for each image."""
+    image = corpus.captions.column("image")
+    place_of = np.full(len(image), -1)
+    place_of[image[list(candidates)]] = np.arange(len(candidates))
+    return torch.from_numpy(place_of[image[list(indices)]])
+
+
+def fixed_sample(indices: Sequence[int], count: int, seed: int) -> list[int]:
+    """The same `count` captions each time, in their order; all of them where there are no more."""
+    if count >= len(indices):
+        return list(indices)
+    chosen = np.random.default_rng([seed, len(indices)]).choice(len(indices), count, replace=False)
+    return [indices[place] for place in sorted(chosen)]
+
+
+def pixel_statistics(data: Data, corpus: PreparedCorpus, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [3] that images are normalised with: the customary ones or the training corpus's."""
+    if data.normalisation == "corpus":
+        mean, std = corpus.description["pixel_mean"], corpus.description["pixel_std"]
+    else:
+        mean, std = CUSTOMARY_MEAN, CUSTOMARY_STD
+    return torch.tensor(mean, device=device), torch.tensor(std, device=device)
+
+
+def _distinct(corpus: PreparedCorpus, indices: Sequence[int]) -> list[int]:
+    """The first of these captions for each image that they show, in their order."""
+    _, first = np.unique(corpus.captions.column("image")[list(indices)], return_index=True)
+    return [indices[place] for place in np.sort(first)]

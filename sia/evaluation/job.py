@@ -1,0 +1,58 @@
+"""The job of one evaluation: a run's checkpoint on a split."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import write_json
+from sia.cluster.profile import Profile
+from sia.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class EvaluateRun:
+    """The task: `sia.evaluation.of_run.evaluate_run` of the run in `path` with these options.
+
+    Its result, or error, is a file of `evaluations/` in the run's folder, named by a hash of the options.
+    """
+
+    path: str
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"evaluate {Path(self.path).name}"
+
+    @property
+    def jobs(self) -> Path:
+        return Path(self.path) / "evaluations"
+
+    @property
+    def job_record(self) -> Path:
+        return self.jobs / f"{self._digest}-job.json"
+
+    @property
+    def result(self) -> Path:
+        return self.jobs / f"{self._digest}.json"
+
+    @property
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()[:10]
+
+    def __call__(self) -> None:
+        from sia.errors import UserError
+        from sia.evaluation.of_run import evaluate_run
+
+        options = dict(self.options)
+        corpus = Path(options.pop("corpus")) if options.get("corpus") else options.pop("corpus", None)
+        try:
+            write_json(self.result, evaluate_run(RunFolder(Path(self.path)), **options, corpus=corpus))
+        except UserError as error:
+            write_json(self.result, {"error": str(error)})
+
+
+def evaluation_profile(profile: Profile) -> Profile:
+    """One process, and one GPU where the profile has any."""
+    return profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, profile.gpus_per_node)})

@@ -1,0 +1,65 @@
+"""Which runs of a study failed, were lost or cancelled, and how each is submitted again. It loads no torch."""
+
+import sys
+
+from sia.atomic import read_json
+from sia.cluster.launch import Launch, former_launch
+from sia.errors import UsageError, UserError
+from sia.operate.cancel import BY
+from sia.operate.damage import readable
+from sia.run.driver import driver_status
+from sia.run.folder import RunFolder, runs_of, runs_root
+from sia.run.state import RunStatus, State, look
+
+
+def retryable(study: str, only: list[str]) -> list[RunFolder]:
+    """The runs of the study that failed, were lost or cancelled; of these, those that `only` names.
+
+    Raises UserError for an unknown study, one that is driven, or a name in `only` of a run that needs no retry.
+    """
+    runs = runs_of(study)
+    if not runs:
+        raise UserError(f"{runs_root() / study}: no run there; `python jobs/status.py` lists the studies")
+    driver = driver_status(study)
+    if driver.lives:
+        raise UserError(
+            f"study {study} is driven by {driver.who}, which submits lost jobs again itself; wait for its end, or "
+            f"`python jobs/cancel.py {study}` first"
+        )
+    chosen = [_named(runs, study, name) for name in only]
+    runs, damaged = readable(runs)
+    for line in damaged:
+        print(line, file=sys.stderr)
+    for run in chosen:
+        if not _ended_badly(run, status := look(run)):
+            raise UsageError(f"--only {run.name}: it is {status.state.value}; there is nothing to retry")
+    return [run for run in chosen or runs if _ended_badly(run, look(run))]
+
+
+def retry_launches(runs: list[RunFolder]) -> dict[str, Launch]:
+    """How each run was submitted before, by its name; equal ones are one Launch, so that they run the same code."""
+    distinct: list[Launch] = []
+    launches = {}
+    for run in runs:
+        former = read_json(run.launch) or {}
+        launch = former_launch(run, former.get("cluster", "auto"), None)
+        if launch not in distinct:
+            distinct.append(launch)
+        launches[run.name] = distinct[distinct.index(launch)]
+    return launches
+
+
+def _ended_badly(run: RunFolder, status: RunStatus) -> bool:
+    cancelled = status.state == State.STOPPED and (read_json(run.stopped) or {}).get("by") == BY
+    return status.state in (State.FAILED, State.LOST) or cancelled
+
+
+def _named(runs: list[RunFolder], study: str, name: str) -> RunFolder:
+    fits = (lambda run: run.name == name, lambda run: run.name.startswith(name), lambda run: name in run.name)
+    found = next((matching for fit in fits if (matching := [run for run in runs if fit(run)])), [])
+    if len(found) != 1:
+        names = ", ".join(run.name for run in found) or f"none of {len(runs)}"
+        raise UsageError(
+            f"--only {name}: it names {names} in study {study}; give a name, or a part of one, that fits one run"
+        )
+    return found[0]

@@ -1,0 +1,191 @@
+"""What is known of studies and their runs, as numbers; a thousand runs in about a second. It loads no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sia.atomic import read_json
+from sia.clock import age_seconds
+from sia.cluster.accounting import ACCOUNTING
+from sia.operate.damage import FAULTS, damage
+from sia.report.settings import differing
+from sia.run import queue
+from sia.run.driver import Driver, driver_status
+from sia.run.folder import RunFolder, runs_of, runs_root, studies
+from sia.run.selection import selected_on, selecting_recalls
+from sia.run.state import RunStatus, State, look
+from sia.run.summary_of_rows import measured, share_of_epoch
+
+DAMAGED = "damaged"  # not a state of the run: its folder cannot be read
+NOT_LEFT = (State.FINISHED, State.STOPPED, DAMAGED)
+CANCELLED = "by cancel"
+SLURM_IS_SILENT = "Slurm does not answer: what is pending or lost is not known"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as status tells of it; recalls and shares are from 0 to 1, None where nothing is known."""
+
+    run: str
+    folder: str
+    state: str
+    stage: int = 0
+    stages: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    share_of_epoch: float | None = None  # of the epoch that is under way
+    job_id: str = ""
+    cluster: str = ""
+    host: str = ""  # of the process that trains
+    heartbeat_seconds: float | None = None  # since the job last said that it lives
+    speech_to_image: float | None = None
+    image_to_speech: float | None = None
+    best: float | None = None
+    measured_on: str = ""
+    error: str = ""
+    reason: str = ""  # what Slurm makes a pending job wait for
+    settings: dict[str, Any] = field(default_factory=dict)  # those in which the study's runs differ, by dotted key
+
+
+@dataclass(frozen=True)
+class StudyView:
+    study: str
+    driver: Driver
+    runs: list[RunView]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a later submit would go on with any of them; what a scheduler gave up it leaves alone."""
+        return any(run.state not in NOT_LEFT or run.error == CANCELLED for run in self.runs)
+
+    @property
+    def driver_line(self) -> str:
+        if self.driver.lives:
+            return f"{self.study}: driven by {self.driver.who}"
+        if not self.runs:
+            logs = f"python jobs/logs.py {self.study}"
+            return f"{self.study}: its detached driver ended before it made a run; {logs} tells why"
+        cure = "nobody drives it; submit it again to go on" if self.unfinished else "nobody drives it"
+        return f"{self.study}: {cure}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The study, who drives it, and its runs, in plain values."""
+        process, job = self.driver.process or {}, self.driver.job or {}
+        driver = {
+            **{"lives": self.driver.lives, "pid": process.get("pid"), "host": process.get("host")},
+            "job_id": job.get("job_id"),
+        }
+        return {"study": self.study, "driver": driver, "runs": [dict(vars(run)) for run in self.runs]}
+
+
+def all_studies() -> list[str]:
+    """Those with runs, and those whose detached driver has not made any yet."""
+    return sorted({*studies(), *(path.parent.name for path in runs_root().glob("*/driver.json"))})
+
+
+def study_views(names: Iterable[str]) -> list[StudyView]:
+    """The studies that have runs, or have or had a driver; sacct is asked once about all jobs that were lost."""
+    found = {study: (_views(runs_of(study)), driver_status(study)) for study in names}
+    explained = iter(_explained([run for runs, _ in found.values() for run in runs]))
+    return [
+        StudyView(study, driver, [next(explained) for _ in runs])
+        for study, (runs, driver) in found.items()
+        if runs or driver.lives or (runs_root() / study / "driver.json").is_file()
+    ]
+
+
+def run_views(runs: Iterable[RunFolder]) -> list[RunView]:
+    """Of runs of one study."""
+    return _explained(_views(runs))
+
+
+def slurm_is_silent() -> bool:
+    """Whether Slurm was asked for its queue and did not answer."""
+    return queue.QUEUE.jobs is None and queue.QUEUE.asked > float("-inf")
+
+
+def _views(runs: Iterable[RunFolder]) -> list[RunView]:
+    """The views of a study's runs, with the settings in which they differ."""
+    seen = [(run, view(run)) for run in runs]
+    settings = iter(differing([run.experiment() for run, one in seen if one.state != DAMAGED]))
+    return [one if one.state == DAMAGED else replace(one, settings=next(settings)) for _, one in seen]
+
+
+def view(run: RunFolder) -> RunView:
+    """What is known of the run; of one whose folder cannot be read, why."""
+    try:
+        return _view(run)
+    except FAULTS as error:
+        return RunView(run.name, str(run.path), DAMAGED, error=damage(run, error))
+
+
+def _view(run: RunFolder) -> RunView:
+    status, found, planned = look(run), measured(run), run.planned_stages()
+    last = found.last or {}
+    recalls = selecting_recalls(last) if last else (None, None)
+    epoch = last.get("epoch", 0)
+    return RunView(
+        run=run.name,
+        folder=str(run.path),
+        state=status.state.value,
+        stage=status.stage,
+        stages=len(planned),
+        epoch=epoch,
+        epochs=sum(stage.epochs for stage in planned),
+        share_of_epoch=_share(run, status, epoch + 1),
+        job_id=status.job_id,
+        cluster=(status.job or {}).get("cluster", ""),
+        host=(status.job or {}).get("host", "") if status.state == State.RUNNING else "",
+        heartbeat_seconds=_heartbeat(run.lock) if status.state == State.RUNNING else None,
+        speech_to_image=recalls[0],
+        image_to_speech=recalls[1],
+        best=_best_of_finished(run, found.best) if status.state == State.FINISHED else found.best,
+        measured_on=selected_on(last) if last else run.experiment().training.select_on,
+        error=(status.error or found.fault) + _which_rank(run, status),
+        reason=status.reason,
+    )
+
+
+def _best_of_finished(run: RunFolder, measured: float | None) -> float | None:
+    """Its marker is read, so that one that is damaged does not pass for a run that ended well."""
+    best = (read_json(run.finished) or {}).get("best_value")
+    return measured if best is None else float(best)
+
+
+def _which_rank(run: RunFolder, status: RunStatus) -> str:
+    """Whose log tells of a failure that is not rank 0's."""
+    failed = read_json(run.stage(status.stage).failed) if status.state == State.FAILED else None
+    rank = (failed or {}).get("rank", 0)
+    return f" (rank {rank}: python jobs/logs.py {run.name} --rank {rank})" if rank else ""
+
+
+def _share(run: RunFolder, status: RunStatus, epoch: int) -> float | None:
+    if status.state != State.RUNNING or not status.job_id:
+        return None
+    try:
+        return share_of_epoch(run.jobs / f"{status.job_id}_0_log.out", epoch)
+    except OSError:
+        return None
+
+
+def _heartbeat(lock: Path) -> float | None:
+    try:
+        return round(max(0.0, age_seconds(lock)), 1)
+    except OSError:
+        return None
+
+
+def _explained(views: list[RunView]) -> list[RunView]:
+    """With a word on why each lost job ended."""
+    jobs = [one.job_id for one in views if one.state == State.LOST and one.cluster == "slurm"]
+    reasons = ACCOUNTING.why(jobs) if jobs else {}
+    return [
+        replace(one, error=_loss(one, reasons.get(one.job_id, ""))) if one.state == State.LOST else one for one in views
+    ]
+
+
+def _loss(lost: RunView, reason: str) -> str:
+    if reason and lost.cluster == "slurm":
+        return f"job {lost.job_id} ended: {reason}"
+    return f"job {lost.job_id} left without a word; python jobs/logs.py {lost.run} shows its log"

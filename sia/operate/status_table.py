@@ -1,0 +1,96 @@
+"""The table of a study's runs, and how many of them are in which state. It loads no torch."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sia.operate.status import DAMAGED, RunView
+from sia.report.fitted_table import FittedTable
+from sia.report.settings import PAIR, in_short
+from sia.run.selection import protocol
+
+SPLIT = "training.select_on"
+HEADINGS = {
+    **{"run": "run", "state": "state", "stage": "stage", "epoch": "epoch", "job": "job"},
+    **{"s→i": "speech_to_image", "i→s": "image_to_speech", "best": "best"},
+}
+MIXED = {"on": "measured_on"}
+ALIVE = {"heartbeat": "heartbeat"}
+TOLD = {"settings": "settings"}
+LEFT_OUT = ("heartbeat", "job", "stage", "i→s", "s→i")  # the first one first, as a terminal gets narrower
+COUNTED = ("finished", "stopped", "failed", "lost", DAMAGED, "running", "pending", "waiting", "new")
+
+
+def views_table(study: str, runs: Sequence[RunView], of: Sequence[RunView] = (), one_line: bool = False) -> FittedTable:
+    """A row a run: state, stage, epoch, job, R@10 of the last epoch, the best mean of both directions (percent), and
+    the settings in which it differs from other runs of the study.
+
+    The title names the split that they are of; where runs differ in it, a column does. Runs that are under way tell
+    how many seconds ago they gave a sign of life. of: the study's runs, where only some are shown. one_line: settings
+    are left out rather than folded.
+    """
+    everyone = of or runs
+    splits = {run.measured_on for run in everyone if run.measured_on}
+    settings = _settings(runs, everyone)
+    headings = {
+        **HEADINGS,
+        **(MIXED if len(splits) > 1 else {}),
+        **(ALIVE if any(run.heartbeat_seconds is not None for run in everyone) else {}),
+        **(TOLD if any(settings) else {}),
+    }
+    table = FittedTable(_left_out(everyone), _titles(study, splits) if runs else ())
+    for heading in headings:
+        table.add_column(heading, no_wrap=one_line or heading != "settings", overflow="fold")
+    for run, setting in zip(runs, settings, strict=True):
+        cells = {**status_cells(run), "settings": setting}
+        table.add_row(*(cells[key] for key in headings.values()))
+    return table
+
+
+def _settings(runs: Sequence[RunView], everyone: Sequence[RunView]) -> list[str]:
+    short = in_short([one.settings for one in everyone], (*PAIR, SPLIT))
+    by_folder = dict(zip((one.folder for one in everyone), short, strict=True))
+    return [", ".join(by_folder[run.folder]) for run in runs]
+
+
+def _left_out(runs: Sequence[RunView]) -> tuple[str, ...]:
+    """Settings go first, unless nothing else tells the runs apart."""
+    pairs_differ = any(key in run.settings for run in runs for key in PAIR)
+    return ("settings", *LEFT_OUT) if pairs_differ else (*LEFT_OUT[:3], "settings", *LEFT_OUT[3:])
+
+
+def _titles(study: str, splits: set[str]) -> tuple[str, ...]:
+    where = f" on {protocol(*splits)}" if len(splits) == 1 else ""
+    what = f"{study}: R@10{where}"
+    return f"{what} of the last epoch, and the best mean of both directions, in percent", f"{what}, percent"
+
+
+def status_cells(run: RunView) -> dict[str, str]:
+    """What status tells of a run, as text."""
+    under_way = "" if run.share_of_epoch is None else f" +{run.share_of_epoch:.0%}"
+    known = run.state != DAMAGED
+    return {
+        "run": run.run,
+        "state": run.state,
+        "stage": f"{run.stage}/{run.stages}" if known else "",
+        "epoch": f"{run.epoch}/{run.epochs}{under_way}" if known else "",
+        "job": f"{run.job_id} {run.reason}".strip(),
+        "speech_to_image": percent(run.speech_to_image),
+        "image_to_speech": percent(run.image_to_speech),
+        "best": percent(run.best),
+        "measured_on": run.measured_on,
+        "heartbeat": "" if run.heartbeat_seconds is None else f"{run.heartbeat_seconds:.0f} s ago",
+    }
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share * 100:.1f}"
+
+
+def counts(runs: Sequence[RunView]) -> str:
+    """For example `20 finished, 3 failed, 5 running, 12 pending`."""
+    number = Counter(run.state for run in runs)
+    return ", ".join(f"{number[state]} {state}" for state in COUNTED if number[state])
+
+
+def count_line(runs: Sequence[RunView]) -> str:
+    return f"{'1 run' if len(runs) == 1 else f'{len(runs)} runs'}: {counts(runs)}"

@@ -1,0 +1,67 @@
+"""MLflow brought up to date with the run folders of a study, without a driver; runs that died are closed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sia.operate.damage import FAULTS, damage
+from sia.run.driver import driver_status
+from sia.run.folder import RunFolder, runs_of, runs_root
+from sia.run.state import State, look
+from sia.trackers.mlflow_mirror import MlflowMirror
+from sia.trackers.mlflow_values import Ending
+
+# What has no marker in the run folder, and only a driver would go on with.
+UNDRIVEN = {
+    State.LOST: Ending("FAILED", why="lost: its job has left the queue without a word"),
+    State.WAITING: Ending("KILLED", why="nobody drives the study, and its next stage has no job"),
+    State.NEW: Ending("KILLED", why="nobody drives the study, and it was never begun"),
+}
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What MLflow holds of a study now: so many runs and rows, and how many of the runs are closed unfinished.
+
+    `num_left_out` of the study's runs are not in it; `troubles` says why, and what else could not be told, in lines.
+    """
+
+    study: str
+    num_runs: int
+    num_rows: int
+    num_closed: int
+    num_left_out: int = 0
+    troubles: tuple[str, ...] = ()
+
+
+def track(study: str, uri: str | None = None) -> Tracked:
+    """Mirror the study's runs and close those that nobody trains; a database that is empty or gone is filled anew.
+
+    A run that a job trains or waits for stays RUNNING, and so does any unfinished run of a study with a living driver.
+    """
+    runs = runs_of(study)
+    ended, unknown = _abandoned(study, runs)
+    mirror = MlflowMirror(study, uri)
+    done = mirror.sync(runs, ended)
+    troubles = [f"{name}: {fault}" for name, fault in mirror.left_out.items()]
+    troubles += [line for path, line in unknown.items() if path.name not in mirror.left_out]
+    troubles += [] if mirror.trouble is None else [mirror.trouble]
+    num_closed = sum(one.status in ("FAILED", "KILLED") for one in done.values())
+    num_rows = sum(one.num_rows for one in done.values())
+    return Tracked(study, len(done), num_rows, num_closed, len(runs) - len(done), tuple(troubles))
+
+
+def _abandoned(study: str, runs: list[RunFolder]) -> tuple[dict[Path, Ending], dict[Path, str]]:
+    """How the runs ended that nobody trains any more; and a line on each whose state cannot be told."""
+    driver = driver_status(study)
+    if driver.damaged:
+        return {}, {runs_root() / study: f"who drives the study cannot be told, no run is closed: {driver.damaged}"}
+    if driver.lives:
+        return {}, {}
+    ended, unknown = {}, {}
+    for run in runs:
+        try:
+            if (state := look(run).state) in UNDRIVEN:
+                ended[run.path] = UNDRIVEN[state]
+        except FAULTS as fault:
+            unknown[run.path] = f"{run.name}: {damage(run, fault)}"
+    return ended, unknown

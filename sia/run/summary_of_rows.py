@@ -1,0 +1,65 @@
+"""What a run has measured so far, read as sparingly as a list of a thousand runs needs. It loads no torch."""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from sia.atomic import read_json
+from sia.run.folder import RunFolder
+from sia.run.metrics import Row, read_tail
+from sia.run.rows import sound_rows
+from sia.run.selection import selection_value
+
+TAIL_BYTES = 16_384
+STEPS_DONE = re.compile(r"stage (\d+), epoch (\d+) of \d+: (\d+) of (\d+)")
+
+
+class Measured(NamedTuple):
+    """The row of the last epoch, the best mean of both directions' R@10 so far (a share), and what is damaged."""
+
+    last: Row | None
+    best: float | None
+    fault: str = ""
+
+
+def measured(run: RunFolder) -> Measured:
+    try:
+        stat = run.metrics.stat()
+    except FileNotFoundError:
+        return Measured(None, None)
+    return _measured(run, stat.st_mtime_ns, stat.st_size, run.finished.exists())
+
+
+@lru_cache(maxsize=10_000)
+def _measured(run: RunFolder, mtime_ns: int, size: int, finished: bool) -> Measured:
+    best = (read_json(run.finished) or {}).get("best_value") if finished and size > TAIL_BYTES else None
+    last = _last_epoch_in_tail(run.metrics) if best is not None else None
+    if last is not None:
+        return Measured(last, best)
+    rows, fault = sound_rows(run)
+    epochs = [row for row in rows if "stage_epoch" in row]
+    best = max((selection_value(row) for row in epochs), default=None)
+    return Measured(epochs[-1] if epochs else None, best, fault)
+
+
+def _last_epoch_in_tail(path: Path) -> Row | None:
+    """The last epoch's row among the file's last lines; None where they hold none, or one that is damaged."""
+    rows = read_tail(path, TAIL_BYTES) or []
+    return next((row for row in reversed(rows) if "stage_epoch" in row), None)
+
+
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The last `size` bytes of a file as text; nothing where there is no file, or none that this user may read."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, path.stat().st_size - size))
+            return stream.read().decode(errors="replace")
+    except (FileNotFoundError, PermissionError):
+        return ""
+
+
+def share_of_epoch(log: Path, epoch: int) -> float | None:
+    """How much of `epoch` (of the run, from 1) is trained, by the last line on it in the first rank's log."""
+    found = [match for match in STEPS_DONE.finditer(tail(log, 2048)) if int(match[2]) == epoch]
+    return int(found[-1][3]) / int(found[-1][4]) if found else None

@@ -1,0 +1,130 @@
+"""Where the MLflow store lies, how it is opened, and what it raises when it is out of reach.
+
+MLflow takes seconds to import, so every function here imports it for itself.
+"""
+
+import contextlib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sia.trackers.sqlite_database import whole_database
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NETWORK_FILE_SYSTEMS = (
+    *("nfs", "nfs4", "lustre", "beegfs", "gpfs", "cifs", "smbfs", "smb3", "ceph", "glusterfs", "afs", "9p"),
+    *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.juicefs", "fuse.weka", "wekafs", "panfs", "orangefs"),
+)
+DEFAULT_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # MLflow's own seven retries wait for minutes; the mirror tries again anyway.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+FAULTS_OF_ONE_RUN = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+
+
+def repository_root() -> Path:
+    """The checkout that holds this package, or the working folder where the package is installed elsewhere."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "setup.cfg").is_file() else Path.cwd()
+
+
+def tracking_uri() -> str:
+    """$MLFLOW_TRACKING_URI, or a database in the repository root, where a plain `mlflow ui` finds it."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
+
+
+def without_password(text: str) -> str:
+    """A store's URI, or what is said of it, without the user and password of a server: for all that others read."""
+    return re.sub(r"(?<=\w://)[^/\s]*@", "", text)
+
+
+def artifact_location(uri: str, study: str) -> str | None:
+    """Where a new experiment keeps its artifacts; None leaves the choice to a tracking server."""
+    return None if uri.startswith("http") else (repository_root() / "mlartifacts" / study).as_uri()
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of a sqlite URI, None for any other store: one in memory, or a URI of sqlite's own."""
+    scheme, separator, rest = uri.partition(":///")
+    path = rest.partition("?")[0]
+    is_file = separator and scheme.startswith("sqlite") and path and not path.startswith(("file:", ":memory:"))
+    return Path(path).absolute() if is_file else None
+
+
+def network_mount_warning(uri: str, mounts: str | None = None) -> str | None:
+    """One line if the sqlite file lies on a network file system, where sqlite's locks do not hold.
+
+    `mounts` is the text of /proc/mounts.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        return None
+    file_system = file_system_of(path, mounts)
+    if file_system not in NETWORK_FILE_SYSTEMS:
+        return None
+    return (
+        f"{path} lies on {file_system}, which can corrupt sqlite; set MLFLOW_TRACKING_URI to a local path or a server"
+    )
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client of a store that has answered once; an sqlite file is made where there is none."""
+    _prepare_environment()
+    from mlflow import MlflowClient
+
+    path = sqlite_path(uri)
+    with whole_database(path) if path else contextlib.nullcontext():
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def store_faults() -> tuple[type[Exception], ...]:
+    """What a store that is locked, full, unreachable or unwilling raises."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, RequestException, OSError
+
+
+def concerns_one_run(fault: Exception) -> bool:
+    """Whether the store refused one run's values and may well take the other runs'."""
+    return getattr(fault, "error_code", None) in FAULTS_OF_ONE_RUN
+
+
+def _prepare_environment() -> None:
+    for name, value in DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Holds for an MLflow that was imported before this call, too.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+
+
+def file_system_of(path: Path, mounts: str | None = None) -> str | None:
+    """The type of the file system that an absolute path lies on, None if no mount tells.
+
+    `mounts` is the text of /proc/mounts.
+    """
+    found, longest = None, -1
+    for line in (_proc_mounts() if mounts is None else mounts).splitlines():
+        _, mount, file_system, *_ = line.split(" ")
+        mount_point = Path(mount.replace("\\040", " "))
+        if path.is_relative_to(mount_point) and len(mount_point.parts) >= longest:
+            found, longest = file_system, len(mount_point.parts)
+    return found
+
+
+def _proc_mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text()
+    except OSError:
+        return ""

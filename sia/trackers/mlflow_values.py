@@ -1,0 +1,248 @@
+"""What of a run folder goes into MLflow: parameters, tags, metrics and status, read from its files alone."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sia.atomic import read_json
+from sia.errors import UserError
+from sia.flatten import flatten
+from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.run.folder import RunFolder
+from sia.run.metrics import Row, read_rows
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Texts = dict[str, str]
+
+RUN_TAG = "sia.run"
+STAGE_TAG = "sia.stage"
+KIND_TAG, TRIAL = "sia.kind", "trial"
+ROWS_TAG = "sia.rows"
+ID_TAG, FOLDER_TAG = "sia.id", "sia.folder"
+ENDED_TAG = "sia.ended"  # why a run did not finish
+PARENT_TAG = "mlflow.parentRunId"
+BEST = "best/R_at_10"  # R@10 is no legal name in MLflow
+# Not its statistics: forty numbers that nobody compares runs by.
+CORPUS_KEYS = ("name", "identity", "held_out", "short_side", "num_images", "num_captions")
+
+
+class Point(NamedTuple):
+    """One metric value; the same point logged twice is one point in MLflow."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+class Ending(NamedTuple):
+    """A run's status in MLflow; when it ended (Unix milliseconds), and why, unless it finished."""
+
+    status: Status
+    ended_ms: int | None = None
+    why: str = ""
+
+
+def trial_parameters(run: RunFolder) -> Texts:
+    """What decides the run and never changes: configuration, chain of stages, sizes, corpus."""
+    experiment = run.experiment()
+    stages = [stage.model_dump(mode="json") for stage in run.planned_stages()]
+    corpus = {key: value for key, value in _record(run.corpus).items() if key in CORPUS_KEYS}
+    values = {**experiment.model_dump(mode="json"), "stages": stages, "corpus": corpus}
+    return _texts({**flatten(values), **_identity(run)})
+
+
+def stage_parameters(run: RunFolder, number: int) -> Texts:
+    """One stage's settings and the checkpoint that it started from."""
+    plan = _record(run.stage(number).plan)
+    return _texts({**flatten(plan), **_identity(run), "stage_number": number})
+
+
+def _identity(run: RunFolder) -> dict[str, Any]:
+    experiment = run.experiment()
+    return {
+        "pair": experiment.model.pair_name,
+        "signature": experiment.signature,
+        "speech_parameters": speech_parameters(experiment.model),
+        "image_parameters": image_parameters(experiment.model),
+        "model.gru_layers": experiment.model.gru_layers,
+        "model.latent_size": experiment.model.latent_size,
+        "training.seed": experiment.training.seed,
+    }
+
+
+def trial_tags(run: RunFolder) -> Texts:
+    """What another job of the same run may change: commit, host, job, world size, outcome."""
+    jobs = read_rows(run.provenance)
+    job = jobs[-1] if jobs else {}
+    outcome = {key: value for key, value in _record(run.finished).items() if not isinstance(value, (dict, list))}
+    tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, FOLDER_TAG: str(run.path.absolute())}
+    tags["mlflow.user"] = _owner(run.config)
+    if commit := job.get("git_commit"):
+        tags["mlflow.source.git.commit"] = commit
+    return _texts({**flatten({"provenance": job, "finished": outcome}), **tags})
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a container's user without a name
+        return str(path.stat().st_uid)
+
+
+def stage_tags(run: RunFolder, number: int) -> Texts:
+    """Which stage it is, and how it ended."""
+    done = _record(run.stage(number).done)
+    own = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: "stage", STAGE_TAG: number}
+    return _texts({**flatten({"done": done}), **own})
+
+
+def stage_name(run: RunFolder, number: int) -> str:
+    """'stage 2 from epoch 59', or 'stage 1' for one that started from random weights."""
+    plan = _record(run.stage(number).plan)
+    origin = plan.get("start_epoch")
+    return f"stage {number}" if origin is None else f"stage {number} from epoch {origin}"
+
+
+def stage_numbers(run: RunFolder, rows: list[Row]) -> list[int]:
+    """The stages that have begun."""
+    plans = run.path.glob("stages/*/plan.json")
+    begun = {int(plan.parent.name) for plan in plans if plan.parent.name.isdecimal()}
+    return sorted(begun | {row["stage"] for row in rows if "stage" in row})
+
+
+def points(rows: list[Row], first: int = 0) -> list[Point]:
+    """The metrics of the rows from index `first` on: step = epoch, timestamp = when the row was written.
+
+    A key that an earlier row of all `rows` gave for the same step (a checkpoint tested again) is left out.
+    """
+    seen: set[tuple[str, int]] = set()
+    fresh: list[Point] = []
+    for index, row in enumerate(rows):
+        new = [point for point in _row_points(row) if (point.key, point.step) not in seen]
+        seen.update((point.key, point.step) for point in new)
+        fresh += new if index >= first else []
+    return fresh
+
+
+def _row_points(row: Row) -> list[Point]:
+    # NaN stays NaN in MLflow and infinity becomes the largest float; what is no number there is no metric.
+    time_ms, step = _time_ms(row), int(row.get("epoch", 0))
+    numbers = {key: _number(value) for key, value in row.items() if "/" in key}
+    return [Point(key, value, time_ms, step) for key, value in numbers.items() if value is not None]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+def best_points(rows: list[Row], first: int = 0) -> Iterator[Point]:
+    """`best/R_at_10` from row index `first` on: a point at each epoch that is the best so far.
+
+    As `sia.run.selection` chooses: the mean of both directions on validation, on test where there is none.
+    """
+    best = float("-inf")
+    for index, row in enumerate(rows):
+        value = _selecting_recall(row)
+        if value is not None and value > best:
+            best = value
+            if index >= first:
+                yield Point(BEST, value, _time_ms(row), int(row.get("epoch", 0)))
+
+
+def _selecting_recall(row: Row) -> float | None:
+    if "stage_epoch" not in row:  # the test row of the best checkpoint
+        return None
+    for split in ("validation", "test"):
+        recalls = [
+            _number(row.get(f"{split}/{direction}/R_at_10")) for direction in ("speech_to_image", "image_to_speech")
+        ]
+        numbers = [value for value in recalls if value is not None]
+        if len(numbers) == len(recalls):
+            return sum(numbers) / len(numbers)
+    return None
+
+
+def _time_ms(row: Row) -> int:
+    return int(float(row.get("time", 0)) * 1000)
+
+
+def rows_mark(rows: list[Row]) -> str:
+    """Which rows have been mirrored: their number and a hash of them."""
+    return f"{len(rows)} {hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def mirrored_count(tags: Mapping[str, str], rows: list[Row]) -> int | None:
+    """How many of the rows are in MLflow already; None if it holds rows that are no longer in the file."""
+    mark = tags.get(ROWS_TAG)
+    if mark is None:
+        return 0
+    count = int(mark.split()[0])
+    return count if rows_mark(rows[:count]) == mark else None
+
+
+def trial_ending(run: RunFolder) -> Ending:
+    """How the run ended by its markers; RUNNING where it has none."""
+    failures = sorted(run.path.glob("stages/*/failed.json"))
+    return _first_marker({run.finished: "FINISHED", **dict.fromkeys(failures, "FAILED"), run.stopped: "KILLED"})
+
+
+def stage_ending(run: RunFolder, number: int) -> Ending:
+    """The same for one stage."""
+    stage = run.stage(number)
+    return _first_marker({stage.done: "FINISHED", stage.failed: "FAILED", run.stopped: "KILLED"})
+
+
+def _first_marker(markers: dict[Path, Any]) -> Ending:
+    for marker, status in markers.items():
+        if (ended_ms := modified_ms(marker)) is not None:
+            return Ending(status, ended_ms, _reason(_record(marker), status))
+    return Ending("RUNNING")
+
+
+def _reason(marker: dict[str, Any], status: Status) -> str:
+    if status == "KILLED":
+        return _text(f"stopped by {marker.get('by', 'hand')}")
+    # MLflow refuses longer tags.
+    return _text(marker.get("error", "it failed"))[:5000] if status == "FAILED" else ""
+
+
+def closed(found: Ending, closing: Ending | None, rows: list[Row], files: Iterable[Path]) -> Ending:
+    """How a run ended that nobody trains any more: as its markers say, else as `closing`, at its last sign of life.
+
+    That is its last row; without one, the time of the latest of its `files`.
+    """
+    if closing is None or found.status != "RUNNING":
+        return found
+    signs = [_time_ms(row) for row in rows if "time" in row] or [modified_ms(path) or 0 for path in files]
+    return closing._replace(ended_ms=max(signs, default=None))
+
+
+def modified_ms(path: Path) -> int | None:
+    """When a file was last written (Unix milliseconds), None if it is absent."""
+    try:
+        return path.stat().st_mtime_ns // 1_000_000
+    except FileNotFoundError:
+        return None
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The file's keys and values, none where there is no file. Raises UserError for one that holds no object."""
+    found = read_json(path)
+    if not isinstance(found, (dict, type(None))):
+        raise UserError(f"{path}: damaged (no JSON object); delete it, and run again the command that writes it")
+    return found or {}
+
+
+def _texts(values: Mapping[str, Any]) -> Texts:
+    # MLflow refuses longer parameters, and databases what is no Unicode.
+    return {key: _text(value)[:6000] for key, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="replace").decode()

@@ -1,0 +1,189 @@
+"""What a restart finds again, and which files it refuses."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_corpus
+import torch
+
+from sia.checkpoint.state import Progress, TrainingState, load_weights, read_checkpoint
+from sia.config import Model
+from sia.data.sampler import BucketBatchSampler
+from sia.errors import UserError
+from sia.models import DualEncoder
+
+torch.set_num_threads(1)
+MODEL = tiny_corpus.experiment().model
+
+
+def state(seed: int = 0, architecture: Model = MODEL) -> TrainingState:
+    torch.manual_seed(seed)
+    model = DualEncoder.from_config(architecture)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    return TrainingState(model, optimizer, BucketBatchSampler([9] * 20, 4, 0), Progress(1), architecture)
+
+
+def step(one: TrainingState) -> None:
+    frames, images = torch.randn(3, 20, 40), torch.randn(3, 3, 32, 32)
+    speech, image = one.model(frames, torch.tensor([20, 9, 14]), images)
+    one.optimizer.zero_grad()
+    (speech * image).sum().backward()
+    one.optimizer.step()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A checkpoint after three steps."""
+    one = state()
+    for _ in range(3):
+        step(one)
+    one.sampler.set_position(4, 2)
+    one.progress = Progress(2, epochs_done=4, step=22, loss_sum=1.5, best_value=0.25, best_epoch=3, rows=[{"epoch": 1}])
+    one.save(tmp_path / "last.pt")
+    return tmp_path / "last.pt"
+
+
+def refused(path: Path, act: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        act()
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_was_saved_is_restored(written: Path) -> None:
+    """The next step is the same to the bit, whatever the state held before it was loaded."""
+    ends = []
+    for seed in (1, 2):
+        one = state(seed)
+        step(one)
+        one.load(written)
+        assert (one.sampler.epoch, one.sampler.next_batch) == (4, 2)
+        assert vars(one.progress) == vars(
+            Progress(2, epochs_done=4, step=22, loss_sum=1.5, best_value=0.25, best_epoch=3, rows=[{"epoch": 1}])
+        )
+        step(one)
+        ends.append(torch.cat([weight.detach().flatten() for weight in one.model.parameters()]))
+        assert one.optimizer.state_dict()["state"][0]["step"] == 4
+    assert torch.equal(*ends)
+
+
+def test_random_states_are_restored(tmp_path: Path) -> None:
+    one = state()
+    random.seed(3)
+    random.gauss(0, 1)  # leaves a second number behind
+    one.save(tmp_path / "last.pt")
+    drawn = torch.rand(3).tolist(), random.gauss(0, 1), random.random()
+    torch.manual_seed(9)
+    random.seed(9)
+    one.load(tmp_path / "last.pt")
+    assert (torch.rand(3).tolist(), random.gauss(0, 1), random.random()) == drawn
+
+
+def test_any_program_may_load_it_without_running_code(written: Path) -> None:
+    content = torch.load(written, weights_only=True)
+    assert {"model", "optimizer", "sampler", "progress", "random", "architecture"} <= content.keys()
+    assert Model(**content["architecture"]) == MODEL
+
+
+def test_weights_alone(written: Path, tmp_path: Path) -> None:
+    one = state(1)
+    one.load(written)
+    one.save_weights(tmp_path / "weights.pt")
+    assert "optimizer" not in torch.load(tmp_path / "weights.pt", weights_only=True)
+    other = state(2)
+    load_weights(tmp_path / "weights.pt", other.model, MODEL)
+    assert all(map(torch.equal, other.model.state_dict().values(), one.model.state_dict().values()))
+
+
+def test_a_warm_restart_without_moments(written: Path) -> None:
+    one = state(1)
+    one.start_from(written, keep_moments=False)
+    assert all(map(torch.equal, one.model.state_dict().values(), torch.load(written)["model"].values()))
+    assert not one.optimizer.state_dict()["state"]
+    assert (vars(one.progress), one.sampler.epoch) == (vars(Progress(1)), 0)
+
+
+def test_a_warm_restart_with_moments(written: Path) -> None:
+    one, content = state(1), torch.load(written)
+    one.start_from(written, keep_moments=True)
+    moments = one.optimizer.state_dict()["state"]
+    assert moments.keys() == content["optimizer"]["state"].keys()
+    assert torch.equal(moments[0]["exp_avg"], content["optimizer"]["state"][0]["exp_avg"])
+    assert (vars(one.progress), one.sampler.epoch) == (vars(Progress(1)), 0)
+
+
+def test_weights_alone_have_no_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Gone on with where nothing better is whole, and a line says what is lost."""
+    path = tmp_path / "weights.pt"
+    kept, other = state(), state(1)
+    kept.sampler.set_position(4)
+    kept.save_weights(path)
+    step(other)
+    other.load(path)
+    assert other.sampler.epoch == 4 and "no Adam moments" in capsys.readouterr().err
+    assert "keep_moments" in refused(path, lambda: state().start_from(path, keep_moments=True))
+    state().start_from(path, keep_moments=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("gru_layers", 2), ("latent_size", 18), ("image_blocks", [1, 2]), ("growth_rate", 4)]
+)
+def test_another_architecture_is_refused(written: Path, key: str, value: object) -> None:
+    other = state(0, MODEL.model_copy(update={key: value}))
+    for act in (lambda: other.load(written), lambda: other.start_from(written, keep_moments=False)):
+        told = refused(written, act)
+        assert f"model.{key} {getattr(MODEL, key)} (this run has {value})" in told
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_damaged_file_is_refused(written: Path, share: float) -> None:
+    content = written.read_bytes()
+    written.write_bytes(content[: int(share * len(content))])
+    assert "not a checkpoint" in refused(written, lambda: state().load(written))
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, [1, 2], {"checkpoint_version": 1, "architecture": {"layers": 3}}])
+def test_the_file_of_another_program_is_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    assert "not a checkpoint" in refused(path, lambda: read_checkpoint(path, MODEL))
+
+
+def test_text_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("weights")
+    assert "not a checkpoint" in refused(tmp_path / "text.pt", lambda: read_checkpoint(tmp_path / "text.pt", MODEL))
+    assert "no such checkpoint" in refused(tmp_path / "no.pt", lambda: read_checkpoint(tmp_path / "no.pt", MODEL))
+
+
+def test_another_version_is_refused(written: Path) -> None:
+    content = torch.load(written)
+    torch.save({**content, "checkpoint_version": 99}, written)
+    assert "checkpoint version 99" in refused(written, lambda: state().load(written))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    torch.save({"checkpoint_version": 1, "architecture": Touch(tmp_path / "ran")}, tmp_path / "evil.pt")
+    assert "not a checkpoint" in refused(tmp_path / "evil.pt", lambda: read_checkpoint(tmp_path / "evil.pt", MODEL))
+    assert not (tmp_path / "ran").exists()
+
+
+class Touch:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_save_that_fails_keeps_the_checkpoint_of_before(written: Path) -> None:
+    before = written.read_bytes()
+    one = state()
+    one.progress.rows.append({"epoch": lambda: 1})  # cannot be written
+    with pytest.raises(Exception, match="lambda"):
+        one.save(written)
+    assert written.read_bytes() == before
+    assert [path.name for path in written.parent.iterdir()] == [written.name]

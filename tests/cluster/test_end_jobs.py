@@ -1,0 +1,125 @@
+"""Jobs told to end: all at once, none of a stranger, and a Slurm that is slow to answer; squeue and scancel pretend."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sia.cluster import end_jobs as cancel
+from sia.cluster.end_jobs import cancel_jobs
+from sia.run.queue import Queue, is_in_queue
+
+Program = Callable[..., Path]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Puts a program into PATH that does so; the file to which it writes how it was called."""
+    queue = Queue()
+    monkeypatch.setattr("sia.run.queue.QUEUE", queue)
+    monkeypatch.setattr("sia.cluster.end_jobs.QUEUE", queue)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def put(name: str, does: str) -> Path:
+        calls = tmp_path / f"{name}.calls"
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$*" >> {calls}\n{does}\n')
+        (tmp_path / name).chmod(0o755)
+        return calls
+
+    return put
+
+
+def job(number: int, **more: object) -> dict[str, object]:
+    named = {"user": os.getuid(), "name": f"size/run-{number}/1"}
+    return {"cluster": "slurm", "job_id": str(number), "host": "login", "folder": "/runs", **named, **more}
+
+
+def listed(*numbers: int, user: int | None = None, name: str = "size/run-{}/1") -> str:
+    uid = os.getuid() if user is None else user
+    return "\n".join(f"echo '{one}|RUNNING|None|{uid}|{name.format(one)}'" for one in numbers)
+
+
+def test_all_are_told_in_one_call(program: Program) -> None:
+    program("squeue", listed(17, 18, 19))
+    calls = program("scancel", "true")
+    assert cancel_jobs([job(17), job(18), job(20)]) == {}
+    assert calls.read_text().splitlines() == ["17 18"], "one that has left is not told"
+
+
+def test_many_are_told_in_batches(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancel, "MOST_AT_ONCE", 2)
+    program("squeue", listed(1, 2, 3))
+    calls = program("scancel", "if [ $1 = 1 ]; then echo 'scancel: error: Access denied' >&2; exit 1; fi")
+    untold = cancel_jobs([job(1), job(2), job(3)])
+    assert calls.read_text().splitlines() == ["1 2", "3"]
+    assert untold == dict.fromkeys(["1", "2"], "scancel: error: Access denied")
+
+
+def test_only_those_that_scancel_names_were_not_told(program: Program) -> None:
+    program("squeue", listed(1, 21, 3))
+    program("scancel", "echo 'scancel: error: Kill job error on job id 21: Access denied' >&2; exit 1")
+    assert list(cancel_jobs([job(1), job(21), job(3)])) == ["21"]
+
+
+def test_a_slow_answer_is_no_traceback(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancel, "SCANCEL_SECONDS", 0.3)
+    program("squeue", listed(17, 18))
+    program("scancel", "sleep 5")
+    assert cancel_jobs([job(17), job(18)]) == dict.fromkeys(["17", "18"], "scancel did not answer within 0.3 s")
+
+
+def test_a_slurm_that_does_not_answer_or_is_gone(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    program("squeue", "exit 1")
+    calls = program("scancel", "true")
+    assert "does not answer" in cancel_jobs([job(17)])["17"]
+    assert not calls.exists(), "nobody knows whose job it is now"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "does not answer" in cancel_jobs([job(17)])["17"]
+
+
+@pytest.mark.parametrize("theirs", [{"user": 4711}, {"name": "another"}])
+def test_a_job_of_another_name_or_user_has_only_the_number(program: Program, theirs: dict) -> None:
+    """Where Slurm's numbers began anew."""
+    program("squeue", listed(17, **theirs))
+    calls = program("scancel", "true")
+    assert not is_in_queue(job(17))
+    assert cancel_jobs([job(17)]) == {}
+    assert not calls.exists()
+
+
+def test_a_name_that_the_cluster_adds_to_is_still_ours(program: Program) -> None:
+    program("squeue", listed(17, name="gpu-size/run-{}/1"))
+    assert is_in_queue(job(17))
+
+
+def test_a_record_without_a_name_is_told_by_its_number(program: Program) -> None:
+    program("squeue", listed(17))
+    calls = program("scancel", "true")
+    old = {key: value for key, value in job(17).items() if key not in ("name", "user")}
+    assert is_in_queue(old) and cancel_jobs([old]) == {}
+    assert calls.read_text() == "17\n"
+
+
+def test_what_squeue_said_before_does_not_count(program: Program) -> None:
+    program("squeue", listed(17))
+    assert is_in_queue(job(17))
+    program("squeue", listed(17, name="another"))
+    calls = program("scancel", "true")
+    assert cancel_jobs([job(17)]) == {} and not calls.exists()
+
+
+@pytest.mark.slurm
+def test_a_real_slurm_ends_ours_and_leaves_a_stranger_with_our_number(tmp_path: Path) -> None:
+    command = ["sbatch", "--parsable", "--partition=dev", "--output=/dev/null", "--hold", "--wrap", "true"]
+    names = ("size/DG1A8-0123456789/1", "driver of size", "another")
+    numbers = [subprocess.check_output([*command, f"--job-name={name}"], text=True).strip() for name in names]
+    ours = [job(int(number), name=name) for number, name in zip(numbers, (*names[:2], "size/run/1"), strict=True)]
+    try:
+        assert [is_in_queue(one) for one in ours] == [True, True, False]
+        assert cancel_jobs(ours) == {}
+        left = subprocess.check_output(["squeue", "-h", "--me", "-o", "%i"], text=True).split()
+        assert numbers[2] in left and not {*numbers[:2]} & {*left}
+    finally:
+        subprocess.run(["scancel", *numbers], check=False)

@@ -1,0 +1,109 @@
+"""Evaluation as a job: the same result as here, and the same errors."""
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+import stages
+from desk import Desk
+
+from sia.atomic import read_json
+from sia.cluster.profile import Profile
+from sia.cluster.submit import submit_all
+from sia.config import Stage
+from sia.evaluation.array import evaluate_on_slurm
+from sia.evaluation.job import EvaluateRun, evaluation_profile
+from sia.run.folder import RunFolder
+
+OPTIONS = {"checkpoint": "best", "split": "test", "sample": None, "pool": None, "folds": 1, "intervals": False}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Desk:
+    """Two runs that were trained."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    for seed in (0, 1):
+        settings = stages.experiment(corpus, Stage(epochs=1), **{"training.seed": seed})
+        stages.trained(desk.folder / "runs" / "two", settings)
+    return desk
+
+
+@pytest.fixture
+def run(desk: Desk) -> RunFolder:
+    return desk.runs("two")[0]
+
+
+def test_the_task_writes_what_evaluation_returns(desk: Desk, run: RunFolder) -> None:
+    task = EvaluateRun(str(run.path), {**OPTIONS, "corpus": None})
+    task()
+    found = read_json(task.result) or {}
+    here = json.loads(desk.run("evaluate.py", run.path, "--json").stdout)
+    assert found["measures"] == here["measures"] and found["num_captions"] == here["num_captions"]
+
+
+def test_its_error_is_written_down(run: RunFolder) -> None:
+    task = EvaluateRun(str(run.path), {**OPTIONS, "checkpoint": "epoch=77", "corpus": None})
+    task()
+    assert "no checkpoint epoch=77" in (read_json(task.result) or {})["error"]
+
+
+def test_other_options_are_another_file(run: RunFolder) -> None:
+    one, other = (EvaluateRun(str(run.path), {**OPTIONS, "pool": pool}) for pool in (10, 20))
+    assert one.result != other.result and one.job_record != other.job_record
+
+
+def test_one_process_is_enough() -> None:
+    profile = evaluation_profile(Profile(nodes=4, tasks_per_node=8, gpus_per_node=8, partition="gpu"))
+    assert (profile.nodes, profile.tasks_per_node, profile.gpus_per_node, profile.partition) == (1, 1, 1, "gpu")
+    assert evaluation_profile(Profile(nodes=2)).gpus_per_node == 0
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_runs_are_evaluated_by_a_job_array(desk: Desk) -> None:
+    desk.write("small.yaml", {"partition": "dev", "timeout_min": 10})
+    names = [run.path for run in desk.runs("two")]
+    here = desk.run("evaluate.py", *names, "--json", "--intervals", timeout=120)
+    there = desk.run(
+        *("evaluate.py", *names, "--json", "--intervals", "--cluster", "slurm", "--profile", "small.yaml"), timeout=120
+    )
+    assert there.returncode == 0, there.stderr
+    assert [json.loads(line)["measures"] for line in there.stdout.splitlines()] == [
+        json.loads(line)["measures"] for line in here.stdout.splitlines()
+    ]
+    jobs = {
+        (read_json(path) or {})["job_id"]
+        for run in desk.runs("two")
+        for path in run.path.glob("evaluations/*-job.json")
+    }
+    assert len(jobs) == 2 and len({job.split("_")[0] for job in jobs}) == 1, "one array"
+    refused = desk.run(
+        *("evaluate.py", names[0], "--checkpoint", "epoch=77", "--cluster", "slurm", "--profile", "small.yaml"),
+        timeout=120,
+    )
+    assert refused.returncode == 1 and "no checkpoint epoch=77" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_command_that_is_given_again_waits_for_the_array_of_the_one_before(desk: Desk, monkeypatch) -> None:
+    options = {**OPTIONS, "split": "validation", "corpus": None}
+    tasks = [EvaluateRun(str(run.path), options) for run in desk.runs("two")]
+    submit_all(tasks, "slurm", Profile(partition="dev", timeout_min=10, sbatch={"hold": True}))
+    array = job_id(tasks[0]).split("_")[0]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the same evaluation was submitted twice")
+
+    monkeypatch.setattr("sia.evaluation.array.submit_all", refuse)
+    release = threading.Timer(3, subprocess.run, [["scontrol", "release", array]])
+    release.start()
+    found = list(evaluate_on_slurm(desk.runs("two"), Profile(partition="dev"), options))
+    release.join()
+    assert [len(one["measures"]) > 0 for one in found] == [True, True]
+
+
+def job_id(task: EvaluateRun) -> str:
+    return str((read_json(task.job_record) or {})["job_id"])

@@ -1,0 +1,54 @@
+import io
+
+import pytest
+from rich.console import Console
+from written_runs import measures
+
+from sia.evaluation.table import heading, pool_line, recall_table
+
+
+def shown(values):
+    console = Console(width=96, file=io.StringIO())
+    console.print(recall_table(values))
+    return [line.split() for line in console.file.getvalue().splitlines() if line.strip()]
+
+
+def test_recalls_are_in_percent_and_ranks_as_they_are():
+    lines = shown(measures(0.5))
+    assert lines[0] == ["R@1", "(%)", "R@5", "(%)", "R@10", "(%)", "median", "rank", "mean", "rank"]
+    assert lines[2:] == [
+        ["speech→image", "5.0", "25.0", "50.0", "7.0", "9.5"],
+        ["image→speech", "4.5", "22.5", "45.0", "7.0", "9.5"],
+    ]
+
+
+def test_intervals_stand_in_brackets_under_their_measure():
+    bounds = {f"{key}_{side}": value * by for key, value in measures(0.5).items() for side, by in SIDES}
+    lines = shown({**measures(0.5), **bounds})
+    assert lines[3] == ["[4.0,", "6.0]", "[20.0,", "30.0]", "[40.0,", "60.0]", "[5.6,", "8.4]", "[7.6,", "11.4]"]
+
+
+SIDES = (("low", 0.8), ("high", 1.2))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "candidates", "wanted", "line"),
+    [
+        ([999], 999, None, "pool of 999 images"),
+        ([999], 999, 1000, "pool of 999 images: the split has no more"),
+        ([1000], 1000, 1000, "pool of 1,000 images"),
+        ([1000], 5000, 1000, "pool of 1,000 images of 5,000"),
+        ([1000] * 5, 5000, 1000, "mean of 5 pools of 1,000 images"),
+        ([1000, 1000, 640], 2640, 1000, "mean of 3 pools of 1,000 images, the last of 640"),
+    ],
+)
+def test_the_pool_in_words(sizes, candidates, wanted, line):
+    assert pool_line({"pool_sizes": sizes, "num_candidates": candidates}, wanted) == line
+
+
+def test_the_heading_tells_the_protocol():
+    result = {"run": "DG2A64-0123456789", "stage": 2, "epoch": 4, "corpus": "corpora/scenes", "selected_on": "test"}
+    assert heading({**result, "num_captions": 1200, "num_images": 400}, "best", "test") == (
+        "DG2A64-0123456789, best checkpoint (stage 2, epoch 4); best epoch chosen on: test (the paper's protocol)\n"
+        "test split of corpora/scenes: 1,200 captions, 400 images"
+    )

@@ -1,0 +1,56 @@
+"""Table 1 of the paper, and the closed form against the modules that it counts."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sia.config import Model
+from sia.models import DualEncoder
+from sia.models.parameter_counts import image_parameters, speech_parameters
+
+SPEECH = {
+    "DG4A2048": 63_898_816,
+    "DG4A1024": 16_228_544,
+    "DG3A1024": 11_503_808,
+    "DG2A2048": 26_125_504,
+    "DG2A1024": 6_779_072,
+}
+IMAGE = {2048: 36_155_776, 1024: 33_402_240}
+
+
+def built(model: Model) -> DualEncoder:
+    """The real modules, without memory for their weights."""
+    with torch.device("meta"):
+        return DualEncoder.from_config(model)
+
+
+def trainable(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("name", SPEECH)
+def test_table_1(name: str) -> None:
+    layers, latent = name.removeprefix("DG").split("A")
+    model = Model(gru_layers=int(layers), latent_size=int(latent))
+    pair = built(model)
+    assert model.pair_name == name
+    assert speech_parameters(model) == trainable(pair.speech) == SPEECH[name]
+    assert image_parameters(model) == trainable(pair.image) == IMAGE[model.latent_size]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    latent=st.integers(1, 40).map(lambda half: 2 * half),
+    layers=st.integers(1, 4),
+    blocks=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    growth=st.integers(1, 12),
+    initial=st.integers(8, 32),
+)
+def test_closed_form_counts_the_modules(latent: int, layers: int, blocks: list[int], growth: int, initial: int) -> None:
+    model = Model(
+        latent_size=latent, gru_layers=layers, image_blocks=blocks, growth_rate=growth, initial_features=initial
+    )
+    pair = built(model)
+    assert speech_parameters(model) == trainable(pair.speech)
+    assert image_parameters(model) == trainable(pair.image)

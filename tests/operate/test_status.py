@@ -1,0 +1,262 @@
+"""What status knows of studies: a thousand runs fast, who drives, how alive a job is, and why a lost one ended."""
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from desk import Desk, wait_until
+from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run, write_finished
+
+from sia.atomic import write_json
+from sia.cluster import accounting
+from sia.cluster.accounting import Accounting
+from sia.config import Stage, dump_experiment
+from sia.operate.status import run_views, study_views, view
+from sia.run import summary_of_rows as measured_module
+from sia.run.driver import driver_status
+from sia.run.folder import RunFolder
+from sia.run.lock import HeartbeatLock
+from sia.run.metrics import append_row, write_rows
+from sia.run.queue import Queue
+from sia.run.records import StagePlan
+from sia.run.selection import selection_value
+from sia.run.summary_of_rows import measured
+
+LOST_ON_SLURM = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("sia.run.queue.QUEUE", Queue())
+    monkeypatch.setattr("sia.operate.status.ACCOUNTING", Accounting())
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts a program into PATH that answers so, and counts how often it was asked."""
+
+    def put(name: str, stdout: str = "", status: int = 0, seconds: float = 0) -> Path:
+        fake, log = tmp_path / "bin" / name, tmp_path / f"{name}.log"
+        fake.parent.mkdir(exist_ok=True)
+        fake.write_text(f"#!/bin/sh\necho \"$@\" >> {log}\nsleep {seconds}\nprintf '{stdout}'\nexit {status}\n")
+        fake.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+        return log
+
+    return put
+
+
+def long_run(folder: Path, number: int, text: str, rows: list, finished: bool, started: bool) -> RunFolder:
+    """A run of 100 epochs, as its jobs would have left it."""
+    run = RunFolder(folder / f"DG2A64-{number}")
+    run.stage(1).path.mkdir(parents=True)
+    run.config.write_text(text)
+    StagePlan(stage=Stage(epochs=100), first_epoch=0, start_lr=1e-4).write(run.stage(1).plan)
+    if started:
+        write_json(run.stage(1).job, {**LOST_ON_SLURM, "job_id": str(1000 + number), "time": 1.7e9})
+        write_rows(run.metrics, rows)
+    if finished:
+        end_stage(run, 1, 50)
+        append_row(run.metrics, write_finished(run, {}).row)
+    return run
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_of_a_hundred_epochs_in_two_seconds(tmp_path: Path, program) -> None:
+    """Half of them finished, half under way or lost; one question to squeue, one to sacct."""
+    asked = program("squeue", stdout="".join(f"{1000 + number}\\n" for number in range(500, 900)))
+    explained = program("sacct", stdout="1950|TIMEOUT|0:0\\n")
+    desk = Desk(tmp_path / "desk")
+    text = dump_experiment(experiment(stages=[Stage(epochs=100).model_dump()]))
+    rows = [epoch_row(epoch, 1, epoch, 0.5) for epoch in range(1, 101)]
+    for number in range(1000):
+        long_run(desk.folder / "runs" / "wide", number, text, rows, number < 500, number < 990)
+    shown, seconds = best_of(3, lambda: desk.run("status.py", "wide", "--json"))
+    states = [run["state"] for run in json.loads(shown.stdout)[0]["runs"]]
+    assert [states.count(one) for one in ("finished", "pending", "lost", "waiting")] == [500, 400, 90, 10]
+    assert len(asked.read_text().splitlines()) == len(explained.read_text().splitlines()) == 3
+    print(f"1,000 runs in {seconds:.2f} s of processor time")
+    assert seconds < 2.0
+
+
+def best_of(times: int, work) -> tuple[subprocess.CompletedProcess, float]:
+    """The least seconds of processor time that it took: other processes may share the cores."""
+    taken = []
+    for _ in range(times):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = work()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        assert done.returncode == 0, done.stderr
+    return done, min(taken)
+
+
+def test_the_tail_of_a_long_finished_run_tells_what_the_whole_does(tmp_path: Path, monkeypatch) -> None:
+    rows = [epoch_row(epoch, 1, epoch, 0.5 - abs(epoch - 40) / 200) for epoch in range(1, 81)]
+    run = begin_run(tmp_path, "size", experiment())
+    write_rows(run.metrics, [*rows, {"stage": 1, "epoch": 40, "time": 1.0, "test/speech_to_image/R_at_10": 0.4}])
+    whole = measured(run)
+    assert whole.last == rows[-1] and whole.best == max(map(selection_value, rows))
+    finished = write_finished(run, {})
+    finished.model_copy(update={"best_value": whole.best}).write(run.finished)
+    monkeypatch.setattr(measured_module, "sound_rows", lambda run: pytest.fail("read as a whole"))
+    assert measured(run) == whole
+
+
+def test_a_new_row_is_seen(tmp_path: Path) -> None:
+    run = begin_run(tmp_path, "size", experiment())
+    assert view(run).epoch == 0 and view(run).best is None
+    for epoch in (1, 2):
+        write_rows(run.metrics, [epoch_row(n, 1, n, 0.4) for n in range(1, epoch + 1)])
+        assert view(run).epoch == epoch
+
+
+def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(root: Path) -> None:
+    run = begin_run(root, "size", experiment())
+    write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
+    log = run.jobs / "23_0_log.out"
+    log.write_text("stage 1, epoch 1 of 5: 39 of 40\nstage 1 epoch 1: loss 2\nstage 1, epoch 2 of 5: 10 of 40\n")
+    with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
+        os.utime(run.lock, (time.time() - 12, time.time() - 12))
+        found = view(run)
+    assert (found.state, found.host, found.job_id, found.share_of_epoch) == (
+        "running",
+        socket.gethostname(),
+        "23",
+        0.25,
+    )
+    assert 11 < found.heartbeat_seconds < 14
+    assert view(run).heartbeat_seconds is None
+
+
+def test_nobody_a_process_or_a_job_drives(root: Path, program) -> None:
+    finish_run(root, "size", experiment())
+    assert study_views(["size"])[0].driver_line == "size: nobody drives it"
+    other = begin_run(root, "size", experiment(**{"training.seed": 1}))
+    assert study_views(["size"])[0].driver_line == "size: nobody drives it; submit it again to go on"
+    write_json(other.stopped, {"by": "asha"})
+    assert study_views(["size"])[0].driver_line == "size: nobody drives it"
+    write_json(other.stopped, {"by": "cancel"})
+    assert study_views(["size"])[0].driver_line == "size: nobody drives it; submit it again to go on"
+    program("squeue", stdout="17\\n")
+    write_json(root / "size" / "driver.json", LOST_ON_SLURM)
+    assert study_views(["size"])[0].driver_line == "size: driven by job 17 (pending)"
+    with HeartbeatLock(root / "size" / "driver.lock"):
+        process = f"process {os.getpid()} of {socket.gethostname()}"
+        assert study_views(["size"])[0].driver_line == f"size: driven by job 17 (running, {process})"
+        (root / "size" / "driver.json").unlink()
+        assert driver_status("size").who == process
+    assert not driver_status("size").lives
+
+
+def test_a_study_whose_driver_has_made_no_run_yet_is_shown(root: Path, program) -> None:
+    program("squeue", stdout="17\\n")
+    write_json(root / "new" / "driver.json", LOST_ON_SLURM)
+    assert [(one.study, one.runs) for one in study_views(["new", "none"])] == [("new", [])]
+
+
+def test_a_study_whose_driver_ended_before_its_first_run_is_not_denied(root: Path, program) -> None:
+    program("squeue", stdout="")
+    write_json(root / "new" / "driver.json", LOST_ON_SLURM)
+    (found,) = study_views(["new"])
+    assert found.driver_line == (
+        "new: its detached driver ended before it made a run; python jobs/logs.py new tells why"
+    )
+
+
+def lost_runs(root: Path, jobs: list[str]) -> list[RunFolder]:
+    runs = [begin_run(root, "size", experiment(**{"training.seed": seed})) for seed in range(len(jobs))]
+    for run, job in zip(runs, jobs, strict=True):
+        write_json(run.stage(1).job, {**LOST_ON_SLURM, "job_id": job})
+    return runs
+
+
+def test_sacct_is_asked_once_why_lost_jobs_ended(root: Path, program) -> None:
+    program("squeue")
+    answer = "1|TIMEOUT|0:0\\n2|CANCELLED by 0|0:0\\n3|OUT_OF_MEMORY|0:125\\n4|FAILED|3:0\\n5|RUNNING|0:0\\n"
+    asked = program("sacct", stdout=answer)
+    runs = lost_runs(root, ["1", "2", "3", "4", "5"])
+    errors = [run.error for run in run_views(runs)]
+    assert errors[:4] == [
+        "job 1 ended: TIMEOUT (raise timeout_min of its profile)",
+        "job 2 ended: CANCELLED by root",
+        "job 3 ended: OUT_OF_MEMORY (raise mem_gb of its profile)",
+        "job 4 ended: FAILED, exit code 3:0",
+    ]
+    assert errors[4].startswith("job 5 left without a word; python jobs/logs.py DG2A64-")
+    run_views(runs)
+    assert len(asked.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("answer", [{"status": 1}, {"seconds": 5}])
+def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path, program, monkeypatch, answer) -> None:
+    monkeypatch.setattr(accounting, "ANSWER_SECONDS", 0.3)
+    program("squeue")
+    asked = program("sacct", **answer)
+    runs = lost_runs(root, ["1", "2"])
+    assert all("without a word" in run.error for run in run_views(runs))
+    assert len(run_views(lost_runs(root, ["3", "4", "5"]))) == 3
+    assert len(asked.read_text().splitlines()) == 1, "not for every look"
+    program("sacct", stdout="3|TIMEOUT|0:0\\n")
+    start = time.monotonic()
+    monkeypatch.setattr(accounting.time, "monotonic", lambda: start + accounting.SILENT_SECONDS + 1)
+    assert "TIMEOUT" in run_views(runs)[0].error
+
+
+def test_the_command_prints_a_line_a_table_and_json(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "desk")
+    finish_run(desk.folder / "runs", "size", experiment())
+    shown = desk.run("status.py").stdout
+    assert "size: nobody drives it" in shown and "finished" in shown
+    (study,) = json.loads(desk.run("status.py", "--json").stdout)
+    (run,) = study["runs"]
+    assert (run["epoch"], run["epochs"], run["best"], run["state"]) == (5, 5, 0.475, "finished")
+    assert study["driver"] == {"lives": False, "pid": None, "host": None, "job_id": None}
+
+
+def test_watch_prints_news_until_ctrl_c(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "desk")
+    run = begin_run(desk.folder / "runs", "size", experiment())
+    watching = desk.start("status.py", "size", "--watch", "0.1")
+    try:
+        wait_until(lambda: f"{run.name}: waiting, stage 1\n" in desk.log, 20, "the first line")
+        write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
+        wait_until(lambda: "epoch 1, validation R@10" in desk.log, 20, f"the epoch\n{desk.log}")
+        watching.send_signal(2)
+        assert watching.wait(10) == 0
+    finally:
+        watching.kill()
+        watching.wait()
+    assert desk.log.count("\n") == 3, "what did not change is not said again"
+
+
+@pytest.mark.parametrize("flags", [("--json", "--watch"), ("--watch", "0"), ("--watch", "-1")])
+def test_wrong_flags(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    done = Desk(tmp_path / "desk").run("status.py", *flags)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_terminal_is_redrawn(tmp_path: Path) -> None:
+    """On a real pseudo-terminal."""
+    desk = Desk(tmp_path / "desk")
+    finish_run(desk.folder / "runs", "size", experiment())
+    ours, theirs = os.openpty()
+    command = [sys.executable, *desk.command("status.py", "--watch", "0.1")[1:]]
+    watching = subprocess.Popen(command, cwd=desk.folder, env=desk.environment, stdout=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = ""
+    deadline = time.monotonic() + 20
+    while shown.count("nobody drives it") < 3 and time.monotonic() < deadline:
+        shown += os.read(ours, 65536).decode(errors="replace")
+    watching.send_signal(2)
+    assert shown.count("nobody drives it") >= 3
+    assert watching.wait(10) == 0
+    os.close(ours)

@@ -1,0 +1,69 @@
+"""What a sweep shows of its runs, and of its plan."""
+
+import io
+
+import pytest
+from rich.console import Console
+from written_runs import begin_run, experiment, finish_run, status_table
+
+from sia.cluster.profile import Profile
+from sia.operate.watch import SweepDisplay
+from sia.sweep.grid import GridPoint
+from sia.sweep.plan_table import plan_table
+
+ON_TEST = {"training.select_on": "test"}
+
+
+def cells(table):
+    return {column.header: list(column.cells) for column in table.columns}
+
+
+def test_recalls_are_in_percent(tmp_path):
+    table = status_table(
+        [finish_run(tmp_path, "size", experiment()), begin_run(tmp_path, "size", experiment(**ON_TEST))]
+    )
+    shown = cells(table)
+    assert (shown["s→i"], shown["i→s"], shown["best"]) == (["47.5", ""], ["42.8", ""], ["47.5", ""])
+
+
+def test_the_title_or_a_column_names_the_split(tmp_path):
+    on_validation = finish_run(tmp_path, "size", experiment())
+    on_test = finish_run(tmp_path, "size", experiment(**ON_TEST))
+    of = "of the last epoch, and the best mean of both directions, in percent"
+    assert status_table([on_validation]).title == f"size: R@10 on validation {of}"
+    assert status_table([on_test]).title == f"size: R@10 on test (the paper's protocol) {of}"
+    mixed = status_table([on_validation, on_test])
+    assert mixed.title == f"size: R@10 {of}"
+    assert cells(mixed)["on"] == ["validation", "test"]
+
+
+def test_lines_name_the_split(tmp_path, capsys):
+    with SweepDisplay([finish_run(tmp_path, "size", experiment(**ON_TEST))]):
+        pass
+    assert "epoch 5, test R@10 in percent: s→i 47.5, i→s 42.8\n" in capsys.readouterr().out
+
+
+def test_the_plan_tells_of_the_papers_protocol(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path))
+    points = [GridPoint("size", experiment(**settings)) for settings in (ON_TEST, {})]
+    assert plan_table("size", points[:1], [Profile()]).title.endswith(
+        "\nbest epochs chosen on test (the paper's protocol)"
+    )
+    assert "chosen" not in plan_table("size", points[1:], [Profile()]).title
+    settings = cells(plan_table("size", points, [Profile()] * 2))["settings"]
+    assert settings == ["select_on=test", "select_on=validation"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_the_plan_folds_what_is_long_and_cuts_nothing(tmp_path, monkeypatch, width):
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path))
+    changed = [{"loss.name": "hinge_semihard", "optimizer.learning_rate": rate} for rate in (0.00012345, 0.001)]
+    points = [GridPoint("size", experiment(**{**one, "training.seed": seed})) for one in changed for seed in (0, 1)]
+    console = Console(width=width, file=io.StringIO())
+    console.print(plan_table("size", points, [Profile()] * 4))
+    shown = console.file.getvalue()
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= width
+    assert all(point.experiment.signature in shown for point in points) and "submit" in shown
+    place = next(line.index("settings") for line in shown.splitlines() if "settings" in line)
+    settings = "".join(line[place : place + 24].partition("  ")[0] for line in shown.splitlines())
+    assert "learning_rate=0.00012345" in settings

@@ -1,0 +1,52 @@
+"""A rehearsal finds the largest batch that fits, and measures two steps of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from desk import experiment
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sia.cluster.stage_job import Place
+from sia.rehearsal.job import Rehearse, largest_batch, read_rehearsal
+
+
+@pytest.mark.parametrize(
+    ("peaks", "memory", "wanted", "expected"),
+    [
+        ((2.0, 3.0), 10.0, 64, 9),  # 1 for the model, 1 a caption
+        ((2.0, 3.0), 10.0, 4, 4),
+        ((2.0, 3.0), 1.5, 64, 1),
+        ((2.0, 2.0), 10.0, 64, 64),  # a caption that cannot be told from nothing
+    ],
+)
+def test_the_largest_batch_by_hand(peaks: tuple[float, float], memory: float, wanted: int, expected: int) -> None:
+    assert largest_batch(peaks, memory, wanted) == expected
+
+
+@given(st.floats(0.1, 10), st.floats(0.01, 2), st.floats(1, 100), st.integers(1, 512))
+def test_the_largest_batch_fits_and_one_more_does_not(model: float, caption: float, memory: float, wanted: int) -> None:
+    batch = largest_batch((model + caption, model + 2 * caption), memory, wanted)
+    assert batch == 1 or model + batch * caption <= memory * 1.001
+    assert batch == wanted or model + (batch + 1) * caption > memory * 0.999
+
+
+@pytest.mark.slow
+def test_two_steps_of_a_pair(corpus: Path, tmp_path: Path) -> None:
+    rehearsed = json.dumps(experiment(corpus).model_dump(mode="json"))
+    Rehearse(str(tmp_path), rehearsed, threads=1).rehearse(Place())
+    result = read_rehearsal(tmp_path)
+    assert result is not None
+    assert result.pair == "DG1A8"
+    assert result.batch_size == 4
+    assert result.seconds_a_step > 0
+    assert 0.1 < result.peak_memory_gb < 24
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_corpus_cannot_hold_is_as_large_as_it_can(corpus: Path, tmp_path: Path) -> None:
+    large = experiment(corpus, **{"training.batch_size": 512})
+    Rehearse(str(tmp_path), json.dumps(large.model_dump(mode="json")), threads=1).rehearse(Place())
+    result = read_rehearsal(tmp_path)
+    assert result is not None and result.batch_size == 48

@@ -1,0 +1,152 @@
+"""The mirror beside a sweep: what the store does, the sweep does not feel."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import desk
+import pytest
+from mirrored import STUDY
+from written_runs import begin_run, epoch_row, experiment
+
+from sia.atomic import read_json
+from sia.cluster.launch import Launch
+from sia.cluster.profile import Profile
+from sia.run.folder import RunFolder
+from sia.run.metrics import append_row, read_rows
+from sia.sweep.drive import Sweep, drive
+from sia.trackers.mirror_thread import MirrorThread
+from sia.trackers.mlflow_mirror import MlflowMirror
+from sia.trackers.mlflow_store import connect
+
+
+@pytest.fixture
+def uri(tmp_path, migrated_database):
+    """A store that gives a locked database up after a tenth of a second, not after five."""
+    (tmp_path / "mlflow.db").write_bytes(migrated_database)
+    return f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=0.1"
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+
+
+def began(tmp_path: Path) -> RunFolder:
+    run = begin_run(tmp_path / "runs", STUDY, experiment())
+    append_row(run.metrics, epoch_row(1, 1, 1, 0.1))
+    return run
+
+
+def assert_mirrored_once(uri: str, run: RunFolder) -> None:
+    """Every row, none twice, on the trial and on its stages together."""
+    client = connect(uri)
+    found = client.search_runs([client.get_experiment_by_name(run.study).experiment_id])
+    (trial,) = [one for one in found if "sia.stage" not in one.data.tags]
+    losses = Counter(point.step for point in client.get_metric_history(trial.info.run_id, "train/loss"))
+    assert losses == {row["epoch"]: 1 for row in read_rows(run.metrics) if "stage_epoch" in row}
+
+
+def test_it_mirrors_while_it_runs_and_its_stop_brings_the_last_rows(uri, tmp_path):
+    run = began(tmp_path)
+    thread = MirrorThread(MlflowMirror(STUDY, uri), lambda: [run], every_seconds=0.05)
+    thread.start()
+    desk.wait_until(run.mirror.exists, 30, "the first row")
+    append_row(run.metrics, epoch_row(2, 1, 2, 0.2))
+    thread.stop()
+    assert thread.mirror.trouble is None
+    assert_mirrored_once(uri, run)
+
+
+def test_a_database_that_another_holds_for_long_is_trouble_until_it_is_released(uri, tmp_path):
+    run = began(tmp_path)
+    mirror = MlflowMirror(STUDY, uri)
+    thread = MirrorThread(mirror, lambda: [run], every_seconds=0.05)
+    with locked(tmp_path / "mlflow.db"):
+        thread.start()
+        desk.wait_until(lambda: "locked" in (mirror.trouble or ""), 30, "the first refusal")
+        append_row(run.metrics, epoch_row(2, 1, 2, 0.2))
+        assert not run.mirror.exists()
+    desk.wait_until(lambda: (read_json(run.mirror) or {}).get("rows") == 2, 30, "both rows")
+    thread.stop()
+    assert mirror.trouble is None
+    assert_mirrored_once(uri, run)
+
+
+def test_a_sweep_ends_well_beside_a_locked_database(uri, tmp_path, corpus, monkeypatch, capsys):
+    """It trains to its end, says so in one line, and the next drive brings MLflow all of it once."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    config = desk.experiment(corpus)
+    run = RunFolder(tmp_path / "runs" / STUDY / config.run_name)
+    launches = {run.name: Launch("debug", Profile())}
+    sweep = Sweep(STUDY, [run], launches, "none", create=lambda: run.create(config))
+    with locked(tmp_path / "mlflow.db"):
+        assert drive(sweep) == {}
+    assert run.finished.exists() and not run.mirror.exists()
+    assert "locked" in capsys.readouterr().err
+    assert drive(sweep) == {}
+    assert_mirrored_once(uri, run)
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, b"out of order"), (200, b"<html>a login page</html>"), (403, b"")])
+def test_a_server_that_answers_nonsense_is_trouble(tmp_path, monkeypatch, status, body):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = began(tmp_path)
+    with serving(status, body) as uri:
+        mirror = MlflowMirror(STUDY, uri)
+        thread = MirrorThread(mirror, lambda: [run], every_seconds=0.05)
+        thread.start()
+        desk.wait_until(lambda: mirror.trouble, 30, "the first refusal")
+        assert thread._thread.is_alive()
+        thread.stop()
+    assert mirror.trouble and "\n" not in mirror.trouble and not run.mirror.exists()
+
+
+@contextmanager
+def serving(status: int, body: bytes) -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_whatever_listing_the_runs_raises_is_trouble_too(uri, tmp_path):
+    run, faults = began(tmp_path), [RuntimeError("first"), OSError("second"), KeyError("third")]
+
+    def listed() -> list[RunFolder]:
+        if faults:
+            raise faults.pop(0)
+        return [run]
+
+    thread = MirrorThread(MlflowMirror(STUDY, uri), listed, every_seconds=0.01)
+    thread.start()
+    desk.wait_until(run.mirror.exists, 30, "the sync after the faults")
+    thread.stop()
+    assert thread.mirror.trouble is None
+    assert_mirrored_once(uri, run)
