@@ -47,7 +47,8 @@ def main() -> int:
     if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
         raise UsageError(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
     grid = load_grid(arguments.grid, arguments.miniature, dict(parse_override(text) for text in arguments.set))
-    launches = choose_launches(grid.points, arguments.cluster, arguments.profile, for_show=arguments.dry_run)
+    of_grid = {point.run.name: point.profile for point in grid.points}
+    launches = choose_launches(of_grid, arguments.cluster, arguments.profile, for_show=arguments.dry_run)
     console = command.console()
     if arguments.dry_run:
         from sia.sweep.plan_table import show_plan

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sia.config import Data
+from sia.checkpoint.chosen import Chosen
+from sia.checkpoint.state import load_chosen
+from sia.config import Data, Experiment
 from sia.data.images import CUSTOMARY_MEAN, CUSTOMARY_STD, normalise
 from sia.data.loader import ImageDataset, SpeechDataset, pad
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.recall import recall_report
+from sia.run.folder import RunFolder
 
 
 class Embedder:
@@ -65,6 +68,27 @@ class Embedder:
         ordered = torch.empty(count, width)
         ordered[self.ranks.gather(torch.tensor(places, dtype=torch.long))] = rows
         return ordered
+
+
+def embedder_of(run: RunFolder, checkpoint: str, corpus: PreparedCorpus, ranks: Ranks) -> tuple[Chosen, Embedder]:
+    """A run's checkpoint (best, last, epoch=N), and its pair, ready to embed a corpus.
+
+    One rank chooses and reads the file for all: a file server that lags would mix two models. Raises UserError where
+    there is none that fits the experiment.
+    """
+    experiment = run.experiment()
+    model = DualEncoder.from_config(experiment.model).to(ranks.device)
+    chosen = ranks.first_says(load_chosen(run, checkpoint, model, experiment.model) if ranks.is_first else None)
+    ranks.share_weights(model)
+    batch_size, bf16 = experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
+    return chosen, Embedder(model, corpus, experiment.data, ranks, batch_size, bf16)
+
+
+def uses_bf16(experiment: Experiment, ranks: Ranks) -> bool:
+    """Whether to compute in bf16: where asked to, or on a GPU that has it, not one that emulates it."""
+    wanted = experiment.training.precision
+    has_it = ranks.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return wanted == "bf16" or (wanted == "auto" and has_it)
 
 
 def recalls(

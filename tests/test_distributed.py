@@ -16,7 +16,7 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, device_of, joined_ranks
 from sia.embedding import Embedder, recalls
 from sia.errors import UserError
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
 from sia.training.fit import check_agreement, train_stage
 from sia.training.objective import Objective, batch_loss

@@ -14,7 +14,7 @@ from sia.data.images import pixels, read_image
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.embedding import Embedder, fixed_sample, image_of_caption, recalls
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.recall import recall_report
 
 torch.set_num_threads(1)

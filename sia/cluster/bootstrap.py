@@ -9,15 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A task of sia.cluster.tasks, by its kind and fields."""
+    """A task, by its place in the code and its fields."""
 
     kind: str
     fields: dict[str, Any]
 
     def __call__(self) -> Any:
-        from sia.cluster.tasks import TASKS
+        from sia.cluster.task import task_of
 
-        return TASKS[self.kind](**self.fields)()
+        return task_of(self.kind, self.fields)()
 
     def checkpoint(self) -> Any:
         """Called by submitit when a job is to be requeued: the same task once more."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sia.cluster.environment import clean_environment
-from sia.cluster.profile import OWN_JOB, Profile
+from sia.cluster.profile import Profile
 from sia.cluster.refusal import cluster_is_away
-from sia.run.folder import read_job, runs_root
+from sia.run.driver import OWN_JOB
 
 LEAST_TIMEOUT_MIN = 30
 MOST_RESTARTS = 100
@@ -45,6 +45,10 @@ class DriveStudy:
     @property
     def job_record(self) -> Path:
         return Path(self.folder) / "driver.json"
+
+    @property
+    def stopped(self) -> None:
+        return None
 
     def __call__(self) -> None:
         """Called by submitit in the job. Raises RuntimeError where the study did not end well."""
@@ -119,8 +123,3 @@ def driver_profile(jobs: Profile, dependency: str | None) -> Profile:
 
 def _is_of_large_jobs(flag: str) -> bool:
     return flag.replace("_", "-").startswith(OF_LARGE_JOBS)
-
-
-def driver_of(study: str) -> dict[str, Any] | None:
-    """The job record of the study's detached driver, if it has or had one. Raises UserError where it is damaged."""
-    return read_job(runs_root() / study / "driver.json")

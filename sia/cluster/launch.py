@@ -1,6 +1,7 @@
 """Where the jobs of a sweep run, from the flags of a command."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,6 @@ from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, l
 from sia.cluster.snapshot import snapshot
 from sia.config import validate
 from sia.run.folder import RunFolder, record
-from sia.sweep.grid import GridPoint
 
 SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
 
@@ -46,14 +46,11 @@ def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None, for_s
 
 
 def choose_launches(
-    points: list[GridPoint], wanted: str, profile: Path | None, for_show: bool = False
+    of_grid: Mapping[str, Path | None], wanted: str, profile: Path | None, for_show: bool = False
 ) -> dict[str, Launch]:
-    """Where each point of a grid runs, by its run's name; points of one profile share a Launch."""
-    of_profile: dict[Path | None, Launch] = {}
-    for point in points:
-        if point.profile not in of_profile:
-            of_profile[point.profile] = choose_launch(wanted, profile, point.profile, for_show)
-    return {point.run.name: of_profile[point.profile] for point in points}
+    """Where each run goes, by its name, given the profile that its grid names; runs of one profile share a Launch."""
+    of_profile = {named: choose_launch(wanted, profile, named, for_show) for named in dict.fromkeys(of_grid.values())}
+    return {run: of_profile[named] for run, named in of_grid.items()}
 
 
 def local_profile() -> Profile:

@@ -2,24 +2,18 @@
 
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from sia.atomic import read_json
+from sia.cluster.array import carried_out
 from sia.cluster.profile import Cluster, Profile
 from sia.cluster.shard_job import WriteShard
-from sia.cluster.submit import submit_all
 from sia.data.caption_files import Images
 from sia.data.prepare import finish, is_written, plan
-from sia.errors import UserError
 from sia.orphans import end_with
 from sia.progress import tracked
-from sia.run.queue import is_in_queue
-
-POLL_SECONDS = 1.0
 
 
 def prepare_corpus(
@@ -70,27 +64,7 @@ def _on_this_machine(out: Path, missing: list[int]) -> Iterator[int]:
 
 
 def _on_slurm(out: Path, missing: list[int], profile: Profile) -> Iterator[int]:
-    waiting = {number: WriteShard(str(out.absolute()), number) for number in missing}
-    one_task = profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0})
-    # A command that was ended left its tasks in the queue: they are waited for, not submitted twice.
-    fresh = [task for task in waiting.values() if not _queued(task)]
-    if fresh:
-        submit_all(fresh, "slurm", one_task)
-    while waiting:
-        left = {number for number, task in waiting.items() if not _queued(task)}
-        # The queue is asked before the files are looked for: a task that left in between has written its shard.
-        for number in [number for number in waiting if is_written(out, number)]:
-            del waiting[number]
-            yield number
-        if lost := sorted(left & waiting.keys()):
-            job = (read_json(waiting[lost[0]].job_record) or {}).get("job_id")
-            logs = out / "jobs" / f"{job}_0_log.err"
-            raise UserError(
-                f"{out}: the task of shard {lost[0]} ended without writing it; see {logs}, then run it again"
-            )
-        time.sleep(POLL_SECONDS)
-
-
-def _queued(task: WriteShard) -> bool:
-    job = read_json(task.job_record)
-    return job is not None and is_in_queue(job)
+    tasks = [WriteShard(str(out.absolute()), number) for number in missing]
+    one_process = profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0})
+    for task in carried_out(tasks, one_process, lambda task: is_written(out, task.number)):
+        yield task.number

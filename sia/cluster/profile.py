@@ -15,11 +15,11 @@ from pydantic_core import PydanticCustomError
 from sia.cluster.refusal import CONTROLLER_IS_AWAY, cluster_is_away
 from sia.config import Section, read_yaml, validate
 from sia.errors import UsageError, UserError
+from sia.run.driver import OWN_JOB
 
 Cluster = Literal["local", "slurm", "debug"]
 SECONDS_TO_SAVE = 120
 SINFO_SECONDS = 20.0
-OWN_JOB = "SIA_DRIVER_JOB"  # tells a detached driver which job it is itself
 PATIENCE_SECONDS = 24 * 3600.0  # of a detached driver, which nobody would start again
 ASK_AGAIN_SECONDS = 15.0
 # Flags of sbatch that are not given under `sbatch:`, and what is given instead.

@@ -23,6 +23,10 @@ class WriteShard:
     def job_record(self) -> Path:
         return self.jobs / f"shard-{self.number:05d}.json"
 
+    @property
+    def stopped(self) -> None:
+        return None
+
     def __call__(self) -> None:
         # It loads torch: not where the task is only described.
         from sia.data.prepare import write_shard

@@ -27,12 +27,10 @@ from sia.cluster.environment import clean_environment
 from sia.cluster.profile import Cluster, Profile, visible_gpus
 from sia.cluster.refusal import in_one_line
 from sia.cluster.snapshot import check_snapshot, snapshot
-from sia.cluster.stage_job import TrainStage
 from sia.cluster.submission import TOKEN, job_of, script_mark
-from sia.cluster.tasks import TASKS, Task
+from sia.cluster.task import Task, kind_of, task_of
 from sia.errors import UserError
 from sia.gate import own_folder
-from sia.rehearsal.job import Rehearse
 from sia.run.folder import record, runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.run.queue import is_in_queue
@@ -61,7 +59,7 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
     code = code or snapshot()
     top = _closed_folders(tasks)
     check_snapshot(code)
-    described = [{"kind": type(task).__name__, "fields": asdict(task)} for task in tasks]
+    described = [{"kind": kind_of(task), "fields": asdict(task)} for task in tasks]
     log = tasks[0].jobs / "submit.log"
     command = [sys.executable, "-c", ENTRY, str(code), str(top), cluster]
     environment = clean_environment(dict(os.environ), profile, cluster)
@@ -109,7 +107,7 @@ def main(code: str, top: str, cluster: Cluster) -> None:
 
     given = json.load(sys.stdin)
     described = given["tasks"]
-    tasks = [TASKS[one["kind"]](**one["fields"]) for one in described]
+    tasks = [task_of(**one) for one in described]
     profile = Profile.model_validate(given["profile"])
     cloudpickle.register_pickle_by_value(bootstrap)
     lock = HeartbeatLock(tasks[0].jobs / "submit.lock", on_lost=lambda: os._exit(1))
@@ -184,7 +182,7 @@ def _begun(task: Task) -> Path:
 def _write_down(task: Task, job_id: str) -> None:
     record(task.job_record, **(read_json(_begun(task)) or {}), job_id=job_id, time=time.time())
     _begun(task).unlink()
-    if isinstance(task, TrainStage | Rehearse) and task.stopped.exists():
+    if task.stopped is not None and task.stopped.exists():
         # Cancelled while the cluster took it: whoever cancelled knew of no job.
         print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
 

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from sia.data.cut_recordings import CURE, why_cut
 from sia.errors import UserError
-from sia.models.parameter_counts import CONV_KERNEL, MFCC_COEFFICIENTS
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
 HOP_LENGTH = 200
 MEL_BANDS = 128
 MAX_FRAMES = 8192
-MIN_FRAMES = CONV_KERNEL
+MFCC_COEFFICIENTS = 40
+MIN_FRAMES = 6  # the kernel of the speech encoder's convolution
 LONGEST_SECONDS = MAX_FRAMES * HOP_LENGTH / SAMPLE_RATE
 BLOCK = 1 << 16  # samples of a file that are decoded at a time
 RATES = (4_000, 384_000)  # in Hz

@@ -1,20 +1,15 @@
-"""Evaluate runs as a job array on Slurm."""
+"""Runs evaluated by a job array on Slurm."""
 
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json
+from sia.cluster.array import carried_out, is_queued
 from sia.cluster.profile import Profile
-from sia.cluster.submit import submit_all
 from sia.errors import UserError
-from sia.evaluation.job import EvaluateRun, evaluation_profile
+from sia.evaluation.job import EvaluateRun
 from sia.run.folder import RunFolder
-from sia.run.queue import is_in_queue
-
-POLL_SECONDS = 1.0
 
 
 def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -23,36 +18,23 @@ def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict
     Raises UserError with the error of the first one that failed, or that ended without a result.
     """
     tasks = [EvaluateRun(str(run.path), options) for run in runs]
-    # A command that was ended left its tasks in the queue: they are waited for, not submitted twice.
-    fresh = [task for task in tasks if not _is_queued(task)]
-    for task in fresh:
-        task.result.unlink(missing_ok=True)
-    if fresh:
-        submit_all(fresh, "slurm", evaluation_profile(profile))
-    try:
-        for task in tasks:
-            yield _result(task)
-    except KeyboardInterrupt:
-        job = str((read_json(tasks[0].job_record) or {})["job_id"]).partition("_")[0]
-        print(f"job {job} goes on: give the same command again to wait for it, or scancel {job}", file=sys.stderr)
-        raise
+    for task in tasks:
+        if not is_queued(task):
+            task.result.unlink(missing_ok=True)  # of an evaluation before
+    told = 0
+    for _ in carried_out(tasks, _of_one_process(profile), lambda task: task.result.exists()):
+        while told < len(tasks) and tasks[told].result.exists():
+            yield _result(tasks[told])
+            told += 1
 
 
-def _is_queued(task: EvaluateRun) -> bool:
-    job = read_json(task.job_record)
-    return job is not None and is_in_queue(job)
+def _of_one_process(profile: Profile) -> Profile:
+    """With one GPU where the profile has any."""
+    return profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, profile.gpus_per_node)})
 
 
 def _result(task: EvaluateRun) -> dict[str, Any]:
-    while True:
-        job = read_json(task.job_record) or {}
-        gone = not is_in_queue(job)
-        # The queue is asked before the file is looked for: a task that left in between has written it.
-        result = read_json(task.result)
-        if result is not None:
-            if "error" in result:
-                raise UserError(f"{Path(task.path).name}: {result['error']}")
-            return result
-        if gone:
-            raise UserError(f"{task.name}: job {job['job_id']} ended without a result; see its logs in {job['folder']}")
-        time.sleep(POLL_SECONDS)
+    result = read_json(task.result) or {}
+    if "error" in result:
+        raise UserError(f"{Path(task.path).name}: {result['error']}")
+    return result

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sia.atomic import write_json
-from sia.cluster.profile import Profile
 from sia.run.folder import RunFolder
 
 
@@ -34,6 +33,10 @@ class EvaluateRun:
         return self.jobs / f"{self._digest}-job.json"
 
     @property
+    def stopped(self) -> None:
+        return None
+
+    @property
     def result(self) -> Path:
         return self.jobs / f"{self._digest}.json"
 
@@ -51,8 +54,3 @@ class EvaluateRun:
             write_json(self.result, evaluate_run(RunFolder(Path(self.path)), **options, corpus=corpus))
         except UserError as error:
             write_json(self.result, {"error": str(error)})
-
-
-def evaluation_profile(profile: Profile) -> Profile:
-    """One process, and one GPU where the profile has any."""
-    return profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, profile.gpus_per_node)})

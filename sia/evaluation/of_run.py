@@ -4,17 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json
-from sia.checkpoint.chosen import Chosen
-from sia.checkpoint.state import load_chosen
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus, check_features, check_identity, check_short_side
 from sia.distributed import Ranks
-from sia.embedding import Embedder, fixed_sample, image_of_caption, recalls
+from sia.embedding import embedder_of, fixed_sample, image_of_caption, recalls
 from sia.errors import UserError
-from sia.models import DualEncoder
 from sia.recall import image_pools
 from sia.run.folder import RunFolder
-from sia.training.trainer import uses_bf16
 
 
 def evaluate_run(
@@ -49,20 +45,6 @@ def evaluate_run(
         **{"selected_on": experiment.training.select_on, **counts},
         "measures": {name.removeprefix(f"{split}/"): value for name, value in measures.items()},
     }
-
-
-def embedder_of(run: RunFolder, checkpoint: str, corpus: PreparedCorpus, ranks: Ranks) -> tuple[Chosen, Embedder]:
-    """A run's checkpoint (best, last, epoch=N), and its pair, ready to embed a corpus.
-
-    One rank chooses and reads the file for all: a file server that lags would mix two models. Raises UserError where
-    there is none that fits the experiment.
-    """
-    experiment = run.experiment()
-    model = DualEncoder.from_config(experiment.model).to(ranks.device)
-    chosen = ranks.first_says(load_chosen(run, checkpoint, model, experiment.model) if ranks.is_first else None)
-    ranks.share_weights(model)
-    batch_size, bf16 = experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
-    return chosen, Embedder(model, corpus, experiment.data, ranks, batch_size, bf16)
 
 
 def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | None) -> PreparedCorpus:

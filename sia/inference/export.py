@@ -10,7 +10,7 @@ from sia.atomic import write_atomically, write_json
 from sia.errors import UserError
 from sia.inference.export_folder import CONFIG, WEIGHTS, check_export_folder
 from sia.inference.settings import PairSettings
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 
 if TYPE_CHECKING:
     from sia.inference.trained_pair import TrainedPair

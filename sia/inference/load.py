@@ -11,7 +11,7 @@ from sia.inference.export import read_export
 from sia.inference.export_folder import is_export
 from sia.inference.settings import settings_of_run
 from sia.inference.trained_pair import TrainedPair
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder, find_run
 
 

@@ -15,7 +15,7 @@ from sia.data.images import CUSTOMARY_MEAN, CUSTOMARY_STD, normalise
 from sia.data.loader import pad
 from sia.inference.queries import Picture, Speech, checked_frames, image_view, other_features, speech_frames
 from sia.inference.settings import PairSettings
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 
 BATCH_SIZE = 32
 

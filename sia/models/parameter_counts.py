@@ -2,7 +2,6 @@
 
 from sia.config import Model
 
-MFCC_COEFFICIENTS = 40
 CONV_CHANNELS = 64
 CONV_KERNEL = 6
 ATTENTION_SIZE = 128

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sia.models.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL, MFCC_COEFFICIENTS
+from sia.models.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL
 from sia.models.unit import unit
 
 CONV_STRIDE = 2
@@ -19,7 +19,7 @@ class SpeechEncoder(nn.Module):
     A caption's embedding does not depend on the padding beside it.
     """
 
-    def __init__(self, latent_size: int, gru_layers: int, frame_features: int = MFCC_COEFFICIENTS) -> None:
+    def __init__(self, latent_size: int, gru_layers: int, frame_features: int = 40) -> None:
         super().__init__()
         if latent_size % 2:
             raise ValueError(f"latent_size {latent_size} is odd; the two directions of the GRU share it equally")

@@ -4,11 +4,10 @@ from pathlib import Path
 
 from sia.atomic import read_json
 from sia.clock import age_seconds
-from sia.cluster.driver_job import driver_of
 from sia.operate.damage import readable
 from sia.operate.retention import AT_WORK
 from sia.operate.status import all_studies
-from sia.run.driver import driver_status
+from sia.run.driver import driver_of, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies
 from sia.run.metrics import read_rows
 from sia.run.state import look

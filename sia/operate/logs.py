@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sia.atomic import read_json
-from sia.cluster.driver_job import driver_of
 from sia.errors import UserError
-from sia.run.driver import driver_status
+from sia.run.driver import driver_of, driver_status
 from sia.run.folder import RunFolder, read_job, runs_root
 from sia.run.queue import is_in_queue
 from sia.run.state import State, look

@@ -13,9 +13,9 @@ from sia.report.settings import differing
 from sia.run import queue
 from sia.run.driver import Driver, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies
+from sia.run.latest import measured, share_of_epoch
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import RunStatus, State, look
-from sia.run.summary_of_rows import measured, share_of_epoch
 
 DAMAGED = "damaged"  # not a state of the run: its folder cannot be read
 NOT_LEFT = (State.FINISHED, State.STOPPED, DAMAGED)

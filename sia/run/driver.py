@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from sia import clock
-from sia.cluster.driver_job import OWN_JOB, driver_of
 from sia.errors import UserError
-from sia.run.folder import runs_root
+from sia.run.folder import read_job, runs_root
 from sia.run.lock import HeartbeatLock, LockHeld, living_holder, process_of
 from sia.run.queue import QUEUE, is_in_queue, reason
+
+OWN_JOB = "SIA_DRIVER_JOB"  # tells a detached driver which job it is itself
+
+
+def driver_of(study: str) -> dict[str, Any] | None:
+    """The job record of the study's detached driver, if it has or had one. Raises UserError where it is damaged."""
+    return read_job(runs_root() / study / "driver.json")
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from typing import Any
 import yaml
 
 from sia.atomic import write_text
-from sia.cluster.driver_job import DriveStudy, driver_of, driver_profile
+from sia.cluster.driver_job import DriveStudy, driver_profile
 from sia.cluster.launch import Launch
 from sia.cluster.submit import submit
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
-from sia.run.driver import refuse_if_driven
+from sia.run.driver import driver_of, refuse_if_driven
 from sia.run.folder import runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.sweep.grid import Grid, profile_path

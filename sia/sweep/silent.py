@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from sia.cluster.driver_job import driver_of
 from sia.cluster.profile import Cluster
 from sia.run import queue
+from sia.run.driver import driver_of
 from sia.run.folder import RunFolder, runs_root
 from sia.run.state import State, look
 

@@ -82,7 +82,7 @@ def _log(client: Any, uri: str, run_id: str, export: Path, columns: Sequence[str
         with mlflow.start_run(run_id=run_id, log_system_metrics=False):
             info = mlflow.pyfunc.log_model(
                 name=MODEL_NAME,
-                python_model=str(PACKAGE_FOLDER / "inference" / "mlflow_model.py"),
+                python_model=str(PACKAGE_FOLDER / "trackers" / "mlflow_model.py"),
                 artifacts={ARTIFACT: str(export)},
                 code_paths=[str(PACKAGE_FOLDER)],
                 signature=signature(columns),

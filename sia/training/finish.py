@@ -9,8 +9,7 @@ import torch
 
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
-from sia.embedding import recalls
-from sia.evaluation.of_run import embedder_of
+from sia.embedding import embedder_of, recalls
 from sia.run.folder import RunFolder
 from sia.run.metrics import write_rows
 from sia.run.records import Finished, StageDone

@@ -14,9 +14,9 @@ from sia.data.loader import Batch, PairDataset
 from sia.data.prepared_corpus import PreparedCorpus, check_frame_features, check_short_side
 from sia.data.sampler import BucketBatchSampler, check_chunk_size
 from sia.distributed import Ranks
-from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls
+from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls, uses_bf16
 from sia.errors import UserError
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.schedules import Schedule, calr, calwr, constant, cylr, warmup
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
@@ -156,10 +156,3 @@ def _distributed(model: DualEncoder, experiment: Experiment) -> DistributedDataP
         (speech.sum() + image.sum()).backward()
     network.zero_grad(set_to_none=True)
     return network
-
-
-def uses_bf16(experiment: Experiment, ranks: Ranks) -> bool:
-    """Whether to compute in bf16: where asked to, or on a GPU that has it, not one that emulates it."""
-    wanted = experiment.training.precision
-    has_it = ranks.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return wanted == "bf16" or (wanted == "auto" and has_it)

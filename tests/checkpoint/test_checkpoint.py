@@ -12,7 +12,7 @@ from sia.checkpoint.state import Progress, TrainingState, load_weights, read_che
 from sia.config import Model
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 
 torch.set_num_threads(1)
 MODEL = tiny_corpus.experiment().model

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from sia.errors import UsageError
 from sia.inference.layers import depth_of, layer_names
-from sia.models import SpeechEncoder
-from sia.models.speech_encoder import valid_steps
+from sia.models.speech_encoder import SpeechEncoder, valid_steps
 from sia.models.unit import unit
 
 LENGTHS = [6, 7, 31, 12, 60]

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from sia.config import Model
-from sia.models import DualEncoder, ImageEncoder
+from sia.models.dual_encoder import DualEncoder
+from sia.models.image_encoder import ImageEncoder
 
 torch.set_num_threads(1)
 SMALL = Model(latent_size=12, gru_layers=1, image_blocks=[1, 2], growth_rate=4, initial_features=8)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia.config import Model
-from sia.models import DualEncoder
-from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.data.mfcc import MFCC_COEFFICIENTS, MIN_FRAMES
+from sia.models.dual_encoder import DualEncoder
+from sia.models.parameter_counts import CONV_KERNEL, image_parameters, speech_parameters
 
 SPEECH = {
     "DG4A2048": 63_898_816,
@@ -27,6 +28,10 @@ def built(model: Model) -> DualEncoder:
 
 def trainable(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def test_frames_are_what_the_speech_encoder_reads() -> None:
+    assert (Model().frame_features, CONV_KERNEL) == (MFCC_COEFFICIENTS, MIN_FRAMES)
 
 
 @pytest.mark.parametrize("name", SPEECH)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sia.models import SpeechEncoder
-from sia.models.speech_encoder import FeatureAttention
+from sia.models.speech_encoder import FeatureAttention, SpeechEncoder
 
 torch.set_num_threads(1)
 LENGTHS = (6, 7, 31, 12, 160)

@@ -18,15 +18,15 @@ from sia.cluster import accounting
 from sia.cluster.accounting import Accounting
 from sia.config import Stage, dump_experiment
 from sia.operate.status import run_views, study_views, view
-from sia.run import summary_of_rows as measured_module
+from sia.run import latest as measured_module
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder
+from sia.run.latest import measured
 from sia.run.lock import HeartbeatLock
 from sia.run.metrics import append_row, write_rows
 from sia.run.queue import Queue
 from sia.run.records import StagePlan
 from sia.run.selection import selection_value
-from sia.run.summary_of_rows import measured
 
 LOST_ON_SLURM = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
 

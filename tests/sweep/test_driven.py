@@ -11,11 +11,10 @@ import pytest
 from written_runs import begin_run, experiment, write_finished
 
 from sia.atomic import write_json, write_text
-from sia.cluster.driver_job import OWN_JOB
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.errors import UserError
-from sia.run.driver import driving
+from sia.run.driver import OWN_JOB, driving
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock, holder_of
 from sia.run.state import RunStatus, State, look

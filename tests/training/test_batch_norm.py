@@ -18,7 +18,7 @@ from sia.data.loader import Batch
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
 from sia.errors import UserError
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
 from sia.sweep.corpora import check_fit
 from sia.training.batch_norm import synchronise

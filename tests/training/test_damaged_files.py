@@ -16,7 +16,7 @@ from sia.config import Stage
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.evaluation.of_run import evaluate_run
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
 from sia.run.mend import mend
 from sia.run.records import Finished, StagePlan

@@ -15,7 +15,7 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.embedding import Embedder, recalls
 from sia.errors import UserError
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, read_rows
 from sia.sweep.chain import plan_stage

@@ -16,7 +16,7 @@ from sia.config import Loss
 from sia.data.loader import Batch
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
-from sia.models import DualEncoder
+from sia.models.dual_encoder import DualEncoder
 from sia.training.gradient import backward, backward_in_chunks, chunks_of, kept_buffers
 from sia.training.objective import LARGEST_SCALE, Objective, batch_loss
 from sia.training.trainer import build_trainer
