@@ -37,11 +37,7 @@ def own_folder(path: Path) -> None:
     """
     for folder in reversed([one for one in (path, *path.parents) if not one.exists()]):
         folder.mkdir(mode=0o755, exist_ok=True)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o777 == 0o700:
-        # Former versions closed it to all others; the folder around it tells who is meant to read.
-        mode |= path.parent.stat().st_mode & 0o055
-    path.chmod(mode & ~OTHERS_WRITE)
+    close(path)
 
 
 def open_to_others(path: Path) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 import tiny_corpus
 import torch
 
+from sia.checkpoint.chosen import damage_of
 from sia.checkpoint.state import Progress, TrainingState, load_weights, read_checkpoint
 from sia.config import Model
 from sia.data.sampler import BucketBatchSampler
@@ -155,6 +156,15 @@ def test_text_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("weights")
     assert "not a checkpoint" in refused(tmp_path / "text.pt", lambda: read_checkpoint(tmp_path / "text.pt", MODEL))
     assert "no such checkpoint" in refused(tmp_path / "no.pt", lambda: read_checkpoint(tmp_path / "no.pt", MODEL))
+
+
+def test_a_file_that_cannot_be_read_is_no_damaged_one(tmp_path: Path) -> None:
+    """A folder in its place stands for a disk that errs and for permissions, which root does not meet."""
+    (tmp_path / "last.pt").mkdir()
+    told = refused(tmp_path / "last.pt", lambda: read_checkpoint(tmp_path / "last.pt", MODEL))
+    assert "Is a directory" in told and "not a checkpoint" not in told
+    with pytest.raises(IsADirectoryError):
+        damage_of(tmp_path / "last.pt")
 
 
 def test_another_version_is_refused(written: Path) -> None:

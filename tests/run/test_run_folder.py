@@ -73,19 +73,6 @@ def test_nobody_else_may_write_where_submitits_pickles_lie(root):
     assert run.jobs.stat().st_mode & 0o022 == 0, "submitit executes the pickles in it"
 
 
-@pytest.mark.parametrize(
-    ("around", "before", "after"), [(0o775, 0o700, 0o755), (0o750, 0o700, 0o750), (0o700, 0o700, 0o700)]
-)
-def test_a_closed_folder_is_opened_to_the_readers_of_the_one_around_it(
-    tmp_path: Path, around: int, before: int, after: int
-) -> None:
-    folder = tmp_path / "run" / "jobs"
-    folder.mkdir(parents=True)
-    folder.parent.chmod(around), folder.chmod(before)
-    own_folder(folder)
-    assert folder.stat().st_mode & 0o777 == after
-
-
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o755), (0o022, 0o755), (0o027, 0o750), (0o077, 0o700)])
 def test_the_users_umask_says_who_may_read(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
