@@ -22,13 +22,13 @@ def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict
         if not is_queued(task):
             task.result.unlink(missing_ok=True)  # of an evaluation before
     told = 0
-    for _ in carried_out(tasks, _of_one_process(profile), lambda task: task.result.exists()):
+    for _ in carried_out(tasks, of_one_process(profile), lambda task: task.result.exists()):
         while told < len(tasks) and tasks[told].result.exists():
             yield _result(tasks[told])
             told += 1
 
 
-def _of_one_process(profile: Profile) -> Profile:
+def of_one_process(profile: Profile) -> Profile:
     """With one GPU where the profile has any."""
     return profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, profile.gpus_per_node)})
 

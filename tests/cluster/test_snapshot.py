@@ -43,7 +43,7 @@ def git(tree: Path, *arguments: str) -> str:
 
 
 def edit(tree: Path, said: str) -> None:
-    module = tree / "sia" / "run_folder.py"
+    module = tree / "sia" / "run" / "folder.py"
     module.write_text(module.read_text().replace("no run there", said))
 
 
@@ -59,8 +59,8 @@ def test_a_job_runs_the_code_as_it_was(tree: Path, tmp_path: Path, monkeypatch: 
     """Whatever the tree holds by then, also where the job starts in the tree's own folder."""
     edit(tree, "none as it was")
     code = snapshot(tree)
-    edit_back = (tree / "sia" / "run_folder.py").read_text().replace("none as it was", "none as it is now")
-    (tree / "sia" / "run_folder.py").write_text(edit_back)
+    edit_back = (tree / "sia" / "run" / "folder.py").read_text().replace("none as it was", "none as it is now")
+    (tree / "sia" / "run" / "folder.py").write_text(edit_back)
     monkeypatch.chdir(tree)
     assert "none as it was" in error_of_a_job(code, tmp_path)
 
@@ -76,7 +76,7 @@ def test_it_says_which_commit_and_what_was_changed(tree: Path) -> None:
     assert (code / "sia" / "new_module.py").is_file(), "files that git does not know yet are part of the code"
     git(tree, "checkout", "--quiet", ".")
     git(tree, "apply", str(code / "changes.diff"))
-    assert "something else" in (tree / "sia" / "run_folder.py").read_text()
+    assert "something else" in (tree / "sia" / "run" / "folder.py").read_text()
 
 
 @pytest.mark.parametrize("content", [b"a\nb\n\nc\n\n", "caf\xe9\n".encode("latin-1")], ids=["blank", "latin-1"])
@@ -106,7 +106,7 @@ def test_gits_configuration_does_not_spoil_the_patch(tree: Path) -> None:
     git(tree, "checkout", "--quiet", ".")
     git(tree, "apply", str(code / "changes.diff"))
     assert binary.read_bytes() == bytes(range(255, -1, -1))
-    assert "something else" in (tree / "sia" / "run_folder.py").read_text()
+    assert "something else" in (tree / "sia" / "run" / "folder.py").read_text()
 
 
 def test_an_own_grid_beside_the_code_makes_no_difference(tree: Path) -> None:
@@ -255,7 +255,7 @@ def test_before_a_submission_it_is_mended_from_a_tree_of_the_same_content_or_nam
     edit(code, "poisoned")
     edit(tree, "something else")
     task = TrainStage(str(tmp_path / "study" / "DG1A8-0123456789"), 1, threads=1)
-    with pytest.raises(UserError, match=rf"^{code / 'sia' / 'run_folder.py'} is not as it was .* submit again"):
+    with pytest.raises(UserError, match=rf"^{code / 'sia' / 'run' / 'folder.py'} is not as it was .* submit again"):
         submit(task, "local", Profile(), code)
     with pytest.raises(UserError, match="is not as it was"):
         check_snapshot(code)
@@ -264,7 +264,7 @@ def test_before_a_submission_it_is_mended_from_a_tree_of_the_same_content_or_nam
 def test_a_driver_that_runs_from_a_changed_copy_copies_no_change(tree: Path) -> None:
     code = snapshot(tree)
     edit(code, "poisoned")
-    with pytest.raises(UserError, match=r"run_folder.py is not as it was"):
+    with pytest.raises(UserError, match=r"folder.py is not as it was"):
         snapshot(code)
 
 

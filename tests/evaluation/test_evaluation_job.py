@@ -13,8 +13,8 @@ from sia.atomic import read_json
 from sia.cluster.profile import Profile
 from sia.cluster.submit import submit_all
 from sia.config import Stage
-from sia.evaluation.array import evaluate_on_slurm
-from sia.evaluation.job import EvaluateRun, evaluation_profile
+from sia.evaluation.array import evaluate_on_slurm, of_one_process
+from sia.evaluation.job import EvaluateRun
 from sia.run.folder import RunFolder
 
 OPTIONS = {"checkpoint": "best", "split": "test", "sample": None, "pool": None, "folds": 1, "intervals": False}
@@ -55,9 +55,9 @@ def test_other_options_are_another_file(run: RunFolder) -> None:
 
 
 def test_one_process_is_enough() -> None:
-    profile = evaluation_profile(Profile(nodes=4, tasks_per_node=8, gpus_per_node=8, partition="gpu"))
+    profile = of_one_process(Profile(nodes=4, tasks_per_node=8, gpus_per_node=8, partition="gpu"))
     assert (profile.nodes, profile.tasks_per_node, profile.gpus_per_node, profile.partition) == (1, 1, 1, "gpu")
-    assert evaluation_profile(Profile(nodes=2)).gpus_per_node == 0
+    assert of_one_process(Profile(nodes=2)).gpus_per_node == 0
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Pending as job 17; this host has no squeue."""
     monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    for place in ("queue", "cancel"):
-        monkeypatch.setattr(f"sia.cluster.{place}.QUEUE", Queue())
+    for place in ("sia.run.queue", "sia.cluster.end_jobs"):
+        monkeypatch.setattr(f"{place}.QUEUE", Queue())
     run = begin_run(tmp_path / "runs", "size", experiment())
     write_json(run.stage(1).job, {**JOB, "time": time.time()})
     write_json(run.path.parent / "driver.json", {**JOB, "job_id": "16"})
