@@ -132,8 +132,9 @@ def caught_in_mid_stage(run: RunFolder, epochs: int = 1) -> Iterator[Caught]:
 
 
 def progress(run: RunFolder) -> tuple[dict[str, Any], int]:
-    """How far last.pt is: the stage's progress, and the next batch of its epoch."""
-    content = torch.load(run.stage(1).last, weights_only=True)
+    """How far the latest checkpoint is: the stage's progress, and the next batch of its epoch."""
+    stage = run.stage(1)
+    content = torch.load(stage.partial if stage.partial.exists() else stage.last, weights_only=True)
     return content["progress"], content["sampler"]["next_batch"]
 
 
