@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from sia.config import (
+    ADDED,
     NOT_IN_SIGNATURE,
+    Added,
+    Data,
     Experiment,
     Stage,
     dump_experiment,
@@ -22,6 +25,7 @@ from sia.config import (
     resolve,
 )
 from sia.errors import UsageError, UserError
+from sia.flatten import flatten
 from sia.models.backbones import Backbone
 from sia.objectives import Loss
 from sia.schedules import Cylr, Schedule
@@ -316,6 +320,55 @@ def test_what_the_signature_leaves_out_is_only_this():
 def test_all_learnt_fields_give_different_signatures():
     learnt = [key for key in {**LEAVES, **STAGE_LEAVES} if not is_harmless(key)]
     assert len({with_leaf(key, {**LEAVES, **STAGE_LEAVES}[key]).signature for key in learnt}) == len(learnt)
+
+
+class LaterHinge(Loss):
+    name: Literal["later_hinge_of_a_test"] = "later_hinge_of_a_test"
+    slack: float = 0.0
+
+
+class LaterStage(Stage):
+    cooldown_steps: int = 0
+
+
+class LaterData(Data):
+    noise: dict[str, float] = {"level": 0.0}
+
+
+class Later(Experiment):
+    """The experiment of a later version, with keys that this one does not have."""
+
+    data: LaterData = LaterData()
+    stages: list[LaterStage] = [LaterStage()]
+
+
+LATER = {"data.noise": Added("9.1", {"level": 0.0}), "stages.cooldown_steps": Added("9.1", 0)}
+
+
+def test_a_later_key_renames_no_run_of_an_earlier_version(monkeypatch):
+    written = [{}, {"loss.margin": 0.1, "stages": [{"epochs": 2}, {"epochs": 1, "lr_scale": 0.5}]}]
+    earlier = [resolve(values, source="test") for values in written]
+    read = [Later.model_validate(yaml.safe_load(dump_experiment(one))) for one in earlier]
+    assert [one.signature for one in read] != [one.signature for one in earlier], "without the table"
+    monkeypatch.setattr("sia.config.ADDED", LATER)
+    assert [one.signature for one in read] == [one.signature for one in earlier]
+    new = Later(data=LaterData(noise={"level": 0.1})), Later(stages=[LaterStage(), LaterStage(cooldown_steps=5)])
+    assert len({Experiment().signature, *(one.signature for one in new)}) == 3
+
+
+def test_a_later_key_of_a_kind_renames_no_run(monkeypatch):
+    plain, slack = ({"loss": {"name": "later_hinge_of_a_test", "slack": value}} for value in (0.0, 0.5))
+    before = Experiment().signature
+    monkeypatch.setattr("sia.config.ADDED", {"loss.slack": Added("9.1", 0.0)})
+    assert resolve(plain, source="test").signature != resolve(slack, source="test").signature
+    assert '"slack"' not in resolve(plain, source="test").signed and Experiment().signature == before
+
+
+def test_a_key_that_was_added_has_by_default_what_earlier_versions_implied():
+    """Else a configuration of before, which lacks the key, would mean another run when it is read now."""
+    fields = flatten(resolve({"stages": [{}]}, source="test").model_dump(mode="json"))
+    for dotted, added in ADDED.items():
+        assert fields[dotted.replace("stages.", "stages.1.")] == added.implied, dotted
 
 
 def test_an_experiment_written_and_read_again_is_the_same(tmp_path):
