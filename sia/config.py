@@ -4,26 +4,25 @@ Values come from the defaults below, then a YAML file, then dotted overrides (`o
 The resolved experiment is written into its run folder, and its signature names that folder. This module loads no torch.
 """
 
-import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from sia.errors import UsageError, UserError
+from sia.models.backbones import Backbone, DenseNet
+from sia.objectives import Hinge, Loss
+from sia.schedules import Calwr, Schedule
+from sia.section import Section, validate
 from sia.strict_yaml import StrictLoader
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -31,15 +30,13 @@ class Model(Section):
 
     latent_size: Annotated[int, Field(gt=0, multiple_of=2)] = 1024
     gru_layers: Positive = 3
-    image_blocks: Annotated[list[Positive], Field(min_length=1)] = [6, 12, 64, 48]
-    growth_rate: Positive = 32
-    initial_features: Positive = 64
+    image: SerializeAsAny[Backbone] = DenseNet()
     frame_features: Positive = Field(40, description="numbers a speech frame; 40 are the paper's MFCCs")
 
     @property
     def pair_name(self) -> str:
-        """The paper's name of the pair: D(enseNet) G(RU layers) A(ttention, latent size)."""
-        return f"DG{self.gru_layers}A{self.latent_size}"
+        """As in the paper: D(enseNet), or the image encoder's own letter, G(RU layers) A(ttention, latent size)."""
+        return f"{self.image.letter}G{self.gru_layers}A{self.latent_size}"
 
 
 class Data(Section):
@@ -64,19 +61,6 @@ class Data(Section):
     @property
     def path(self) -> Path:
         return Path(self.folder or f"corpora/{self.corpus}")
-
-
-class Loss(Section):
-    """What is minimised: a function of sia/losses.py; the paper's (equation 3) is `hinge`."""
-
-    name: Literal["hinge", "hinge_hardest", "hinge_semihard", "hinge_sampled", "masked_margin_softmax", "info_nce"] = (
-        "hinge"
-    )
-    margin: Annotated[float, Field(ge=0)] = Field(0.2, description="of the hinges and of masked_margin_softmax")
-    scale: Annotated[float, Field(gt=0)] = Field(20.0, description="masked_margin_softmax: factor of the similarities")
-    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="info_nce: divisor of the similarities")
-    learn_temperature: bool = Field(True, description="info_nce: the temperature above is where it starts")
-    normaliser: Literal["mean", "sum"] = Field("mean", description="mean over the B anchors, or the plain sum")
 
 
 class Optimizer(Section):
@@ -108,11 +92,7 @@ class Stage(Section):
 
     epochs: Positive = 127
     lr_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="share of optimizer.learning_rate it starts at")
-    schedule: Literal["calr", "calwr", "cylr", "constant"] = "calwr"
-    first_cycle_epochs: Positive = Field(1, description="calwr: length of the first cycle")
-    multiplier: Positive = Field(2, description="calwr: each cycle is so many times as long as the one before")
-    period_epochs: Positive = Field(4, description="cylr: epochs from the lowest rate to the highest and back")
-    lowest_rate: Annotated[float, Field(ge=0)] = Field(1e-6, description="cylr: the rate that it starts and ends at")
+    schedule: SerializeAsAny[Schedule] = Calwr()
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps over which the rate grows linearly at first"
     )
@@ -143,7 +123,7 @@ class Experiment(Section):
 
     model: Model = Model()
     data: Data = Data()
-    loss: Loss = Loss()
+    loss: SerializeAsAny[Loss] = Hinge()
     optimizer: Optimizer = Optimizer()
     training: Training = Training()
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
@@ -151,16 +131,18 @@ class Experiment(Section):
 
     @property
     def signature(self) -> str:
-        """Ten hexadecimal digits of the hash of every resolved value, those of NOT_IN_SIGNATURE left out."""
+        """Ten hexadecimal digits of the hash of what is signed."""
+        return hashlib.sha256(self.signed.encode()).hexdigest()[:10]
+
+    @property
+    def signed(self) -> str:
+        """Every resolved value as JSON, without NOT_IN_SIGNATURE, and without what ADDED says was implied before."""
         values = self.model_dump(mode="json")
         for dotted in NOT_IN_SIGNATURE:
-            *sections, key = dotted.split(".")
-            holder = values
-            for section in sections:
-                holder = holder[section]
-            del holder[key]
-        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+            _leave_out(values, dotted)
+        for dotted, added in ADDED.items():
+            _leave_out(values, dotted, added.implied)
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @property
     def run_name(self) -> str:
@@ -171,6 +153,31 @@ NOT_IN_SIGNATURE = {
     "data.folder": "the same corpus may lie elsewhere; its identity is recorded beside the signature and checked",
     "runtime": "workers, retention and logging change how a run is carried out, not what it learns",
 }
+
+
+class Added(NamedTuple):
+    """A key that came later: the version it came with, and the value that earlier versions implied."""
+
+    since: str
+    implied: Any
+
+
+# A key that comes after version 0.1 goes here, or every run of before is renamed and trained anew. It stays out of
+# signatures while it has the value that earlier versions implied, which is its default, too: their configurations are
+# read without it. `stages.KEY` is that of every stage, `loss.KEY` that of each loss which has it; a whole section goes
+# here as one key. What was written stays readable in the same way elsewhere: who raises LAYOUT_VERSION (sia/data/
+# shards.py) or CHECKPOINT_VERSION (sia/checkpoint/state.py) keeps the reader of the version before.
+ADDED: dict[str, Added] = {}
+
+
+def _leave_out(values: Any, dotted: str, *implied: Any) -> None:
+    """Delete the dotted key below `values`, in each item of a list; where a value is given, only if it has that."""
+    for one in values if isinstance(values, list) else [values]:
+        key, _, below = dotted.partition(".")
+        if below:
+            _leave_out(one.get(key, {}), below, *implied)
+        elif key in one and (not implied or one[key] in implied):
+            del one[key]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -211,8 +218,11 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
 def merge(below: Any, above: Any, at: str = "") -> Any:
     """`above` laid over `below`: mappings key by key, {'2': value} over a list's second item, everything else replaced.
 
+    A word below a mapping is the name of a kind, as in `schedule: calr`.
     Raises UsageError for an item that the list, found at the dotted key `at`, does not have.
     """
+    if isinstance(below, str) and isinstance(above, Mapping):
+        below = {"name": below}
     if isinstance(below, list) and isinstance(above, Mapping):
         return _merge_items(below, above, at)
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
@@ -246,47 +256,3 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
 
 def dump_experiment(experiment: Experiment) -> str:
     return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-
-
-def validate(model: type[Any], values: Any, source: str) -> Any:
-    """`values` as a `model`. Raises UsageError with one line: source, key, what is wrong and what is allowed."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"{source}: {_one_line(error, model)}") from None
-
-
-def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    # An unknown key is reported before the wrong values, because it may be the cause of them.
-    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    # Items count from 1, as stages do everywhere else.
-    place = [str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"]]
-    dotted = ".".join(place)
-    if first["type"] != "extra_forbidden":
-        given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list)) else ""
-        return f"{dotted or 'value'}: {first['msg'].removeprefix('Value error, ')}{given}"
-    number = next((part for part in place if part.isdecimal()), "1")
-    near = _nearest(dotted, _known_keys(model, number))
-    return f"unknown key {dotted!r}; the nearest valid one is {near!r}"
-
-
-def _nearest(dotted: str, known: list[str]) -> str:
-    """A key that is clearly meant, wherever it stands; else the most similar one of the same section."""
-    known = [key for key in known if not dotted.startswith(f"{key}.")]
-    section = dotted.rpartition(".")[0]
-    siblings = [key for key in known if key.rpartition(".")[0] == section] or known
-    clearly = difflib.get_close_matches(dotted, known, n=1, cutoff=0.8)
-    return (clearly or difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.0) or known)[0]
-
-
-def _known_keys(model: type[BaseModel], number: str, prefix: str = "") -> list[str]:
-    """The dotted keys below `model`; `number` stands for the place in a list."""
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        kind, below = field.annotation, f"{prefix}{name}."
-        if get_origin(kind) is list:
-            kind, below = get_args(kind)[0], f"{below}{number}."
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += _known_keys(kind, number, below)
-    return keys

@@ -19,5 +19,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def varying(many: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys, of the first one's, whose values are not the same in all of these flat mappings."""
-    return [key for key in (many[0] if many else {}) if any(one.get(key) != many[0][key] for one in many)]
+    """The keys of these flat mappings whose values are not the same in all that have them."""
+    first: dict[str, Any] = {}
+    differ = {key for one in many for key, value in one.items() if first.setdefault(key, value) != value}
+    return [key for key in first if key in differ]

@@ -5,8 +5,8 @@ same_image [B, B] of bool, true where caption i's image is image j: the diagonal
 which are no negatives of each other. Every loss counts both directions, captions that search images and images that
 search captions, and is the mean over the B anchors of the sum of the two. An anchor without a negative costs nothing.
 A similarity that is not a number makes a loss that is none, unless it is one that the loss leaves out.
-Each raises ValueError for shapes that do not fit. A new loss is a function here, its name and settings in `Loss` of
-sia/config.py, and its call in sia/training/objective.py.
+Each raises ValueError for shapes that do not fit. The names and settings by which a configuration chooses
+one are in sia/objectives.py; a new loss may have its formula there, or here.
 """
 
 import torch

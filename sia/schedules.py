@@ -1,21 +1,29 @@
 """Learning rate as a function of the step, from 0; a schedule has no state, so a resume cannot change it.
 
-Each function raises ValueError for a length below one step.
+First the functions, each of which raises ValueError for a length below one step; then the schedules of
+`stages[].schedule`, each with its own settings. A new schedule is a class here: `name` is its key in the configuration,
+its fields are its settings, `build` makes its function.
 """
 
 import math
 from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
 
-Schedule = Callable[[int], float]
+from pydantic import Field
+
+from sia.section import Kind
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Callable[[int], float]
 
 
-def calr(rate: float, total_steps: int) -> Schedule:
+def calr(rate: float, total_steps: int) -> Rate:
     """Cosine annealing from `rate` to 0 over all steps (SGDR, Loshchilov and Hutter 2017, equation 5, one cycle)."""
     _check_length("total_steps", total_steps)
     return lambda step: _cosine(rate, min(step, total_steps) / total_steps)
 
 
-def calwr(rate: float, first_cycle_steps: int, multiplier: int) -> Schedule:
+def calwr(rate: float, first_cycle_steps: int, multiplier: int) -> Rate:
     """Cosine annealing with warm restarts: each cycle is `multiplier` times as long as the one before (SGDR)."""
     _check_length("first_cycle_steps", first_cycle_steps)
     _check_length("multiplier", multiplier)
@@ -29,7 +37,7 @@ def calwr(rate: float, first_cycle_steps: int, multiplier: int) -> Schedule:
     return at
 
 
-def cylr(low: float, high: float, period_steps: int) -> Schedule:
+def cylr(low: float, high: float, period_steps: int) -> Rate:
     """A cyclic rate: half a cosine from `low` up to `high`, half a cosine down again, over and over.
 
     Smith 2017 ([31] of the paper) with the cosine of Merkx et al. 2019 ([17]), who took 1e-6, 2e-4 and four epochs.
@@ -40,12 +48,12 @@ def cylr(low: float, high: float, period_steps: int) -> Schedule:
     return lambda step: low + (high - low) * (1 - math.cos(2 * math.pi * step / period_steps)) / 2
 
 
-def constant(rate: float) -> Schedule:
+def constant(rate: float) -> Rate:
     """The same rate at every step."""
     return lambda step: rate
 
 
-def warmup(schedule: Schedule, steps: int) -> Schedule:
+def warmup(schedule: Rate, steps: int) -> Rate:
     """The schedule, its first `steps` steps scaled by 1/steps, 2/steps, ..., 1; 0 steps leave it as it is."""
     if steps < 0:
         raise ValueError(f"steps is {steps}; give 0 or more")
@@ -59,3 +67,65 @@ def _cosine(rate: float, share: float) -> float:
 def _check_length(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} is {value}; give 1 or more")
+
+
+class Schedule(Kind):
+    """How the rate moves within a stage."""
+
+    default: ClassVar[str] = "calwr"
+
+    def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
+        """The rate by the step, of a stage of so many epochs that starts at `rate`."""
+        raise NotImplementedError
+
+    def restarts(self, epochs: int) -> list[int]:
+        """The epochs of such a stage, but its last, after which the rate starts anew."""
+        return []
+
+
+class Calr(Schedule):
+    """Cosine annealing to the stage's end."""
+
+    name: Literal["calr"] = "calr"
+
+    def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
+        return calr(rate, epochs * steps_an_epoch)
+
+
+class Calwr(Schedule):
+    """Cosine annealing with warm restarts."""
+
+    name: Literal["calwr"] = "calwr"
+    first_cycle_epochs: Positive = 1
+    multiplier: Positive = Field(2, description="each cycle is so many times as long as the one before")
+
+    def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
+        return calwr(rate, self.first_cycle_epochs * steps_an_epoch, self.multiplier)
+
+    def restarts(self, epochs: int) -> list[int]:
+        """1, 3, 7, 15, 31, 63 for 127 epochs from cycles of 1, 2, 4, ..."""
+        ends, length = [self.first_cycle_epochs], self.first_cycle_epochs
+        while ends[-1] < epochs:
+            length *= self.multiplier
+            ends.append(ends[-1] + length)
+        return [end for end in ends if end < epochs]
+
+
+class Cylr(Schedule):
+    """A cyclic rate; the stage's rate is the highest."""
+
+    name: Literal["cylr"] = "cylr"
+    period_epochs: Positive = Field(4, description="epochs from the lowest rate to the highest and back")
+    lowest_rate: Annotated[float, Field(ge=0)] = Field(1e-6, description="the rate that it starts and ends at")
+
+    def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
+        return cylr(min(self.lowest_rate, rate), rate, self.period_epochs * steps_an_epoch)
+
+
+class Constant(Schedule):
+    """The same rate at every step."""
+
+    name: Literal["constant"] = "constant"
+
+    def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
+        return constant(rate)

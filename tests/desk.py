@@ -23,7 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def values(corpus: Path, **dotted: Any) -> dict[str, Any]:
     """The experiment's keys, dotted: one stage of 2 epochs, then 1 from its best at half the rate."""
     return {
-        "model": {"latent_size": 8, "gru_layers": 1, "image_blocks": [1, 1], "growth_rate": 4, "initial_features": 4},
+        "model": {"latent_size": 8, "gru_layers": 1},
+        "model.image": {"blocks": [1, 1], "growth_rate": 4, "initial_features": 4},
         "data": {"corpus": "tiny", "folder": str(corpus), "crop_size": 16, "short_side": SIDE, "bucket_size": 2},
         "optimizer": {"learning_rate": 2e-3},
         "training": {"batch_size": 4, "train_recall_sample": 4},

@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from sia.config import (
+    ADDED,
     NOT_IN_SIGNATURE,
+    Added,
+    Data,
     Experiment,
     Stage,
     dump_experiment,
@@ -22,6 +25,11 @@ from sia.config import (
     resolve,
 )
 from sia.errors import UsageError, UserError
+from sia.flatten import flatten
+from sia.models.backbones import Backbone
+from sia.objectives import Loss
+from sia.schedules import Cylr, Schedule
+from sia.section import Kind
 
 
 def refused(*layers: dict[str, Any]) -> str:
@@ -56,7 +64,9 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
 def test_an_unknown_key_on_the_command_line_is_refused_alike(tmp_path):
     file = tmp_path / "pair.yaml"
     file.write_text("model: {latent_size: 64}\n")
-    with pytest.raises(UsageError, match=r"'loss.margn'.*'loss.margin'"):
+    with pytest.raises(
+        UsageError, match=r"'loss.margn'; the nearest valid one is 'loss.margin'; hinge takes normaliser, margin"
+    ):
         load_experiment(file, dict([parse_override("loss.margn=0.1")]))
 
 
@@ -65,7 +75,7 @@ def test_an_unknown_key_on_the_command_line_is_refused_alike(tmp_path):
     [
         ({"model": {"latent_size": 7}}, "model.latent_size", "multiple of 2"),
         ({"model": {"gru_layers": 0}}, "model.gru_layers", "greater than 0"),
-        ({"model": {"image_blocks": []}}, "model.image_blocks", "at least 1"),
+        ({"model": {"image": {"blocks": []}}}, "model.image.blocks", "at least 1"),
         ({"loss": {"normaliser": "median"}}, "loss.normaliser", "'mean' or 'sum'"),
         ({"training": {"batch_size": "many"}}, "training.batch_size", "integer"),
         ({"training": {"precision": "fp16"}}, "training.precision", "'auto', 'float32' or 'bf16'"),
@@ -73,7 +83,11 @@ def test_an_unknown_key_on_the_command_line_is_refused_alike(tmp_path):
         ({"data": {"flip_probability": 1.5}}, "data.flip_probability", "less than or equal to 1"),
         ({"data": {"crop_size": 300}}, "data", "crop_size 300 is larger than short_side 256"),
         ({"stages": []}, "stages", "at least 1"),
-        ({"stages": [{"schedule": "cosine"}]}, "stages.1.schedule", "'cylr' or 'constant'"),
+        ({"stages": [{"schedule": "cosine"}]}, "stages.1.schedule", "'calr', 'calwr', 'cylr'"),
+        ({"loss": {"name": "triplet"}}, "loss.name", "'hinge', 'hinge_hardest'"),
+        ({"loss": {"name": ["hinge"]}}, "loss.name", "'hinge', 'hinge_hardest'"),
+        ({"loss": 3}, "loss", "dictionary"),
+        ({"stages": [{"schedule": {"multiplier": 0}}]}, "stages.1.schedule.multiplier", "greater than 0"),
         ({"model": 3}, "model", "3"),
         ({"model": None}, "model", "dictionary"),
     ],
@@ -92,10 +106,50 @@ def test_of_a_section_given_twice_in_different_shapes_the_later_stands():
 def test_an_item_of_a_list_is_overridden_by_its_number():
     chain = {"stages": [{"epochs": 9}, {"epochs": 4, "schedule": "calr"}]}
     stages = resolve(chain, {"stages.2.epochs": 2, "stages.1": {"schedule": "constant"}}, source="--set").stages
-    assert [(stage.epochs, stage.schedule) for stage in stages] == [(9, "constant"), (2, "calr")]
+    assert [(stage.epochs, stage.schedule.name) for stage in stages] == [(9, "constant"), (2, "calr")]
     assert resolve({"stages.1.epochs": 3}, source="--set").stages == [Stage(epochs=3)], "of the default chain"
-    blocks = {"model.image_blocks": [1, 2, 3]}
-    assert resolve(blocks, {"model.image_blocks.2": 8}, source="--set").model.image_blocks == [1, 8, 3]
+    blocks = {"model.image.blocks": [1, 2, 3]}
+    assert resolve(blocks, {"model.image.blocks.2": 8}, source="--set").model.image.blocks == [1, 8, 3]
+
+
+FAMILIES = {"loss": Loss, "stages.1.schedule": Schedule, "model.image": Backbone}
+KINDS = [(key, name) for key, family in FAMILIES.items() for name in family.kinds() if "of_a_test" not in name]
+
+
+@pytest.mark.parametrize(("key", "name"), KINDS)
+def test_a_kind_has_its_own_keys_alone(key: str, name: str):
+    kinds = FAMILIES[key].kinds()
+    valid = [field for field in kinds[name].model_fields if field != "name"]
+    for other in {field for kind in kinds.values() for field in kind.model_fields} - {"name", *valid}:
+        said = refused({key: {"name": name}}, {f"{key}.{other}": 1})
+        assert f"unknown key '{key}.{other}'; {name} takes {', '.join(valid) or 'no settings'}" in said
+    assert resolve({key: name}, source="test") == resolve({key: {"name": name}}, source="test")
+
+
+@pytest.mark.parametrize(("key", "name"), KINDS)
+def test_the_signature_changes_with_every_key_of_a_kind(key: str, name: str):
+    signatures = [resolve({key: name}, source="test").signature]
+    for field, value in leaves(FAMILIES[key].kinds()[name]()).items():
+        chosen = {key: {"name": name, field: [2, 3, 4, 6] if name == "resnet" else value}}
+        signatures.append(resolve(chosen, source="test").signature)
+    assert len(set(signatures)) == len(signatures)
+
+
+def test_a_kinds_name_alone_may_be_overridden_key_by_key():
+    chain = {"stages": [{"epochs": 9}, {"schedule": "cylr"}]}
+    found = resolve(chain, {"stages.2.schedule.period_epochs": 3}, source="--set")
+    assert found.stages[1].schedule == Cylr(period_epochs=3)
+    assert "calr takes no settings" in refused({"stages": [{"schedule": "calr"}]}, {"stages.1.schedule.multiplier": 3})
+
+
+def test_another_kind_does_not_take_the_keys_of_the_one_before():
+    assert "'loss.margin'; info_nce takes" in refused({"loss": {"margin": 0.1}}, {"loss.name": "info_nce"})
+    assert resolve({"loss": {"margin": 0.1}}, {"loss": "info_nce"}, source="test").loss.name == "info_nce"
+
+
+def test_a_key_of_a_kind_is_found_from_elsewhere():
+    assert "the nearest valid one is 'model.image.blocks'" in refused({"model.image_blocks": [1]})
+    assert "the nearest valid one is 'stages.1.schedule.multiplier'" in refused({"stages": [{"multiplier": 2}]})
 
 
 @pytest.mark.parametrize("key", ["stages.0.epochs", "stages.3.epochs", "stages.last.epochs", "stages.-1.epochs"])
@@ -145,7 +199,7 @@ def test_an_override_that_is_no_key_and_value_is_a_usage_error(text):
 
 
 def test_an_override_value_is_read_as_yaml():
-    assert parse_override("model.image_blocks=[1, 2]") == ("model.image_blocks", [1, 2])
+    assert parse_override("model.image.blocks=[1, 2]") == ("model.image.blocks", [1, 2])
     assert parse_override("data.flip_probability=0") == ("data.flip_probability", 0)
     assert parse_override("data.folder=a=b") == ("data.folder", "a=b")
 
@@ -202,9 +256,11 @@ def leaves(section: BaseModel, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if isinstance(value, Kind):
+            found[f"{prefix}{name}.name"] = next(kind for kind in field.annotation.kinds() if kind != value.name)
         if isinstance(value, BaseModel):
             found |= leaves(value, f"{prefix}{name}.")
-        else:
+        elif name != "name":
             found[prefix + name] = another(name, value, field.annotation)
     return found
 
@@ -230,7 +286,7 @@ STAGE_LEAVES = {f"stages.{key}": value for key, value in leaves(Stage()).items()
 
 def with_leaf(key: str, value: Any) -> Experiment:
     if key in STAGE_LEAVES:
-        return resolve({"stages": [{key.removeprefix("stages."): value}]}, source="test")
+        return resolve({"stages": [nest({key.removeprefix("stages."): value})]}, source="test")
     return resolve({key: value}, source="test")
 
 
@@ -264,6 +320,55 @@ def test_what_the_signature_leaves_out_is_only_this():
 def test_all_learnt_fields_give_different_signatures():
     learnt = [key for key in {**LEAVES, **STAGE_LEAVES} if not is_harmless(key)]
     assert len({with_leaf(key, {**LEAVES, **STAGE_LEAVES}[key]).signature for key in learnt}) == len(learnt)
+
+
+class LaterHinge(Loss):
+    name: Literal["later_hinge_of_a_test"] = "later_hinge_of_a_test"
+    slack: float = 0.0
+
+
+class LaterStage(Stage):
+    cooldown_steps: int = 0
+
+
+class LaterData(Data):
+    noise: dict[str, float] = {"level": 0.0}
+
+
+class Later(Experiment):
+    """The experiment of a later version, with keys that this one does not have."""
+
+    data: LaterData = LaterData()
+    stages: list[LaterStage] = [LaterStage()]
+
+
+LATER = {"data.noise": Added("9.1", {"level": 0.0}), "stages.cooldown_steps": Added("9.1", 0)}
+
+
+def test_a_later_key_renames_no_run_of_an_earlier_version(monkeypatch):
+    written = [{}, {"loss.margin": 0.1, "stages": [{"epochs": 2}, {"epochs": 1, "lr_scale": 0.5}]}]
+    earlier = [resolve(values, source="test") for values in written]
+    read = [Later.model_validate(yaml.safe_load(dump_experiment(one))) for one in earlier]
+    assert [one.signature for one in read] != [one.signature for one in earlier], "without the table"
+    monkeypatch.setattr("sia.config.ADDED", LATER)
+    assert [one.signature for one in read] == [one.signature for one in earlier]
+    new = Later(data=LaterData(noise={"level": 0.1})), Later(stages=[LaterStage(), LaterStage(cooldown_steps=5)])
+    assert len({Experiment().signature, *(one.signature for one in new)}) == 3
+
+
+def test_a_later_key_of_a_kind_renames_no_run(monkeypatch):
+    plain, slack = ({"loss": {"name": "later_hinge_of_a_test", "slack": value}} for value in (0.0, 0.5))
+    before = Experiment().signature
+    monkeypatch.setattr("sia.config.ADDED", {"loss.slack": Added("9.1", 0.0)})
+    assert resolve(plain, source="test").signature != resolve(slack, source="test").signature
+    assert '"slack"' not in resolve(plain, source="test").signed and Experiment().signature == before
+
+
+def test_a_key_that_was_added_has_by_default_what_earlier_versions_implied():
+    """Else a configuration of before, which lacks the key, would mean another run when it is read now."""
+    fields = flatten(resolve({"stages": [{}]}, source="test").model_dump(mode="json"))
+    for dotted, added in ADDED.items():
+        assert fields[dotted.replace("stages.", "stages.1.")] == added.implied, dotted
 
 
 def test_an_experiment_written_and_read_again_is_the_same(tmp_path):

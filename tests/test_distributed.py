@@ -10,13 +10,14 @@ import tiny_corpus
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from sia.config import Experiment, Loss, Stage
+from sia.config import Experiment, Stage
 from sia.data.loader import training_loader
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, device_of, joined_ranks
 from sia.embedding import Embedder, recalls
 from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
+from sia.objectives import Hinge
 from sia.run.folder import RunFolder
 from sia.training.fit import check_agreement, train_stage
 from sia.training.objective import Objective, batch_loss
@@ -66,7 +67,7 @@ def exact(ranks: Ranks, case: str) -> dict[str, Any]:
     images = torch.randn(8, 3, 32, 32, generator=chance, dtype=torch.float64)[image_ids]
     own = slice(ranks.rank, None, ranks.world_size)
     speech, image = network(frames[own], NUM_FRAMES[own], images[own])
-    objective = Objective(Loss(normaliser=normaliser))  # type: ignore[arg-type]
+    objective = Objective(Hinge(normaliser=normaliser))  # type: ignore[arg-type]
     loss = batch_loss(speech, image, torch.tensor(image_ids)[own], objective, ranks)
     loss.backward()
     return {"loss": loss.item(), "gradients": gradients(network)}

@@ -19,6 +19,7 @@ from sia.data.corpora import READERS
 from sia.data.manifest import HeldOut, Reading, SpokenCaption, read_captions, write_captions
 from sia.data.prepare import finish, plan, write_shard
 from sia.data.prepared_corpus import PreparedCorpus
+from sia.schedules import Calr
 
 RATE = 16_000
 SIDE = 32
@@ -35,11 +36,12 @@ def read(root: Path) -> Reading:
 def experiment(*stages: Stage, **dotted: Any) -> Experiment:
     """A pair of some thousand weights, on this corpus."""
     small = {
-        "model": {"latent_size": 16, "gru_layers": 1, "image_blocks": [1, 1], "growth_rate": 8, "initial_features": 8},
+        "model": {"latent_size": 16, "gru_layers": 1},
+        "model.image": {"blocks": [1, 1], "growth_rate": 8, "initial_features": 8},
         "data": {"corpus": "tiny", "crop_size": SIDE - 2, "short_side": SIDE, "flip_probability": 0.0},
         "optimizer": {"learning_rate": 3e-3},
         "training": {"batch_size": 16, "precision": "float32", "train_recall_sample": 0},
-        "stages": [stage.model_dump() for stage in stages or (Stage(epochs=5, schedule="calr"),)],
+        "stages": [stage.model_dump() for stage in stages or (Stage(epochs=5, schedule=Calr()),)],
         "runtime": {"num_workers": 0, "log_every_seconds": 1000.0},
     }
     return resolve(small, dotted, source="test")

@@ -11,6 +11,7 @@ from sia.report.fitted_table import FittedTable
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, read_rows
 from sia.run.records import Finished, StageDone, StagePlan
+from sia.schedules import Calr
 
 BEGAN = 1_700_000_000.0
 DIRECTIONS = ("speech_to_image", "image_to_speech")
@@ -18,8 +19,8 @@ DIRECTIONS = ("speech_to_image", "image_to_speech")
 
 def experiment(**dotted: Any) -> Experiment:
     """A small pair with two stages: 3 epochs of calwr, then 2 from the best of them at half the rate."""
-    small = {"model.latent_size": 64, "model.gru_layers": 2, "model.image_blocks": [2, 2], "data.corpus": "scenes"}
-    stages = [Stage(epochs=3).model_dump(), Stage(epochs=2, lr_scale=0.5, schedule="calr").model_dump()]
+    small = {"model.latent_size": 64, "model.gru_layers": 2, "model.image.blocks": [2, 2], "data.corpus": "scenes"}
+    stages = [Stage(epochs=3).model_dump(), Stage(epochs=2, lr_scale=0.5, schedule=Calr()).model_dump()]
     return resolve({**small, "stages": stages}, dotted, source="test")
 
 

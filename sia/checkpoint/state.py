@@ -14,6 +14,7 @@ from sia.checkpoint.chosen import Chosen, no_checkpoint, sound_checkpoints
 from sia.config import Model
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
+from sia.flatten import flatten
 from sia.run.folder import RunFolder
 from sia.run.selection import selection_value
 
@@ -149,8 +150,9 @@ def load_chosen(run: RunFolder, wanted: str, model: nn.Module, architecture: Mod
 
 
 def _differences(found: Model, wanted: Model) -> str:
-    pairs = zip(found.model_dump().items(), wanted.model_dump().values(), strict=True)
-    return ", ".join(f"model.{key} {old} (this run has {new})" for (key, old), new in pairs if old != new)
+    old, new = flatten(found.model_dump()), flatten(wanted.model_dump())
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"model.{key} {old.get(key)} (this run has {new.get(key)})" for key in keys)
 
 
 def _random_states() -> dict[str, Any]:

@@ -19,7 +19,7 @@ class DualEncoder(nn.Module):
     def from_config(cls, model: Model) -> "DualEncoder":
         return cls(
             SpeechEncoder(model.latent_size, model.gru_layers, model.frame_features),
-            ImageEncoder(model.latent_size, model.image_blocks, model.growth_rate, model.initial_features),
+            ImageEncoder(model.latent_size, model.image),
         )
 
     def forward(self, frames: Tensor, num_frames: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

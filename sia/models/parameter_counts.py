@@ -5,7 +5,6 @@ from sia.config import Model
 CONV_CHANNELS = 64
 CONV_KERNEL = 6
 ATTENTION_SIZE = 128
-BOTTLENECK = 4  # torchvision's DenseNet: a layer's 1x1 convolution makes so many times growth_rate features
 
 
 def speech_parameters(model: Model) -> int:
@@ -19,15 +18,5 @@ def speech_parameters(model: Model) -> int:
 
 
 def image_parameters(model: Model) -> int:
-    """DenseNet with a last linear layer of size D (paper, section 4.2)."""
-    width, growth = model.initial_features, model.growth_rate
-    total = 3 * width * 7 * 7 + 2 * width
-    for number, layers in enumerate(model.image_blocks, start=1):
-        for _ in range(layers):
-            middle = BOTTLENECK * growth
-            total += 2 * width + width * middle + 2 * middle + middle * growth * 3 * 3
-            width += growth
-        if number < len(model.image_blocks):
-            total += 2 * width + width * (width // 2)
-            width //= 2
-    return total + 2 * width + (width + 1) * model.latent_size
+    """Of the image encoder's own kind (paper, section 4.2)."""
+    return model.image.parameters(model.latent_size)

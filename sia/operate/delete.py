@@ -19,7 +19,7 @@ from sia.run.folder import RunFolder, is_study, runs_of, runs_root
 from sia.run.lock import living_holder
 from sia.run.state import look
 
-RUN_NAME = re.compile(r"DG\d+A\d+-[0-9a-f]{10}")  # as Experiment.run_name makes it
+RUN_NAME = re.compile(r"[A-Z]+G\d+A\d+-[0-9a-f]{10}")  # as Experiment.run_name makes it
 OF_DRIVER = ("driver.json", "driver.lock", "driver", ".*.tmp", LOCK_PARTS, f".*{REMOVED}")  # in a study's folder
 
 

@@ -73,8 +73,7 @@ def _settings(run: RunSummary, summaries: list[RunSummary]) -> dict[str, Any]:
 def _differing(own: dict[str, Any], firsts: list[dict[str, Any]]) -> tuple[str, ...]:
     """The settings in which a configuration differs from another one of the same pair."""
     same_pair = [settings for settings in firsts if settings["pair"] == own["pair"]]
-    shared = [key for key in own if all(key in settings for settings in same_pair)]
-    differing = [key for key in shared if any(settings[key] != own[key] for settings in same_pair)]
+    differing = [key for key in own if any(settings.get(key, own[key]) != own[key] for settings in same_pair)]
     if "stages" in differing:
         # It tells the chain in short.
         differing = [key for key in differing if not key.startswith("stages.")]

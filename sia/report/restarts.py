@@ -23,22 +23,11 @@ class Begun:
     start_epoch: int | None = None
 
 
-def cycle_ends(stage: Stage) -> list[int]:
-    """Epochs of the stage after which calwr restarts: 1, 3, 7, 15, 31, 63 for 127 epochs from cycles of 1, 2, 4, ..."""
-    if stage.schedule != "calwr":
-        return []
-    ends, length = [stage.first_cycle_epochs], stage.first_cycle_epochs
-    while ends[-1] < stage.epochs:
-        length *= stage.multiplier
-        ends.append(ends[-1] + length)
-    return [end for end in ends if end < stage.epochs]
-
-
 def restarts(begun: list[Begun], epochs_trained: int) -> list[Restart]:
     """All restarts of a run so far, in order; one after its last epoch has not happened yet."""
     found: list[Restart] = []
     for number, one in enumerate(begun, start=1):
         if number > 1:
             found.append(Restart(one.first_epoch, number, one.start_epoch))
-        found += [Restart(one.first_epoch + end, number) for end in cycle_ends(one.stage)]
+        found += [Restart(one.first_epoch + end, number) for end in one.stage.schedule.restarts(one.stage.epochs)]
     return [restart for restart in found if restart.after_epoch < epochs_trained]

@@ -20,7 +20,7 @@ def differing(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     one_length = len({len(one.stages) for one in experiments}) == 1
     flat = [_flat(one, sections, one_length) for one in experiments]
     keys = varying(flat)
-    return [{key: one[key] for key in keys} for one in flat]
+    return [{key: one[key] for key in keys if key in one} for one in flat]
 
 
 def _flat(experiment: Experiment, sections: set[str], every_stage: bool) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _flat(experiment: Experiment, sections: set[str], every_stage: bool) -> dict
 def stages_text(experiment: Experiment) -> str:
     """For example `120 calr 0.0002, then 30 calr 0.0001`."""
     rate = experiment.optimizer.learning_rate
-    return ", then ".join(f"{s.epochs} {s.schedule} {rate * s.lr_scale:g}" for s in experiment.stages)
+    return ", then ".join(f"{s.epochs} {s.schedule.name} {rate * s.lr_scale:g}" for s in experiment.stages)
 
 
 def in_short(many: Sequence[Settings], told_elsewhere: Collection[str] = PAIR) -> list[list[str]]:

@@ -85,7 +85,7 @@ class RunSummary:
 
 def _in_short(stage: Stage) -> str:
     """'30 calr', or '30 calr ×0.5' at half the rate."""
-    return f"{stage.epochs} {stage.schedule}" + ("" if stage.lr_scale == 1 else f" ×{stage.lr_scale:g}")
+    return f"{stage.epochs} {stage.schedule.name}" + ("" if stage.lr_scale == 1 else f" ×{stage.lr_scale:g}")
 
 
 def summarise(run: RunFolder) -> RunSummary:

@@ -19,7 +19,6 @@ RECORDED = [*MEASURES, *(f"{measure}_{bound}" for measure in BOTH for bound in (
 PAPER = "Mortazavi 2020"
 PAPER_CORPUS = "places205"
 PAPER_PAIRS = ("DG4A2048", "DG4A1024", "DG3A1024", "DG2A2048", "DG2A1024")
-DENSENET_264 = [6, 12, 64, 48]
 UNKNOWN = "unknown"
 NONE_YET = "–"
 
@@ -60,12 +59,7 @@ def _table2_row(group: Group) -> list[str]:
     one = group.runs[0]
     recalls = [percent(group.spread(measure)) for measure in BOTH]
     tail = [_pool(group), protocol(one.selected_on), _seeds(group)]
-    return [f"ours, {group.label}", one.corpus, "No", image_encoder(one), *recalls, *tail]
-
-
-def image_encoder(run: RunSummary) -> str:
-    blocks = run.experiment.model.image_blocks
-    return "DenseNet" if blocks == DENSENET_264 else f"DenseNet{tuple(blocks)}"
+    return [f"ours, {group.label}", one.corpus, "No", one.experiment.model.image.title, *recalls, *tail]
 
 
 def _pool(group: Group) -> str:
@@ -97,7 +91,16 @@ def _table2_record(group: Group) -> list[str]:
     recalls = [text for measure in BOTH for text in _numbers(group.spread(measure))]
     pool = [_text(one.num_test_captions), _text(one.num_test_images)]
     counts = [str(len(group.finished)), str(len(group.runs))]
-    return [f"ours, {group.label}", one.corpus, "No", image_encoder(one), *recalls, *pool, one.selected_on, *counts]
+    return [
+        f"ours, {group.label}",
+        one.corpus,
+        "No",
+        one.experiment.model.image.title,
+        *recalls,
+        *pool,
+        one.selected_on,
+        *counts,
+    ]
 
 
 def _numbers(spread: Spread | None) -> list[str]:

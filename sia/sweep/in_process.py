@@ -92,6 +92,6 @@ def points_table(grid: Grid) -> Table:
     keys = varying(flat)
     for number, (point, values) in enumerate(zip(grid.points, flat, strict=True), start=1):
         state = look(point.run).state.value if point.run.config.is_file() else "not made yet"
-        settings = "\n".join(f"{key}={values[key]}" for key in keys)
+        settings = "\n".join(f"{key}={values[key]}" for key in keys if key in values)
         table.add_row(str(number), point.run.name, stages_text(point.experiment), settings, state)
     return table

@@ -17,7 +17,7 @@ from sia.distributed import Ranks
 from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls, uses_bf16
 from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
-from sia.schedules import Schedule, calr, calwr, constant, cylr, warmup
+from sia.schedules import Rate, warmup
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
 from sia.training.objective import Objective, batch_loss
@@ -34,7 +34,7 @@ class Trainer:
     state: TrainingState
     objective: Objective
     network: torch.nn.Module  # the model, wrapped for several ranks
-    schedule: Schedule
+    schedule: Rate
     bf16: bool
     dataset: PairDataset
     pixel_mean: Tensor = field(init=False)
@@ -122,22 +122,16 @@ def build_trainer(
 
 def _optimizer(experiment: Experiment, model: DualEncoder, objective: Objective) -> torch.optim.Optimizer:
     groups = [{"params": list(model.parameters()), "weight_decay": experiment.optimizer.weight_decay}]
-    if objective.learns:
-        # Decay would pull the temperature towards 1.
-        groups.append({"params": list(objective.parameters()), "weight_decay": 0.0})
+    if learned := list(objective.parameters()):
+        # Decay would pull a temperature towards 1.
+        groups.append({"params": learned, "weight_decay": 0.0})
     return torch.optim.Adam(groups, experiment.optimizer.learning_rate)
 
 
-def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Schedule:
+def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Rate:
     """The stage's learning rate by its own steps, from 0."""
     rate = experiment.optimizer.learning_rate * stage.lr_scale
-    schedules = {
-        "calr": lambda: calr(rate, stage.epochs * steps_an_epoch),
-        "calwr": lambda: calwr(rate, stage.first_cycle_epochs * steps_an_epoch, stage.multiplier),
-        "cylr": lambda: cylr(min(stage.lowest_rate, rate), rate, stage.period_epochs * steps_an_epoch),
-        "constant": lambda: constant(rate),
-    }
-    return warmup(schedules[stage.schedule](), stage.warmup_steps)
+    return warmup(stage.schedule.build(rate, stage.epochs, steps_an_epoch), stage.warmup_steps)
 
 
 def _distributed(model: DualEncoder, experiment: Experiment) -> DistributedDataParallel:

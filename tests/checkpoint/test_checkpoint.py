@@ -10,9 +10,10 @@ import torch
 
 from sia.checkpoint.chosen import damage_of
 from sia.checkpoint.state import Progress, TrainingState, load_weights, read_checkpoint
-from sia.config import Model
+from sia.config import Model, merge, nest
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
+from sia.flatten import flatten
 from sia.models.dual_encoder import DualEncoder
 
 torch.set_num_threads(1)
@@ -129,13 +130,14 @@ def test_weights_alone_have_no_moments(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("gru_layers", 2), ("latent_size", 18), ("image_blocks", [1, 2]), ("growth_rate", 4)]
+    ("key", "value"), [("gru_layers", 2), ("latent_size", 18), ("image.blocks", [1, 2]), ("image.growth_rate", 4)]
 )
 def test_another_architecture_is_refused(written: Path, key: str, value: object) -> None:
-    other = state(0, MODEL.model_copy(update={key: value}))
+    values = MODEL.model_dump()
+    other = state(0, Model.model_validate(merge(values, nest({key: value}))))
     for act in (lambda: other.load(written), lambda: other.start_from(written, keep_moments=False)):
         told = refused(written, act)
-        assert f"model.{key} {getattr(MODEL, key)} (this run has {value})" in told
+        assert f"model.{key} {flatten(values)[key]} (this run has {value})" in told
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

@@ -175,8 +175,8 @@ def storm(long_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Storm:
     usual = str(desk.write("usual.yaml", {**paired, "timeout_min": 20}))
     # Slurm signals up to half a minute early: a limit of one minute may end before eight jobs at once have begun.
     short = str(desk.write("short.yaml", {**paired, "timeout_min": 2}))
-    unused = {name: 0.1 + 0.01 * number for number, name in enumerate(NAMES)}
-    key = "loss.temperature"
+    unused = {name: 1000 + number for number, name in enumerate(NAMES)}
+    key = "training.chunk_size"  # beyond the batch it changes nothing
     where = [{"match": {key: unused["time_limit_reached_twice"]}, "profile": short}]
     grid = {"experiment": values(long_corpus, stages=CHAIN), "grid": {key: list(unused.values())}}
     desk.write("tiny.yaml", {**grid, "where": where, "profile": usual})
@@ -184,7 +184,7 @@ def storm(long_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Storm:
     driver = desk.start("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--scheduler", "none")
     with ended_in_any_case(desk, "tiny", driver), ThreadPoolExecutor(len(FAULTS)) as threads:
         wait_until(lambda: len(desk.runs("tiny")) == len(FAULTS), 60, desk.log)
-        found = {run.experiment().loss.temperature: run for run in desk.runs("tiny")}
+        found = {run.experiment().training.chunk_size: run for run in desk.runs("tiny")}
         runs = {name: found[unused[name]] for name in NAMES}
         faults = {fault.__name__: threads.submit(fault, runs[fault.__name__]) for fault in FAULTS}
         status = driver.wait(420)

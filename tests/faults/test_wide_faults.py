@@ -29,7 +29,8 @@ def test_the_driver_is_killed_and_a_rank_of_another_node(long_corpus: Path, tmp_
     """The second submit attaches to the job that goes on, and submits again what the killed rank has ended."""
     desk = Desk(tmp_path / "desk")
     desk.write("wide.yaml", {"partition": "dev", "nodes": 2, "tasks_per_node": 2, "timeout_min": 20})
-    desk.write("tiny.yaml", {"experiment": values(long_corpus, stages=CHAIN), "grid": {"loss.temperature": [0.1, 0.2]}})
+    two = {"training.chunk_size": [1000, 1001]}
+    desk.write("tiny.yaml", {"experiment": values(long_corpus, stages=CHAIN), "grid": two})
     driver = desk.start(*SUBMIT)
     with ended_in_any_case(desk, "tiny", driver):
         calm, struck = wait_until(lambda: len(desk.runs("tiny")) == 2 and desk.runs("tiny"), 60, desk.log)

@@ -1,12 +1,16 @@
+from typing import ClassVar, Literal
+
 import pytest
 import torch
 
-from sia.config import Model
+from sia.config import Model, resolve
+from sia.models.backbones import Backbone, DenseNet, ResNet
 from sia.models.dual_encoder import DualEncoder
 from sia.models.image_encoder import ImageEncoder
+from sia.models.parameter_counts import image_parameters
 
 torch.set_num_threads(1)
-SMALL = Model(latent_size=12, gru_layers=1, image_blocks=[1, 2], growth_rate=4, initial_features=8)
+SMALL = Model(latent_size=12, gru_layers=1, image=DenseNet(blocks=[1, 2], growth_rate=4, initial_features=8))
 
 
 def images(count: int, side: int = 32, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -16,7 +20,7 @@ def images(count: int, side: int = 32, dtype: torch.dtype = torch.float32) -> to
 @pytest.fixture
 def image_encoder() -> ImageEncoder:
     torch.manual_seed(0)
-    return ImageEncoder(12, [1, 2], 4, 8)
+    return ImageEncoder(12, SMALL.image)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 64)])
@@ -56,3 +60,41 @@ def test_every_weight_of_the_pair_learns() -> None:
     (speech @ image.T).square().sum().backward()
     still = [name for name, weight in pair.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not still
+
+
+def test_the_weights_of_a_branch_carry_its_kinds_name() -> None:
+    pair = DualEncoder.from_config(SMALL)
+    assert {name.split(".")[1] for name in pair.state_dict() if name.startswith("image.")} == {"densenet"}
+
+
+def test_a_resnet_is_an_image_encoder_like_any() -> None:
+    torch.manual_seed(0)
+    model = Model(latent_size=12, gru_layers=1, image=ResNet(blocks=[1, 1, 1, 1]))
+    embedded = DualEncoder.from_config(model).image(images(3, 64))
+    assert model.pair_name == "RG1A12"
+    torch.testing.assert_close(embedded.norm(dim=-1), torch.ones(3))
+
+
+class Mean(Backbone):
+    """The mean colour, scaled: an image encoder that is known by being defined."""
+
+    letter: ClassVar[str] = "M"
+    name: Literal["mean_of_a_test"] = "mean_of_a_test"
+    bias: bool = True
+
+    def parameters(self, latent_size: int) -> int:
+        return (3 + self.bias) * latent_size
+
+    def build(self, latent_size: int) -> torch.nn.Module:
+        pooled = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        return torch.nn.Sequential(*pooled, torch.nn.Linear(3, latent_size, self.bias))
+
+
+def test_a_new_image_encoder_is_one_class() -> None:
+    values = {"model": {"latent_size": 8, "gru_layers": 1}, "model.image": {"name": "mean_of_a_test", "bias": False}}
+    found = resolve(values, source="test")
+    pair = DualEncoder.from_config(found.model)
+    assert found.run_name.startswith("MG1A8-")
+    assert image_parameters(found.model) == sum(weight.numel() for weight in pair.image.parameters()) == 24
+    assert pair.image(images(3)).shape == (3, 8)
+    assert Model.model_validate(found.model.model_dump()) == found.model, "as checkpoints keep it"

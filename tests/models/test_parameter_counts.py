@@ -1,12 +1,16 @@
 """Table 1 of the paper, and the closed form against the modules that it counts."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models import resnet18, resnet34
 
 from sia.config import Model
 from sia.data.mfcc import MFCC_COEFFICIENTS, MIN_FRAMES
+from sia.models.backbones import Backbone, DenseNet, ResNet
 from sia.models.dual_encoder import DualEncoder
 from sia.models.parameter_counts import CONV_KERNEL, image_parameters, speech_parameters
 
@@ -44,18 +48,26 @@ def test_table_1(name: str) -> None:
     assert image_parameters(model) == trainable(pair.image) == IMAGE[model.latent_size]
 
 
-@settings(deadline=None, max_examples=25)
-@given(
-    latent=st.integers(1, 40).map(lambda half: 2 * half),
-    layers=st.integers(1, 4),
-    blocks=st.lists(st.integers(1, 4), min_size=1, max_size=4),
-    growth=st.integers(1, 12),
-    initial=st.integers(8, 32),
+counts = partial(st.lists, st.integers(1, 4))
+DENSENETS = st.builds(
+    DenseNet,
+    blocks=counts(min_size=1, max_size=4),
+    growth_rate=st.integers(1, 12),
+    initial_features=st.integers(8, 32),
 )
-def test_closed_form_counts_the_modules(latent: int, layers: int, blocks: list[int], growth: int, initial: int) -> None:
-    model = Model(
-        latent_size=latent, gru_layers=layers, image_blocks=blocks, growth_rate=growth, initial_features=initial
-    )
+RESNETS = st.builds(ResNet, blocks=counts(min_size=4, max_size=4))
+
+
+@settings(deadline=None, max_examples=40)
+@given(latent=st.integers(1, 40).map(lambda half: 2 * half), layers=st.integers(1, 4), image=DENSENETS | RESNETS)
+def test_closed_form_counts_the_modules(latent: int, layers: int, image: Backbone) -> None:
+    model = Model(latent_size=latent, gru_layers=layers, image=image)
     pair = built(model)
     assert speech_parameters(model) == trainable(pair.speech)
     assert image_parameters(model) == trainable(pair.image)
+
+
+def test_resnets_as_torchvision_names_them() -> None:
+    for blocks, network in (([2, 2, 2, 2], resnet18), ([3, 4, 6, 3], resnet34)):
+        with torch.device("meta"):
+            assert ResNet(blocks=blocks).parameters(256) == trainable(network(num_classes=256))

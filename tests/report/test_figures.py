@@ -15,9 +15,10 @@ from sia.report.figures import (
     sizes_label,
 )
 from sia.report.groups import grouped
-from sia.report.restarts import Begun, Restart, cycle_ends, restarts
+from sia.report.restarts import Begun, Restart, restarts
 from sia.report.summary import summarise
 from sia.run.metrics import append_row
+from sia.schedules import Calr, Calwr
 
 
 @pytest.mark.parametrize(
@@ -26,17 +27,17 @@ from sia.run.metrics import append_row
         (Stage(epochs=127), [1, 3, 7, 15, 31, 63]),
         (Stage(epochs=128), [1, 3, 7, 15, 31, 63, 127]),
         (Stage(epochs=1), []),
-        (Stage(epochs=10, first_cycle_epochs=3, multiplier=1), [3, 6, 9]),
-        (Stage(epochs=10, first_cycle_epochs=20), []),
-        (Stage(epochs=120, schedule="calr"), []),
+        (Stage(epochs=10, schedule=Calwr(first_cycle_epochs=3, multiplier=1)), [3, 6, 9]),
+        (Stage(epochs=10, schedule=Calwr(first_cycle_epochs=20)), []),
+        (Stage(epochs=120, schedule=Calr()), []),
     ],
 )
 def test_cycles_end_where_the_rate_restarts(stage, ends):
-    assert cycle_ends(stage) == ends
+    assert stage.schedule.restarts(stage.epochs) == ends
 
 
 def test_the_papers_dg2a2048_restarts_once_from_epoch_59():
-    chain = [Begun(Stage(epochs=120, schedule="calr")), Begun(Stage(epochs=30, schedule="calr"), 120, 59)]
+    chain = [Begun(Stage(epochs=120, schedule=Calr())), Begun(Stage(epochs=30, schedule=Calr()), 120, 59)]
     assert restarts(chain, epochs_trained=150) == [Restart(120, stage=2, from_epoch=59)]
 
 
@@ -100,7 +101,7 @@ def test_curves_of_the_papers_protocol_are_those_of_test(tmp_path):
 
 
 def test_a_cycle_is_in_the_legend_only_where_one_is_drawn(tmp_path):
-    one_cycle = [Stage(epochs=3, schedule="calr").model_dump(), Stage(epochs=2, schedule="calr").model_dump()]
+    one_cycle = [Stage(epochs=3, schedule=Calr()).model_dump(), Stage(epochs=2, schedule=Calr()).model_dump()]
     with_cycles = summarise(finish_run(tmp_path, "size", experiment()))
     without = summarise(finish_run(tmp_path, "size", experiment(stages=one_cycle)))
     assert cycles_drawn([with_cycles, without]) == [1] and cycles_drawn([without]) == []

@@ -25,6 +25,15 @@ def test_keys_are_short_where_that_tells_enough():
     assert in_short(two) == [["one.margin=1", "other.margin=2", "scale=0.3"]]
 
 
+def test_settings_that_not_every_kind_has_are_told_where_they_differ():
+    cold, warm = (experiment(loss={"name": "info_nce", "temperature": value}) for value in (0.05, 0.1))
+    assert short(experiment(), cold, warm) == [
+        ["loss.name=hinge"],
+        ["loss.name=info_nce", "temperature=0.05"],
+        ["loss.name=info_nce", "temperature=0.1"],
+    ]
+
+
 def test_the_pair_is_told_by_its_name_and_kept_for_programs():
     wide = experiment(**{"model.latent_size": 128, "training.seed": 1})
     assert short(experiment(), wide) == [["seed=0"], ["seed=1"]]

@@ -10,7 +10,7 @@ from sia.report.console import sweep_table
 from sia.report.groups import grouped
 from sia.report.summary import RunSummary, summarise
 
-PAPER_SIZE = {"model.image_blocks": [6, 12, 64, 48], "data.corpus": "places205"}
+PAPER_SIZE = {"model.image.blocks": [6, 12, 64, 48], "data.corpus": "places205"}
 
 
 def summary(layers=3, latent=1024, seed=0, recall=0.5, **dotted) -> RunSummary:
@@ -147,6 +147,12 @@ def test_configurations_of_one_pair_are_told_apart_by_what_differs():
     }
 
 
+def test_runs_of_one_loss_are_told_apart_beside_another():
+    losses = [{"name": "hinge"}, *({"name": "info_nce", "temperature": value} for value in (0.05, 0.1))]
+    labels = [group.label for group in grouped([summary(loss=loss) for loss in losses])]
+    assert len(set(labels)) == 3 and sum("temperature=0.05" in label for label in labels) == 1
+
+
 def test_a_seed_that_has_not_begun_joins_its_configuration():
     waiting = replace(unfinished(summary(seed=1)), corpus_identity="")
     assert [group.label for group in grouped([summary(seed=0), waiting])] == ["DG3A1024"]
@@ -158,7 +164,7 @@ def test_what_does_not_change_learning_does_not_split_seeds():
 
 
 def test_another_image_encoder_is_not_called_the_papers():
-    assert tables.image_encoder(summary(**{"model.image_blocks": [2, 2]})) == "DenseNet(2, 2)"
+    assert summary(**{"model.image.blocks": [2, 2]}).experiment.model.image.title == "DenseNet(2, 2)"
 
 
 def test_runs_table_tells_stages_and_time(tmp_path):

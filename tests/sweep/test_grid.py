@@ -200,6 +200,10 @@ def test_a_grid_of_which_nothing_is_left_is_refused(refused):
         ({"grid": {"model.latent_size": [64, 7]}}, "model.latent_size"),
         ({"stages": []}, "stages"),
         ({"stages": [{"epochs": 3, "schedul": "calr"}]}, "'stages.1.schedule'"),
+        (
+            {"experiment": {"loss.margin": 0.1}, "grid": {"loss.name": ["hinge", "info_nce"]}},
+            "'loss.margin'; info_nce takes",
+        ),
         ({"seeds": []}, "seeds"),
         ({"seeds": ["one"]}, "seeds.1"),
         ("grid:\n  model.gru_layers: [2]\n  model.gru_layers: [3]\n", "given twice"),
@@ -227,13 +231,20 @@ def test_every_sweep_names_its_section_and_has_a_miniature(path):
 
 def test_the_paper_s_grid_has_its_five_pairs_and_schedules():
     stages = {
-        point.experiment.model.pair_name: [(s.epochs, s.schedule, s.lr_scale) for s in point.experiment.stages]
+        point.experiment.model.pair_name: [(s.epochs, s.schedule.name, s.lr_scale) for s in point.experiment.stages]
         for point in load_grid(REPOSITORY / "sweeps" / "size.yaml").points
     }
     assert stages["DG4A2048"] == [(50, "calr", 1.0), (10, "calr", 0.5)]
     assert stages["DG2A2048"] == [(120, "calr", 1.0), (30, "calr", 0.5)]
     assert stages["DG3A1024"] == stages["DG4A1024"] == [(127, "calwr", 1.0)]
     assert len(load_grid(REPOSITORY / "sweeps" / "size.yaml", miniature=True).points) == 5
+
+
+def test_the_losses_have_settings_of_their_own():
+    values = [point.experiment.loss.model_dump() for point in load_grid(REPOSITORY / "sweeps" / "losses.yaml").points]
+    assert values[0] == {"name": "hinge", "normaliser": "mean", "margin": 0.2}
+    assert {one["name"]: one["margin"] for one in values[4:5]} == {"masked_margin_softmax": 0.001}
+    assert "margin" not in values[5] and values[5]["temperature"] == 0.07
 
 
 def test_the_dry_run_of_the_papers_grid_shows_table_1(tmp_path):

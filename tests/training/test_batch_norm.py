@@ -13,12 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
-from sia.config import Loss
 from sia.data.loader import Batch
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
 from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
+from sia.objectives import Hinge
 from sia.run.folder import RunFolder
 from sia.sweep.corpora import check_fit
 from sia.training.batch_norm import synchronise
@@ -49,7 +49,7 @@ def exactly(ranks: Ranks, chunk_size: int) -> Values:
     if ranks.world_size > 1:
         synchronise(pair, ranks)
         network = DistributedDataParallel(pair)
-    loss_of = partial(_loss, own.image_ids, Objective(Loss()), ranks)
+    loss_of = partial(_loss, own.image_ids, Objective(Hinge()), ranks)
     for _ in range(2):
         chunks = chunks_of(own, chunk_size, ranks)
         loss = backward_in_chunks(lambda batch: network(*batch[:3]), loss_of, chunks, network)

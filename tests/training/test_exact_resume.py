@@ -18,12 +18,13 @@ from stages import STEPS
 from sia.config import Experiment, Stage
 from sia.distributed import Ranks, joined_ranks
 from sia.run.folder import RunFolder
+from sia.schedules import Calr
 from sia.sweep.chain import plan_stage
 from sia.training.fit import train_stage
 from sia.training.preemption import PreemptionFlag
 
 EPOCHS = 3  # of the first stage; the warm restart has 2
-CHAIN = [Stage(epochs=EPOCHS), Stage(epochs=2, lr_scale=0.5, schedule="calr", keep_moments=True)]
+CHAIN = [Stage(epochs=EPOCHS), Stage(epochs=2, lr_scale=0.5, schedule=Calr(), keep_moments=True)]
 CASES: dict[str, dict[str, Any]] = {
     "float32": {},
     "bf16": {"training.precision": "bf16"},

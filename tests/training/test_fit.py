@@ -18,6 +18,7 @@ from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, read_rows
+from sia.schedules import Calr
 from sia.sweep.chain import plan_stage
 from sia.training.trainer import build_trainer
 
@@ -211,7 +212,7 @@ def test_no_epoch_is_kept_where_none_is_asked_for(corpus: Path, tmp_path: Path) 
 @pytest.mark.parametrize("keep_moments", [False, True])
 def test_a_warm_restart_starts_from_the_best(whole: Whole, tmp_path: Path, keep_moments: bool) -> None:
     """Its first step, against one taken by hand from best.pt."""
-    restart = Stage(epochs=2, lr_scale=0.5, schedule="calr", keep_moments=keep_moments)
+    restart = Stage(epochs=2, lr_scale=0.5, schedule=Calr(), keep_moments=keep_moments)
     settings = experiment(whole.corpus, Stage(epochs=EPOCHS), restart)
     run = RunFolder(tmp_path / settings.run_name)
     shutil.copytree(whole.run.path, run.path)
@@ -236,7 +237,7 @@ def test_a_warm_restart_starts_from_the_best(whole: Whole, tmp_path: Path, keep_
 
 
 def test_an_interrupted_warm_restart_goes_on_where_it_was(corpus: Path, tmp_path: Path) -> None:
-    chain = [Stage(epochs=2), Stage(epochs=2, lr_scale=0.5, schedule="calr")]
+    chain = [Stage(epochs=2), Stage(epochs=2, lr_scale=0.5, schedule=Calr())]
     whole = stages.trained(tmp_path / "whole", experiment(corpus, *chain))
     run = stages.begin(tmp_path / "cut", experiment(corpus, *chain))
     stages.train(run)

@@ -1,10 +1,10 @@
 """The gradient of every loss, with chunks or without, on one, two and four ranks: always that of the whole batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import stages
@@ -12,13 +12,14 @@ import tiny_corpus
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from sia.config import Loss
 from sia.data.loader import Batch
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
+from sia.losses import hinge
 from sia.models.dual_encoder import DualEncoder
+from sia.objectives import LARGEST_SCALE, HingeSampled, Learned, Loss
 from sia.training.gradient import backward, backward_in_chunks, chunks_of, kept_buffers
-from sia.training.objective import LARGEST_SCALE, Objective, batch_loss
+from sia.training.objective import Objective, batch_loss
 from sia.training.trainer import build_trainer
 
 LOSSES: list[dict[str, Any]] = [
@@ -54,7 +55,7 @@ def frozen_pair() -> DualEncoder:
 
 def gradients(ranks: Ranks, settings: dict[str, Any], chunk_size: int | None) -> dict[str, torch.Tensor]:
     """Loss, and the gradient of every weight, of this rank's share of the batch."""
-    pair, objective = frozen_pair(), Objective(Loss(**settings), seed=3).double()
+    pair, objective = frozen_pair(), Objective(Loss.model_validate(settings), seed=3).double()
     network = DistributedDataParallel(pair) if ranks.world_size > 1 else pair
     own = Batch(*(column[ranks.rank :: ranks.world_size] for column in whole_batch()))
 
@@ -190,14 +191,42 @@ def test_the_temperature_is_learnt_recorded_and_bounded(corpus: Path) -> None:
 def test_a_temperature_that_is_not_learnt_stays(corpus: Path) -> None:
     settings = {"loss.name": "info_nce", "loss.temperature": 0.5, "loss.learn_temperature": False}
     *_, (_, one) = trained(corpus, 2, **settings)
-    assert one.objective.measures() == {} and one.objective.temperature == 0.5
+    assert one.objective.measures() == {} and one.objective.state_dict() == {}
 
 
 def test_sampled_negatives_depend_on_seed_stage_and_step_alone() -> None:
     similarities, mask = torch.rand(8, 8), torch.eye(8).bool()
 
     def value(seed: int, stage: int, step: int) -> float:
-        return Objective(Loss(name="hinge_sampled"), seed, stage)(similarities, mask, step).item()
+        return Objective(HingeSampled(), seed, stage)(similarities, mask, step).item()
 
     assert value(1, 1, 5) == value(1, 1, 5)
     assert len({value(1, 1, 5), value(2, 1, 5), value(1, 2, 5), value(1, 1, 6)}) == 4
+
+
+class Shifted(Loss):
+    """A loss with a learned parameter that is known by being defined."""
+
+    name: Literal["shifted_of_a_test"] = "shifted_of_a_test"
+    start: float = 0.5
+
+    def learned(self) -> dict[str, Learned]:
+        return {"shift": Learned([self.start, self.start], low=0.0)}
+
+    def measures(self, learned: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {"shift": float(learned["shift"].sum())}
+
+    def value(
+        self,
+        similarities: torch.Tensor,
+        same_image: torch.Tensor,
+        learned: Mapping[str, torch.Tensor],
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        return hinge(similarities, same_image) + learned["shift"].sum()
+
+
+def test_a_new_loss_with_a_learned_parameter_is_one_class(corpus: Path) -> None:
+    chosen = {"loss": {"name": "shifted_of_a_test", "start": 0.004}, "optimizer.learning_rate": 3e-3}
+    seen = [one.objective.measures()["train/shift"] for _, one in trained(corpus, 3, **chosen)]
+    assert seen == pytest.approx([0.002, 0.0, 0.0], abs=1e-4), "it falls with the loss, to its bound"

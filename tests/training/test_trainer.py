@@ -2,19 +2,21 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import stages
 import torch
 from stages import experiment, first_batch
 
-from sia.config import Loss, Stage, resolve
+from sia.config import Stage, resolve
 from sia.data.loader import training_loader
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.losses import hinge
+from sia.objectives import Hinge
+from sia.schedules import Calr, Calwr, Constant, Cylr, Rate, Schedule
 from sia.training.objective import Objective, batch_loss
 from sia.training.trainer import Trainer, build_trainer, schedule_of
 
@@ -51,7 +53,7 @@ def test_the_sum_is_the_mean_times_the_batch() -> None:
     speech, image = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
     ids = torch.tensor([0, 1, 2, 2, 3])
     mean, total = (
-        batch_loss(speech, image, ids, Objective(Loss(normaliser=name, margin=0.7)), Ranks())
+        batch_loss(speech, image, ids, Objective(Hinge(normaliser=name, margin=0.7)), Ranks())
         for name in ("mean", "sum")
     )
     assert mean.item() == pytest.approx(hinge(speech @ image.T, ids[:, None] == ids, 0.7).item())
@@ -61,18 +63,43 @@ def test_the_sum_is_the_mean_times_the_batch() -> None:
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        (Stage(schedule="calr", epochs=2), [4e-3, 2e-3, 0.0]),
-        (Stage(schedule="calr", epochs=2, lr_scale=0.5), [2e-3, 1e-3, 0.0]),
-        (Stage(schedule="calwr", first_cycle_epochs=1, multiplier=2), [4e-3, 4e-3, 2e-3]),
-        (Stage(schedule="cylr", period_epochs=2, lowest_rate=1e-3), [1e-3, 4e-3, 1e-3]),
-        (Stage(schedule="cylr", period_epochs=4, lowest_rate=1.0), [4e-3, 4e-3, 4e-3]),
-        (Stage(schedule="constant", warmup_steps=20), [2e-4, 2.2e-3, 4e-3]),
+        (Stage(schedule=Calr(), epochs=2), [4e-3, 2e-3, 0.0]),
+        (Stage(schedule=Calr(), epochs=2, lr_scale=0.5), [2e-3, 1e-3, 0.0]),
+        (Stage(schedule=Calwr(first_cycle_epochs=1, multiplier=2)), [4e-3, 4e-3, 2e-3]),
+        (Stage(schedule=Cylr(period_epochs=2, lowest_rate=1e-3)), [1e-3, 4e-3, 1e-3]),
+        (Stage(schedule=Cylr(period_epochs=4, lowest_rate=1.0)), [4e-3, 4e-3, 4e-3]),
+        (Stage(schedule=Constant(), warmup_steps=20), [2e-4, 2.2e-3, 4e-3]),
     ],
 )
 def test_a_stages_schedule_is_its_own(stage: Stage, expected: list[float]) -> None:
     """Epochs of ten steps: the rate at the beginning of the first three."""
     schedule = schedule_of(resolve({"optimizer.learning_rate": 4e-3}, source="test"), stage, 10)
     assert [schedule(step) for step in (0, 10, 20)] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_pair_with_a_resnet_is_trained(corpus: Path) -> None:
+    settings = experiment(corpus, **{"model.image": "resnet"})
+    one = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), Ranks())
+    batch = first_batch(one)
+    losses = [one.step(batch) for _ in range(4)]
+    assert settings.model.pair_name == "RG1A16" and losses[-1] < losses[0]
+
+
+class Step(Schedule):
+    """A schedule that is known by being defined."""
+
+    name: Literal["step_of_a_test"] = "step_of_a_test"
+    share: float = 0.1
+
+    def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
+        return lambda step: rate if step < epochs * steps_an_epoch / 2 else rate * self.share
+
+
+def test_a_new_schedule_is_one_class() -> None:
+    stage = {"epochs": 4, "lr_scale": 0.5, "schedule": {"name": "step_of_a_test", "share": 0.25}}
+    found = resolve({"optimizer.learning_rate": 4e-3, "stages": [stage]}, source="test")
+    schedule = schedule_of(found, found.stages[0], 10)
+    assert [schedule(step) for step in (0, 19, 20)] == [2e-3, 2e-3, 5e-4]
 
 
 def test_the_gradient_is_clipped(corpus: Path) -> None:
@@ -107,7 +134,7 @@ DIRECTIONS = ("speech_to_image", "image_to_speech")
 
 @pytest.mark.slow
 def test_a_pair_learns(large_corpus: Path, tmp_path: Path) -> None:
-    run = stages.trained(tmp_path, experiment(large_corpus, Stage(epochs=20, schedule="calr")))
+    run = stages.trained(tmp_path, experiment(large_corpus, Stage(epochs=20, schedule=Calr())))
     first, last = stages.rows(run)[0], stages.rows(run)[-1]
     assert last["train/loss"] < 0.5 * first["train/loss"]
     for direction in DIRECTIONS:
@@ -118,7 +145,7 @@ def test_a_pair_learns(large_corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_control_learns_nothing_that_holds(large_corpus: Path, tmp_path: Path) -> None:
     """Trained on wrong images: whatever it knows by heart, it must not find the right ones."""
-    chain = Stage(epochs=20, schedule="calr")
+    chain = Stage(epochs=20, schedule=Calr())
     run = stages.trained(tmp_path, experiment(large_corpus, chain, **{"data.shuffle_pairs": True}))
     for direction in DIRECTIONS:
         for measure, share in CHANCE.items():
