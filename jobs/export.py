@@ -35,7 +35,7 @@ def main() -> None:
     write_export(pair, out)
     print(f"{out}: epoch {chosen.epoch} of {run.name}; sia.load({str(out)!r}) reads it")
     if arguments.mlflow:
-        from sia.trackers.mlflow_export import log_export
+        from sia.trackers.mlflow.export import log_export
 
         model = log_export(run, out, ("speech", "image") if pair.embeds_recordings else ("image",))
         # MLflow finds its server on the path alone, hence the activation.

@@ -1,7 +1,7 @@
 """Fill MLflow from the run folders: after its database was lost, or after the driver of a study died.
 
 Twice is the same as once. A run that nobody trains any more is closed, with the reason in its tag `sia.ended`;
-a submit that goes on with it opens it again.
+a submit that goes on with it opens it again. SIA_TRACKER=MODULE:CLASS fills another tracker than MLflow.
 """
 
 import argparse

@@ -35,7 +35,7 @@ NO_TORCH = [
         "sia.data.shards",
         "sia.data.prepared_corpus",
     ),
-    *("sia.run.metrics", "sia.run.selection", "sia.checkpoint.chosen"),
+    *("sia.run.metrics", "sia.run.selection", "sia.checkpoint.chosen", "sia.trackers.mlflow.mirror"),
     *("sia.run.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.stage_job", "sia.cluster.end_jobs"),
     *("sia.sweep.grid", "sia.cluster.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
     *(
@@ -76,7 +76,8 @@ NO_TORCH = [
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
-    {"errors", "atomic", "strict_yaml", "section", "clock", "gate", "flatten", "progress", "command", "orphans", "git"},
+    {"errors", "atomic", "strict_yaml", "section", "clock", "gate", "flatten", "progress", "command", "orphans", "git"}
+    | {"finding", "ask", "mounts"},
     {"config", "losses", "objectives", "schedules", "models"},
     {"run"},
     {"recall", "distributed", "data"},
@@ -256,6 +257,16 @@ except SystemExit:
     pass
 """
     assert not {"torch", "ray", "mlflow", "matplotlib"} & loaded_after(code)
+
+
+def test_one_folder_knows_the_default_tracker():
+    told = {
+        "sia/training/provenance.py": "records the versions of packages",
+        "sia/cluster/README.md": "tells people what they see",
+    }
+    files = [path for path in (REPOSITORY / "sia").rglob("*") if path.suffix in (".py", ".md", ".yaml")]
+    named = {str(path.relative_to(REPOSITORY)) for path in files if "mlflow" in path.read_text().lower()}
+    assert not {path for path in named if not path.startswith("sia/trackers/")} - told.keys()
 
 
 def test_only_the_package_is_installed():

@@ -16,7 +16,7 @@ from desk import REPOSITORY, Desk, assert_every_epoch_once, epoch_rows, mlflow_h
 from sia.atomic import write_json
 from sia.run.folder import RunFolder
 from sia.run.state import State, look
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.store import connect
 
 LONG = [{"epochs": 200, "schedule": "calr"}]
 

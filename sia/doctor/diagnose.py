@@ -9,33 +9,33 @@ from rich.table import Table
 from rich.text import Text
 
 from sia.cluster.profile import Profile
-from sia.doctor import devices, files, machine, slurm, store
-from sia.doctor.finding import Finding
+from sia.doctor import devices, files, machine, slurm
+from sia.finding import Finding
+from sia.trackers.tracker import Tracker
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What is examined: a profile and where it was read, the runs folder, MLflow's store."""
+    """What is examined: a profile and where it was read, the runs folder, the tracker and its store."""
 
     profile: Profile
     profile_source: str
     runs: Path
-    mlflow_uri: str
+    tracker: Tracker
 
 
 def diagnose(patient: Patient) -> list[Finding]:
     """A finding a check; none raises, none needs a GPU or Slurm, and nothing is left behind."""
     with ThreadPoolExecutor(4) as pool:
         probed = pool.submit(devices.probe_torch)
-        opened = pool.submit(store.opens, patient.mlflow_uri)
+        tracker = pool.submit(patient.tracker.findings)
         cluster = pool.submit(_cluster, patient)
         quick = _folder(patient.runs)
         found, other_hosts = cluster.result()
         shared = files.shared(patient.runs, other_hosts)
-        mlflow = [store.place(patient.mlflow_uri), opened.result()]
-        return [*found, *quick, shared, *mlflow, *_machine(), *_devices(probed.result(), patient.profile)]
+        return [*found, *quick, shared, *tracker.result(), *_machine(), *_devices(probed.result(), patient.profile)]
 
 
 def _cluster(patient: Patient) -> tuple[list[Finding], set[str]]:
@@ -58,7 +58,7 @@ def _folder(runs: Path) -> list[Finding]:
 
 
 def _machine() -> list[Finding]:
-    return [machine.python(), machine.packages(), machine.memory(), machine.ports(), machine.ui_port()]
+    return [machine.python(), machine.packages(), machine.memory(), machine.ports()]
 
 
 def _devices(probed: devices.Probed, profile: Profile) -> list[Finding]:
@@ -79,6 +79,6 @@ def findings_table(findings: list[Finding]) -> Table:
 
 
 def line_of(finding: Finding) -> str:
-    """`warning  port of mlflow ui: 5000 is taken; cure: ...`, in one line."""
+    """`warning  file clock: it is 40 s ahead; cure: ...`, in one line."""
     cure = f"; cure: {finding.cure}" if finding.cure else ""
     return f"{finding.level:8} {finding.check}: {finding.said}{cure}"

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sia.doctor.finding import Finding, check, ok, problem, warning
+from sia.finding import Finding, check, ok, problem, warning
 from sia.gate import open_to_others
+from sia.mounts import NETWORK_FILE_SYSTEMS, existing, file_system_of
 from sia.run.lock import HEARTBEAT_SECONDS, STALE_SECONDS
-from sia.trackers.mlflow_store import NETWORK_FILE_SYSTEMS, file_system_of
 
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "squashfs")
 LEAST_GB, ENOUGH_GB = 1.0, 20.0
@@ -23,11 +23,6 @@ def _probe(runs: Path) -> Iterator[Path]:
     """A folder for trials, on the file system of the runs folder, which need not be there yet."""
     with tempfile.TemporaryDirectory(prefix=".sia-doctor-", dir=existing(runs)) as folder:
         yield Path(folder)
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest of its parents that is there."""
-    return next(one for one in (path, *path.parents) if one.exists())
 
 
 @check("runs folder")

@@ -5,10 +5,9 @@ import socket
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
-from sia.doctor.finding import Finding, check, ok, problem, warning
+from sia.finding import Finding, check, ok, problem, warning
 
 INSTALL = "make a fresh environment with `make`, or: pip install -e ."
-MLFLOW_UI_PORT = 5000
 # The driver of a sweep with Ray Tune, and sixteen trials of about 116 MB.
 ENOUGH_GB = 2.5
 CGROUPS = (
@@ -83,15 +82,3 @@ def ports() -> Finding:
     except OSError as error:
         return problem(f"no port can be opened: {error.strerror}", "ask for more open files or ports (ulimit -n)")
     return ok("free ports can be opened")
-
-
-@check("port of mlflow ui")
-def ui_port(port: int = MLFLOW_UI_PORT) -> Finding:
-    with socket.socket() as one:
-        # As servers do: a port that was left a moment ago is free.
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return warning(f"{port} is taken, perhaps by another mlflow ui", f"mlflow ui --port {port + 1} --workers 1")
-    return ok(f"{port} is free")

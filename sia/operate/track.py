@@ -1,4 +1,4 @@
-"""MLflow brought up to date with the run folders of a study, without a driver; runs that died are closed."""
+"""The tracker brought up to date with the run folders of a study, without a driver; runs that died are closed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,7 @@ from sia.operate.damage import FAULTS, damage
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root
 from sia.run.state import State, look
-from sia.trackers.mlflow_mirror import MlflowMirror
-from sia.trackers.mlflow_values import Ending
+from sia.trackers.tracker import Ending, tracker_of
 
 # What has no marker in the run folder, and only a driver would go on with.
 UNDRIVEN = {
@@ -20,7 +19,7 @@ UNDRIVEN = {
 
 @dataclass(frozen=True)
 class Tracked:
-    """What MLflow holds of a study now: so many runs and rows, and how many of the runs are closed unfinished.
+    """What the tracker holds of a study now: so many runs and rows, and how many of the runs are closed unfinished.
 
     `num_left_out` of the study's runs are not in it; `troubles` says why, and what else could not be told, in lines.
     """
@@ -34,17 +33,17 @@ class Tracked:
 
 
 def track(study: str, uri: str | None = None) -> Tracked:
-    """Mirror the study's runs and close those that nobody trains; a database that is empty or gone is filled anew.
+    """Mirror the study's runs and close those that nobody trains; a store that is empty or gone is filled anew.
 
     A run that a job trains or waits for stays RUNNING, and so does any unfinished run of a study with a living driver.
     """
     runs = runs_of(study)
     ended, unknown = _abandoned(study, runs)
-    mirror = MlflowMirror(study, uri)
-    done = mirror.sync(runs, ended)
-    troubles = [f"{name}: {fault}" for name, fault in mirror.left_out.items()]
-    troubles += [line for path, line in unknown.items() if path.name not in mirror.left_out]
-    troubles += [] if mirror.trouble is None else [mirror.trouble]
+    tracker = tracker_of(study, uri)
+    done = tracker.sync(runs, ended)
+    troubles = [f"{name}: {fault}" for name, fault in tracker.left_out.items()]
+    troubles += [line for path, line in unknown.items() if path.name not in tracker.left_out]
+    troubles += [] if tracker.trouble is None else [tracker.trouble]
     num_closed = sum(one.status in ("FAILED", "KILLED") for one in done.values())
     num_rows = sum(one.num_rows for one in done.values())
     return Tracked(study, len(done), num_rows, num_closed, len(runs) - len(done), tuple(troubles))

@@ -1,6 +1,6 @@
 """Where one run keeps its files: `runs/<study>/<pair>-<signature>/`.
 
-The folder is the truth about a run; Ray Tune and MLflow can be thrown away and rebuilt from it.
+The folder is the truth about a run; what Ray Tune and a tracker hold can be thrown away and rebuilt from it.
 Who writes which file, and when, is the state machine of sia/cluster/README.md. This module loads no torch.
 """
 
@@ -141,16 +141,6 @@ class RunFolder:
     def launch_environment(self) -> Path:
         """The variables of the profile of that job, which may be keys: a file for its owner alone."""
         return self.path / "launch-environment.json"
-
-    @property
-    def mirror(self) -> Path:
-        """Which MLflow runs hold this run's rows, and how many of them."""
-        return self.path / "mlflow.json"
-
-    @property
-    def identity(self) -> Path:
-        """The id that its MLflow runs carry, and the folder that it was given to."""
-        return self.path / "run_id.json"
 
     def stage(self, number: int) -> StageFolder:
         return StageFolder(self.path / "stages" / str(number))

@@ -16,7 +16,7 @@ from sia.run.driver import driver_of, refuse_if_driven
 from sia.run.folder import runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.sweep.grid import Grid, profile_path
-from sia.trackers.mlflow_store import tracking_uri
+from sia.trackers.tracker import tracker_environment
 
 
 def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
@@ -43,8 +43,7 @@ def _submit_driver(grid: Grid, path: Path, launch: Launch, arguments: list[str],
     write_text(frozen, yaml.safe_dump(_frozen(read_yaml(path), path.absolute(), grid.study), sort_keys=False))
     task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])
     profile = driver_profile(launch.profile, dependency)
-    # Its code lies in a snapshot, from which a store of this checkout would not be found.
-    told = profile.model_copy(update={"environment": {"MLFLOW_TRACKING_URI": tracking_uri(), **profile.environment}})
+    told = profile.model_copy(update={"environment": {**tracker_environment(grid.study), **profile.environment}})
     submit(task, "slurm", told, launch.code)
     return str((driver_of(grid.study) or {})["job_id"])
 

@@ -18,7 +18,7 @@ from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
 from sia.sweep.silent import take_over
 from sia.trackers.mirror_thread import MirrorThread
-from sia.trackers.mlflow_mirror import MlflowMirror
+from sia.trackers.tracker import tracker_of
 
 Scheduler = Literal["tune", "asha", "none"]
 
@@ -73,8 +73,8 @@ def _drive(sweep: Sweep) -> dict[str, str]:
 
 
 def _drive_whole(sweep: Sweep) -> dict[str, str]:
-    mirror = MlflowMirror(sweep.study)
-    thread = MirrorThread(mirror, lambda: sweep.runs)
+    tracker = tracker_of(sweep.study)
+    thread = MirrorThread(tracker, lambda: sweep.runs)
     thread.start()
     try:
         with SweepDisplay(sweep.runs):
@@ -84,7 +84,7 @@ def _drive_whole(sweep: Sweep) -> dict[str, str]:
         thread.abandon()
         raise
     thread.stop()
-    for line in mirror.told("the next submit mirrors it"):
+    for line in tracker.told("the next submit mirrors it"):
         print(line, file=sys.stderr)
     return errors
 

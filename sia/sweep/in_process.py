@@ -18,13 +18,13 @@ from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.plan_table import stages_text
 from sia.sweep.silent import take_over
 from sia.trackers.mirror_thread import MirrorThread
-from sia.trackers.mlflow_mirror import MlflowMirror
+from sia.trackers.tracker import tracker_of
 
 LAUNCH = Launch("debug", Profile())
 
 
 def train_here(run: RunFolder, experiment: Experiment, stage: int | None = None) -> None:
-    """Bring the run to its end, or only through stage `stage`, in the calling thread; MLflow mirrors it meanwhile.
+    """Bring the run to its end, or only through stage `stage`, in the calling thread; its tracker mirrors it meanwhile.
 
     An error of the training passes through with its traceback. So does a KeyboardInterrupt: what was not saved at the
     end of an epoch is lost, and the run can be gone on with. Raises UserError where a driver or a job has the run,
@@ -46,8 +46,8 @@ def _check_stage(run: RunFolder, wanted: int | None) -> None:
 
 
 def _mirrored(run: RunFolder, last_stage: int | None) -> None:
-    mirror = MlflowMirror(run.study)
-    thread = MirrorThread(mirror, lambda: [run])
+    tracker = tracker_of(run.study)
+    thread = MirrorThread(tracker, lambda: [run])
     thread.start()
     try:
         _train(run, last_stage)
@@ -56,7 +56,7 @@ def _mirrored(run: RunFolder, last_stage: int | None) -> None:
         thread.abandon()
         raise
     thread.stop()
-    for line in mirror.told("python jobs/track.py mirrors it"):
+    for line in tracker.told("python jobs/track.py mirrors it"):
         print(line, file=sys.stderr)
 
 

@@ -9,15 +9,12 @@ from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
 from sia.sweep.drive import Sweep, drive
-from sia.trackers.mlflow_mirror import mirrored_at
-from sia.trackers.mlflow_store import network_mount_warning, tracking_uri, without_password
-from sia.trackers.mlflow_view import how_to_open
+from sia.trackers.tracker import Tracker, tracker_of
 
 
 def submit_sweep(sweep: Sweep, console: Console) -> int:
     """Drive the sweep and print its table, its report and its failures; the exit status."""
-    warning = network_mount_warning(tracking_uri())
-    if warning:
+    if warning := tracker_of(sweep.study).warning():
         print(f"warning: {warning}", file=sys.stderr)
     try:
         errors = drive(sweep)
@@ -30,18 +27,15 @@ def tell(sweep: Sweep, console: Console, errors: dict[str, str]) -> int:
     console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
     print(f"report: {write_report(sweep.study)}")
     print(f"runs:   python jobs/status.py {sweep.study}")
-    print(f"MLflow: {_mlflow(sweep)}")
+    print(_where(tracker_of(sweep.study), sweep))
     for name, error in errors.items():
         print(f"error: {name}: {error}", file=sys.stderr)
     return 1 if errors else 0
 
 
-def _mlflow(sweep: Sweep) -> str:
-    mirrored = (mirrored_at(run, tracking_uri()) for run in sweep.runs)
-    ids = [one["experiment_id"] for one in mirrored if one is not None]
-    if not ids:
-        return f"nothing is mirrored yet; python jobs/track.py {sweep.study}"
-    return "\n        ".join(how_to_open(without_password(tracking_uri()), ids[0]))
+def _where(tracker: Tracker, sweep: Sweep) -> str:
+    lines = tracker.how_to_open(sweep.runs) or [f"nothing is mirrored yet; python jobs/track.py {sweep.study}"]
+    return f"{tracker.name}: " + f"\n{' ' * len(tracker.name)}  ".join(lines)
 
 
 def _say_interrupted(sweep: Sweep) -> int:

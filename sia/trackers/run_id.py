@@ -1,14 +1,26 @@
-"""The id by which a run's MLflow runs are known, so that those of another folder of the same name are left alone."""
+"""The id by which a tracker knows a run as its own, so that one of another folder of the same name is left alone."""
 
 import os
 import socket
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-from sia.atomic import read_json, write_json
 from sia.errors import UserError
 from sia.run.folder import RunFolder
+from sia.run.records import Record
+
+
+class RunId(Record):
+    """run_id.json: a run's id, and the folder that it was given to."""
+
+    folder: str
+    inode: int  # the same on all hosts that share the file system, and under all names of the folder
+    host: str
+    id: str
+
+
+def id_file(run: RunFolder) -> Path:
+    return run.path / "run_id.json"
 
 
 def run_id(run: RunFolder) -> str:
@@ -16,57 +28,50 @@ def run_id(run: RunFolder) -> str:
 
     Raises UserError where its file is damaged, OSError where it cannot be read or written.
     """
-    known, here = _known(run.identity), _place(run)
+    known, here = RunId.read(id_file(run)), _id_here(run)
     if known is None:
         return _first(run, here)
-    if any(known.get(key) != here[key] for key in ("folder", "inode")):
-        kept = str(known["id"]) if _is_same_run(known, here) else uuid4().hex
-        known = {**here, "id": kept}
-        write_json(run.identity, known)
-    return str(known["id"])
+    if (known.folder, known.inode) != (here.folder, here.inode):
+        known = here.model_copy(update={"id": known.id}) if _is_same_run(known, here) else here
+        known.write(id_file(run))
+    return known.id
 
 
-def _place(run: RunFolder) -> dict[str, Any]:
-    # The folder's inode is the same on all hosts that share its file system, and under all of its names.
-    return {"folder": str(run.path.absolute()), "inode": run.path.stat().st_ino, "host": socket.gethostname()}
+def _id_here(run: RunFolder) -> RunId:
+    """A new one."""
+    folder, inode = str(run.path.absolute()), run.path.stat().st_ino
+    return RunId(folder=folder, inode=inode, host=socket.gethostname(), id=uuid4().hex)
 
 
-def _is_same_run(known: dict[str, Any], here: dict[str, Any]) -> bool:
+def _is_same_run(known: RunId, here: RunId) -> bool:
     """Whether the folder that the id was given to is this one: under another name, moved, or restored.
 
     A folder with another inode was copied; where its origin is of another host, whether that is gone cannot be told.
     """
-    may_be = here["inode"] == known.get("inode") or here["host"] == known.get("host")
-    return may_be and not _holds_too(Path(str(known.get("folder"))), Path(here["folder"]), known["id"])
+    may_be = here.inode == known.inode or here.host == known.host
+    return may_be and not _holds_too(Path(known.folder), Path(here.folder), known.id)
 
 
 def _holds_too(former: Path, present: Path, identity: str) -> bool:
     """Whether the former folder is there, is another one, and has the same id."""
-    found = _known(RunFolder(former).identity)
-    return found is not None and found["id"] == identity and not os.path.samefile(former, present)
-
-
-def _known(path: Path) -> dict[str, Any] | None:
     try:
-        found = read_json(path)
+        found = RunId.read(id_file(RunFolder(former)))
     except NotADirectoryError:
-        return None
-    if found is not None and not (isinstance(found, dict) and isinstance(found.get("id"), str)):
-        raise UserError(f"{path}: damaged (no id in it); delete it, and the run is mirrored to MLflow anew")
-    return found
+        return False
+    return found is not None and found.id == identity and not os.path.samefile(former, present)
 
 
-def _first(run: RunFolder, here: dict[str, Any]) -> str:
+def _first(run: RunFolder, here: RunId) -> str:
     """Of two who give the run an id at once, one succeeds: a complete file is linked into place."""
-    unfinished = run.identity.with_name(f".{run.identity.name}.{uuid4().hex[:8]}.tmp")
+    unfinished = run.path / f".run_id.json.{here.id[:8]}.tmp"
     try:
-        write_json(unfinished, {**here, "id": uuid4().hex})
-        os.link(unfinished, run.identity)
+        here.write(unfinished)
+        os.link(unfinished, id_file(run))
     except FileExistsError:
         pass
     finally:
         unfinished.unlink(missing_ok=True)
-    found = _known(run.identity)
+    found = RunId.read(id_file(run))
     if found is None:
-        raise UserError(f"{run.identity}: it was deleted while it was written; mirror the run again")
-    return str(found["id"])
+        raise UserError(f"{id_file(run)}: it was deleted while it was written; mirror the run again")
+    return found.id

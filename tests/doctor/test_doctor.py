@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from desk import Desk
 
+from sia.ask import ask
 from sia.cluster.profile import Profile
 from sia.command import console
-from sia.doctor import devices, files, machine, store
-from sia.doctor.ask import ask
+from sia.doctor import devices, files, machine
 from sia.doctor.diagnose import Patient, diagnose, findings_table, line_of
-from sia.doctor.finding import Finding, check, ok
+from sia.finding import Finding, check, ok
+from sia.trackers.mlflow import check as store
+from sia.trackers.mlflow.mirror import MlflowMirror
 
 MOUNTS = """\
 /dev/sda1 / ext4 rw 0 0
@@ -125,7 +127,7 @@ def test_a_store_of_another_user_is_left_where_it_is(folders_mode, files_mode):
 
 @pytest.mark.slow
 def test_a_store_of_another_version_or_that_is_none(tmp_path):
-    from sia.trackers.mlflow_store import connect
+    from sia.trackers.mlflow.store import connect
 
     path = tmp_path / "mlflow.db"
     connect(f"sqlite:///{path}")
@@ -153,9 +155,9 @@ def test_memory_and_ports():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        found = machine.ui_port(port)
+        found = store.ui_port(port)
     assert found.level == "warning" and f"--port {port + 1}" in found.cure
-    assert machine.ui_port(port).level == "ok"
+    assert store.ui_port(port).level == "ok"
 
 
 def test_a_program_that_hangs_or_is_missing():
@@ -229,7 +231,8 @@ def test_a_profile_that_cannot_be_read_is_one_line(tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_problem_once(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "PROBE", [sys.executable, "-c", ""])
     (tmp_path / "file").write_text("")
-    patient = Patient(Profile(), "none", tmp_path / "file" / "runs", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracker = MlflowMirror(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    patient = Patient(Profile(), "none", tmp_path / "file" / "runs", tracker)
     found = diagnose(patient)
     problems = [one.check for one in found if one.level == "problem"]
     assert problems == ["runs folder", "torch"]

@@ -9,7 +9,8 @@ from desk import Desk, mlflow_status, values, wait_until
 from slurm_box import CHAIN, assert_nothing_lost, assert_same_bits, ended_in_any_case
 
 from sia.run.folder import RunFolder
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.mirror import note_file
+from sia.trackers.mlflow.store import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -25,7 +26,7 @@ def test_a_database_that_is_locked_until_the_end(long_corpus: Path, undisturbed:
         with ended_in_any_case(desk, "tiny", driver):
             (run,) = wait_until(lambda: desk.runs("tiny"), 60, desk.log)
             wait_until(run.finished.exists, 180, f"the run's end\n{desk.log}")
-            assert not run.mirror.exists(), "nothing could be mirrored"
+            assert not note_file(run).exists(), "nothing could be mirrored"
             database.execute("ROLLBACK")
             assert driver.wait(120) == 0, desk.log
     assert_nothing_lost(desk, run)

@@ -24,8 +24,9 @@ from mlflow import MlflowClient
 from sia.atomic import read_json, write_json
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
-from sia.trackers.mlflow_export import log_export
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.export import log_export
+from sia.trackers.mlflow.mirror import note_file
+from sia.trackers.mlflow.store import connect
 
 SECONDS_TO_START = 90
 
@@ -78,7 +79,7 @@ def assert_embeddings(rows: list[dict[str, Any]], pair: TrainedPair, raw: Path) 
 def test_it_is_logged_under_the_runs_own_mlflow_run(exported: tuple[RunFolder, str], client: MlflowClient) -> None:
     run, uri = exported
     model = client.get_logged_model(uri.removeprefix("models:/"))
-    mirrored = client.get_run(read_json(run.mirror)["trial_run_id"])
+    mirrored = client.get_run(read_json(note_file(run))["trial_run_id"])
     assert model.source_run_id == mirrored.info.run_id
     assert mirrored.info.run_name == run.name and mirrored.info.status == "FINISHED"
     assert mirrored.info.end_time == int(run.finished.stat().st_mtime * 1000)
@@ -89,19 +90,19 @@ def test_a_run_that_is_mirrored_already_is_not_mirrored_again(
     exported: tuple[RunFolder, str], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, first = exported
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", read_json(run.mirror)["tracking_uri"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", read_json(note_file(run))["tracking_uri"])
     again = log_export(run, next((run.path / "exports").iterdir()))
     assert again != first
     experiment = client.get_experiment_by_name("study").experiment_id
     assert len(client.search_runs([experiment])) == 2  # the run and its stage
     runs = {model.source_run_id for model in client.search_logged_models([experiment])}
-    assert runs == {read_json(run.mirror)["trial_run_id"]}
+    assert runs == {read_json(note_file(run))["trial_run_id"]}
 
 
 @pytest.mark.slow
 def test_nothing_is_pickled(exported: tuple[RunFolder, str], store: Path) -> None:
     files = [path for path in (store / "artifacts").rglob("*") if path.is_file()]
-    assert {"mlflow_model.py", "model.safetensors", "config.json"} <= {path.name for path in files}
+    assert {"model.py", "model.safetensors", "config.json"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
 
 
@@ -112,7 +113,7 @@ def test_a_loaded_model_predicts_what_the_pair_does(
     import mlflow
 
     run, uri = exported
-    mlflow.set_tracking_uri(read_json(run.mirror)["tracking_uri"])
+    mlflow.set_tracking_uri(read_json(note_file(run))["tracking_uri"])
     model = mlflow.pyfunc.load_model(uri)
     assert_embeddings(model.predict(pandas.DataFrame(queries(raw))), pair, raw)
     assert len(model.predict(model.input_example)) == 1

@@ -8,13 +8,13 @@ import time
 
 import pytest
 from desk import Desk
-from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run
+from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run
 
 from sia.atomic import write_json
 from sia.operate.track import Tracked, track
 from sia.run.metrics import append_row
-from sia.trackers.mlflow_mirror import MlflowMirror
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.mirror import MlflowMirror
+from sia.trackers.mlflow.store import connect
 
 STUDY = "size"
 HERE = {"host": socket.gethostname(), "pid": os.getpid(), "token": "t", "stage": 1}
@@ -53,7 +53,7 @@ def runs(tmp_path):
     write_json(made["lost"].stage(1).job, GONE)
     write_json(made["failed"].stage(1).failed, {"error": "out of memory", "time": time.time()})
     write_json(made["stopped"].stopped, {"by": "asha"})
-    write_json(made["waiting"].stage(1).done, {"best_epoch": 1, "best_value": 0.1, "seconds": 1.0, "epochs": 1})
+    end_stage(made["waiting"], 1)
     shutil.rmtree(made["new"].path / "stages")
     return made
 

@@ -11,8 +11,8 @@ from sia.atomic import read_json
 from sia.operate.track import Tracked, track
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row
-from sia.trackers.mlflow_mirror import mirrored_at
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.mirror import mirrored_at, note_file
+from sia.trackers.mlflow.store import connect
 
 STUDY = "size"
 
@@ -86,7 +86,7 @@ def test_damaged_runs_are_named_with_their_files_and_hold_up_no_other(uri, tmp_p
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"tracking_uri": 7, "rows": "many"}'])
 def test_a_damaged_note_of_the_mirror_is_written_anew(uri, runs, content):
-    runs[0].mirror.write_text(content)
+    note_file(runs[0]).write_text(content)
     assert mirrored_at(runs[0], uri) is None
     assert track(STUDY, uri) == Tracked(STUDY, 3, 18, 0)
     assert mirrored_at(runs[0], uri)["rows"] == 6
@@ -108,7 +108,7 @@ def test_a_driver_that_cannot_be_told_leaves_runs_open(uri, runs, tmp_path):
 
 def test_the_command_prints_nothing_that_it_did_not_do(tmp_path, runs, uri, monkeypatch):
     """An earlier mirroring is no proof of this one."""
-    assert track(STUDY, uri).num_rows == 18 and read_json(runs[0].mirror)["rows"] == 6
+    assert track(STUDY, uri).num_rows == 18 and read_json(note_file(runs[0]))["rows"] == 6
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"

@@ -48,7 +48,6 @@ def test_all_files_of_a_run_lie_in_its_folder():
     run = RunFolder(run_of("size", experiment()).path)
     stage = run.stage(2)
     files = [run.config, run.corpus, run.metrics, run.lock, run.finished, run.stopped, run.provenance, run.jobs]
-    files += [run.mirror, run.identity]
     files += [stage.plan, stage.job, stage.done, stage.failed, stage.rendezvous, stage.best, stage.last]
     files += [stage.weights_of_epoch(7), stage.weights_of_epoch(70)]
     assert all(path.is_relative_to(run.path) for path in files)

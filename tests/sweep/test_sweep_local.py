@@ -22,6 +22,7 @@ from sia.run.folder import RunFolder
 from sia.run.lock import holder_of
 from sia.run.metrics import read_rows
 from sia.run.state import State, look
+from sia.trackers.mlflow.mirror import note_file
 
 pytestmark = pytest.mark.slow
 EPOCHS = 12  # 10, then 2 more from the best of them
@@ -35,7 +36,7 @@ def grid(corpus, layers: list[int]) -> dict:
 
 def files_of(runs: list[RunFolder]) -> dict[str, int]:
     """Every file of the runs and when it was written; the mirror's own note, written each time, is left out."""
-    files = [path for run in runs for path in run.path.rglob("*") if path.is_file() and path != run.mirror]
+    files = [path for run in runs for path in run.path.rglob("*") if path.is_file() and path != note_file(run)]
     return {str(path): path.stat().st_mtime_ns for path in files}
 
 

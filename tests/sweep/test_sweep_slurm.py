@@ -10,6 +10,7 @@ import pytest
 from desk import Desk, job_of, values, wait_until
 
 from sia.run.state import State, look
+from sia.trackers.mlflow.mirror import note_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -35,7 +36,7 @@ def test_status_tells_where_a_job_waits(desk: Desk, corpus: Path) -> None:
     driver = desk.start("submit.py", "--grid", "tiny.yaml", *flags)
     (run,) = wait_until(lambda: desk.runs("tiny"), 60, desk.log)
     job = wait_until(lambda: job_of(run), 60, desk.log)
-    wait_until(run.mirror.exists, 120, "MLflow's start, which a Ctrl-C would wait for")
+    wait_until(note_file(run).exists, 120, "MLflow's start, which a Ctrl-C would wait for")
     shown = desk.run("status.py", "tiny").stdout
     assert "pending" in shown and job in shown
     os.killpg(driver.pid, signal.SIGINT)

@@ -4,7 +4,7 @@ import pytest
 from mirrored import STUDY
 from written_runs import experiment, finish_run
 
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.store import connect
 
 
 @pytest.fixture(scope="session")

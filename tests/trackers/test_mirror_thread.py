@@ -20,8 +20,8 @@ from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, read_rows
 from sia.sweep.drive import Sweep, drive
 from sia.trackers.mirror_thread import MirrorThread
-from sia.trackers.mlflow_mirror import MlflowMirror
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.mirror import MlflowMirror, note_file
+from sia.trackers.mlflow.store import connect
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_it_mirrors_while_it_runs_and_its_stop_brings_the_last_rows(uri, tmp_pat
     run = began(tmp_path)
     thread = MirrorThread(MlflowMirror(STUDY, uri), lambda: [run], every_seconds=0.05)
     thread.start()
-    desk.wait_until(run.mirror.exists, 30, "the first row")
+    desk.wait_until(note_file(run).exists, 30, "the first row")
     append_row(run.metrics, epoch_row(2, 1, 2, 0.2))
     thread.stop()
     assert thread.mirror.trouble is None
@@ -76,8 +76,8 @@ def test_a_database_that_another_holds_for_long_is_trouble_until_it_is_released(
         thread.start()
         desk.wait_until(lambda: "locked" in (mirror.trouble or ""), 30, "the first refusal")
         append_row(run.metrics, epoch_row(2, 1, 2, 0.2))
-        assert not run.mirror.exists()
-    desk.wait_until(lambda: (read_json(run.mirror) or {}).get("rows") == 2, 30, "both rows")
+        assert not note_file(run).exists()
+    desk.wait_until(lambda: (read_json(note_file(run)) or {}).get("rows") == 2, 30, "both rows")
     thread.stop()
     assert mirror.trouble is None
     assert_mirrored_once(uri, run)
@@ -93,7 +93,7 @@ def test_a_sweep_ends_well_beside_a_locked_database(uri, tmp_path, corpus, monke
     sweep = Sweep(STUDY, [run], launches, "none", create=lambda: run.create(config))
     with locked(tmp_path / "mlflow.db"):
         assert drive(sweep) == {}
-    assert run.finished.exists() and not run.mirror.exists()
+    assert run.finished.exists() and not note_file(run).exists()
     assert "locked" in capsys.readouterr().err
     assert drive(sweep) == {}
     assert_mirrored_once(uri, run)
@@ -110,7 +110,7 @@ def test_a_server_that_answers_nonsense_is_trouble(tmp_path, monkeypatch, status
         desk.wait_until(lambda: mirror.trouble, 30, "the first refusal")
         assert thread._thread.is_alive()
         thread.stop()
-    assert mirror.trouble and "\n" not in mirror.trouble and not run.mirror.exists()
+    assert mirror.trouble and "\n" not in mirror.trouble and not note_file(run).exists()
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def test_whatever_listing_the_runs_raises_is_trouble_too(uri, tmp_path):
 
     thread = MirrorThread(MlflowMirror(STUDY, uri), listed, every_seconds=0.01)
     thread.start()
-    desk.wait_until(run.mirror.exists, 30, "the sync after the faults")
+    desk.wait_until(note_file(run).exists, 30, "the sync after the faults")
     thread.stop()
     assert thread.mirror.trouble is None
     assert_mirrored_once(uri, run)

@@ -8,8 +8,8 @@ from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run
 from sia.atomic import write_json
 from sia.run.metrics import append_row, read_rows
 from sia.run.selection import selection_value
-from sia.trackers.mlflow_mirror import MlflowMirror
-from sia.trackers.mlflow_values import Ending
+from sia.trackers.mlflow.mirror import MlflowMirror
+from sia.trackers.tracker import Ending
 
 
 def test_a_run_that_nobody_trains_is_closed_at_its_last_row_until_it_goes_on(uri, tmp_path):

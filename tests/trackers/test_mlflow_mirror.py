@@ -11,9 +11,9 @@ from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run, me
 
 from sia.atomic import read_json, write_json
 from sia.run.metrics import append_row, read_rows, write_rows
-from sia.trackers.mlflow_mirror import MlflowMirror
-from sia.trackers.mlflow_values import BEST
-from sia.trackers.mlflow_view import VIEW, how_to_open
+from sia.trackers.mlflow.mirror import MlflowMirror, note_file
+from sia.trackers.mlflow.values import BEST
+from sia.trackers.mlflow.view import VIEW, how_to_open
 
 
 def test_a_study_is_an_experiment_of_trials_with_nested_stages(uri, two_runs):
@@ -39,7 +39,10 @@ def test_parameters_are_resolved_values_and_sizes(uri, two_runs):
     assert [trial.data.params[key] for key in shown] == ["DG2A64", "2", "64", "1", "0.2", "0.5"]
     assert int(trial.data.params["speech_parameters"]) > 0 and int(trial.data.params["image_parameters"]) > 0
     assert trial.data.tags["mlflow.source.git.commit"] == "a" * 40
-    assert stages_of(uri, trial)[2].data.params["stage.lr_scale"] == "0.5"
+    stage = stages_of(uri, trial)[2]
+    assert stage.data.params["stage.lr_scale"] == "0.5"
+    ended = {key for key in stage.data.tags if key.startswith("done.")}
+    assert ended == {"done.best_epoch", "done.best_value", "done.seconds", "done.epochs"}, "its rows are metrics"
 
 
 def test_syncing_again_adds_nothing(uri, two_runs):
@@ -51,14 +54,14 @@ def test_syncing_again_adds_nothing(uri, two_runs):
 
 def test_a_lost_cursor_makes_no_doubles(uri, two_runs):
     mirrored(uri, two_runs)
-    before = read_json(two_runs[0].mirror)
-    two_runs[0].mirror.unlink()
+    before = read_json(note_file(two_runs[0]))
+    note_file(two_runs[0]).unlink()
     mirrored(uri, two_runs)
-    assert read_json(two_runs[0].mirror) == before
-    two_runs[0].mirror.unlink()
+    assert read_json(note_file(two_runs[0])) == before
+    note_file(two_runs[0]).unlink()
     append_row(two_runs[0].metrics, epoch_row(6, 2, 3, 0.4))
     mirrored(uri, two_runs)
-    assert read_json(two_runs[0].mirror) == {**before, "rows": before["rows"] + 1}
+    assert read_json(note_file(two_runs[0])) == {**before, "rows": before["rows"] + 1}
     assert_in_step(uri, two_runs[0])
 
 
@@ -68,7 +71,7 @@ def test_the_cursor_of_another_database_is_ignored(uri, two_runs, tmp_path, migr
     other = f"sqlite:///{tmp_path / 'other.db'}"
     mirrored(other, two_runs)
     assert_in_step(other, two_runs[0])
-    assert read_json(two_runs[0].mirror)["tracking_uri"] == other
+    assert read_json(note_file(two_runs[0]))["tracking_uri"] == other
 
 
 def test_rows_arrive_while_the_run_goes_on(uri, tmp_path):
@@ -128,7 +131,7 @@ def test_values_that_are_no_numbers_do_not_stop_the_rest(uri, tmp_path):
     broken = {"train/loss": float("nan"), "train/gradient": float("inf"), "train/note": None}
     append_row(run.metrics, {**epoch_row(1, 1, 1, 0.1), **broken})
     mirror = mirrored(uri, [run])
-    run.mirror.unlink()
+    note_file(run).unlink()
     MlflowMirror(STUDY, uri).sync([run])
     assert mirror.trouble is None
     counts = Counter(place for place, _, _ in history(uri, trial_of(uri, run)))
@@ -159,7 +162,7 @@ def test_a_server_nobody_runs_is_trouble_not_an_error(two_runs, monkeypatch):
         mirror = MlflowMirror(STUDY, f"http://127.0.0.1:{unused.getsockname()[1]}")
         mirror.sync(two_runs)
     assert "MLflow at http://127.0.0.1" in mirror.trouble
-    assert not two_runs[0].mirror.exists()
+    assert not note_file(two_runs[0]).exists()
 
 
 @pytest.mark.slow
@@ -195,7 +198,7 @@ def test_a_study_opens_as_a_table_of_its_trials(uri, two_runs):
     }
     assert set(view["selectedColumns"]) - known == {"attributes.`Duration`"}
     assert found[0].data.tags["mlflow.user"] == two_runs[0].config.owner()
-    assert read_json(two_runs[0].mirror)["experiment_id"] == experiment.experiment_id
+    assert read_json(note_file(two_runs[0]))["experiment_id"] == experiment.experiment_id
 
 
 def test_a_view_and_a_note_that_a_person_wrote_are_left_alone(uri, two_runs):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sia.trackers.mlflow_store import (
+from sia.trackers.mlflow.store import (
     artifact_location,
     network_mount_warning,
     sqlite_path,

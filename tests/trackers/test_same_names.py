@@ -18,10 +18,10 @@ from written_runs import begin_run, epoch_row, experiment
 from sia.atomic import read_json, write_json
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, read_rows, write_rows
-from sia.trackers.mlflow_export import _mirrored_run
-from sia.trackers.mlflow_mirror import MlflowMirror
-from sia.trackers.mlflow_store import connect
-from sia.trackers.run_id import run_id
+from sia.trackers.mlflow.export import _mirrored_run
+from sia.trackers.mlflow.mirror import MlflowMirror
+from sia.trackers.mlflow.store import connect
+from sia.trackers.run_id import id_file, run_id
 
 
 def begun(root, epochs=1) -> RunFolder:
@@ -141,7 +141,7 @@ def test_a_copy_on_another_host_is_a_run_of_its_own(uri, tmp_path):
     shutil.copytree(tmp_path / "ada", tmp_path / "copy")
     shutil.rmtree(tmp_path / "ada")
     copy = RunFolder(tmp_path / "copy" / STUDY / run.name)
-    write_json(copy.identity, {**read_json(copy.identity), "host": "elsewhere"})
+    write_json(id_file(copy), {**read_json(id_file(copy)), "host": "elsewhere"})
     mirrored(uri, [copy])
     assert assert_complete(uri, copy) != before == trials(uri)[str(run.path)][0].info.run_id
     assert not deleted(uri)
@@ -171,7 +171,7 @@ def test_runs_of_an_earlier_version_are_adopted_by_their_folder(uri, tmp_path):
     client, found = mlflow_runs(uri)
     for one in found:
         client.delete_tag(one.info.run_id, "sia.id")
-    ada.identity.unlink()
+    id_file(ada).unlink()
     mirror_in_turn(uri, [bob, ada])
     assert assert_complete(uri, ada) == before != assert_complete(uri, bob)
     assert not deleted(uri)

@@ -9,15 +9,15 @@ from contextlib import closing
 import pytest
 from desk import wait_until
 
-from sia.trackers import sqlite_database
-from sia.trackers.mlflow_store import connect, sqlite_path, store_faults
+from sia.trackers.mlflow import database
+from sia.trackers.mlflow.store import connect, sqlite_path, store_faults
 
-CONNECT = "import sys; from sia.trackers.mlflow_store import connect; connect(sys.argv[1])"
+CONNECT = "import sys; from sia.trackers.mlflow.store import connect; connect(sys.argv[1])"
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr(sqlite_database, "ABANDONED_SECONDS", 0.3)
+    monkeypatch.setattr(database, "ABANDONED_SECONDS", 0.3)
 
 
 def written(folder) -> int:
@@ -82,7 +82,7 @@ def test_one_with_data_in_it_is_left_where_it_is(tmp_path, migrated_database, ta
 
 
 def test_one_that_another_program_is_making_is_waited_for(tmp_path, migrated_database, monkeypatch):
-    monkeypatch.setattr(sqlite_database, "ABANDONED_SECONDS", 2.0)
+    monkeypatch.setattr(database, "ABANDONED_SECONDS", 2.0)
     path = tmp_path / "mlflow.db"
     half_made(path, migrated_database)
     whole = tmp_path / "whole.db"

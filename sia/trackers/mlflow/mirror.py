@@ -7,27 +7,29 @@ Several people may have runs of one name on one store: a mirror changes only wha
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sia.atomic import read_json, write_json
 from sia.errors import UserError
+from sia.finding import Finding, one_line
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
-from sia.trackers import mlflow_values as values
-from sia.trackers.mlflow_reading import Part, Reading, read_run
-from sia.trackers.mlflow_store import (
+from sia.trackers.mlflow import check, values
+from sia.trackers.mlflow.reading import Part, Reading, read_run
+from sia.trackers.mlflow.store import (
     artifact_location,
     concerns_one_run,
     connect,
+    network_mount_warning,
     store_faults,
     tracking_uri,
     without_password,
 )
-from sia.trackers.mlflow_view import experiment_tags
+from sia.trackers.mlflow.view import experiment_tags, how_to_open
+from sia.trackers.tracker import Ending, Mirrored, StoreFault, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,98 +39,59 @@ METRICS_A_CALL = 1000
 TEXTS_A_CALL = 100
 
 
-class Mirrored(NamedTuple):
-    """What MLflow holds of a run: its rows, and its status."""
+class MlflowMirror(Tracker):
+    """Keeps the MLflow experiment of a study in step with its run folders."""
 
-    num_rows: int
-    status: values.Status
+    name = "MLflow"
 
-
-class MlflowMirror:
-    """Keeps the MLflow experiment of a study in step with its run folders; never raises for MLflow's sake.
-
-    `trouble` is the store's fault at the last sync in one line, or None; `left_out` says of runs, by their names, what
-    kept them alone out of it. A later sync makes up for all that a faulty one missed.
-    """
-
-    def __init__(self, study: str, uri: str | None = None) -> None:
-        self.study = study
-        self.uri = uri or tracking_uri()
-        self.trouble: str | None = None
-        self.left_out: dict[str, str] = {}
+    def __init__(self, study: str = "", uri: str | None = None) -> None:
+        super().__init__(study, uri)
+        self.uri: str = uri or tracking_uri()
         self._store: tuple[MlflowClient, str] | None = None
-        self._mirrored: dict[Path, tuple[Any, Mirrored]] = {}
-        self._ended: Mapping[Path, values.Ending] = {}
-        self._lock = threading.RLock()
 
-    def sync(self, runs: list[RunFolder], ended: Mapping[Path, values.Ending] | None = None) -> dict[Path, Mirrored]:
-        """Bring MLflow up to date with the folders that changed since the last sync. Twice is the same as once.
-
-        `ended` says of runs that nobody trains any more, by their folders, how to close those whose files do not tell.
-        A run that is not in it is open again, whatever MLflow holds. Returns what MLflow holds of each run; those that
-        are not in it could not be mirrored.
-        """
-        with self._lock:
-            self.trouble, self.left_out, self._ended = None, {}, ended or {}
-            done = {}
-            for run in runs:
-                if (found := self._tried(run)) is not None:
-                    done[run.path] = found
-                if self.trouble is not None:
-                    break
-            return done
-
-    def told(self, cure: str) -> list[str]:
-        """A line on each fault of the last sync; `cure` says what mirrors the rest once the store answers."""
-        lines = [f"MLflow is without {name}: {fault}" for name, fault in self.left_out.items()]
-        return lines if self.trouble is None else [*lines, f"MLflow: {self.trouble}; nothing is lost, {cure}"]
-
-    def _tried(self, run: RunFolder) -> Mirrored | None:
+    def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored:
+        reading = read_run(run, closing)
         try:
-            state = self._state_of(run)
-            known, mirrored = self._mirrored.get(run.path, (None, None))
-            if state == known:
-                return mirrored
-            reading = read_run(run, self._ended.get(run.path))
-        except Exception as fault:  # whatever somebody's editor or file server made of it
-            self.left_out[run.name] = _folder_fault(run, fault)
-            return None
-        try:
-            done = self._mirror(run, reading)
+            note = self._mirror(run, reading)
         except store_faults() as fault:
-            said = without_password(f"MLflow at {self.uri}: {_one_line(fault)}")
+            said = without_password(f"MLflow at {self.uri}: {one_line(str(fault))}")
             if concerns_one_run(fault):
-                self.left_out[run.name] = said
-            else:
-                self.trouble, self._store = said, None
-            return None
-        except Exception as fault:
-            self.left_out[run.name] = f"{type(fault).__name__}: {_one_line(fault)}"
-            return None
-        self._mirrored[run.path] = state, done
-        return done
+                raise UserError(said) from None
+            self._store = None
+            raise StoreFault(said) from None
+        write_json(note_file(run), note)
+        return Mirrored(len(reading.trial.rows), reading.trial.ending.status)
 
-    def _state_of(self, run: RunFolder) -> Any:
-        # Most runs of a large study are finished or waiting: a few stat calls tell that there is nothing to do.
-        own = [run.config, run.corpus, run.metrics, run.finished, run.stopped, run.provenance]
-        stages = sorted(run.path.glob("stages/*/*.json"))
-        sizes = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in [*own, *stages] if path.is_file()]
-        return sizes, self._ended.get(run.path)
+    def how_to_open(self, runs: list[RunFolder]) -> list[str]:
+        notes = [note for run in runs if (note := mirrored_at(run, self.uri)) is not None]
+        return how_to_open(without_password(self.uri), notes[0]["experiment_id"]) if notes else []
 
-    def _mirror(self, run: RunFolder, reading: Reading) -> Mirrored:
+    def warning(self) -> str | None:
+        return network_mount_warning(self.uri)
+
+    def environment(self) -> dict[str, str]:
+        # The code of such a job lies in a snapshot, from which the store of this checkout would not be found.
+        return {"MLFLOW_TRACKING_URI": self.uri}
+
+    def findings(self) -> list[Finding]:
+        return [check.place(self.uri), check.opens(self.uri), check.ui_port()]
+
+    def _mirror(self, run: RunFolder, reading: Reading) -> dict[str, Any]:
+        """Bring it all in; what tells those who show or export the run where it is."""
         trial, stages, count = self._adopt(run, reading)
-        trial = trial or self._create(reading.trial)
+        trial, rows = trial or self._create(reading.trial), reading.trial.rows
         for number, stage in reading.stages.items():
             # A stage run that was lost or deleted is made anew, with all of its rows.
             known = stages.get(number)
-            mirrored = sum(row.get("stage") == number for row in reading.trial.rows[:count]) if known else 0
+            mirrored = sum(row["stage"] == number for row in rows[:count]) if known else 0
             stages[number] = self._mirror_stage(stage, trial, known, mirrored)
         self._log(trial, reading.trial, count)
         # Only after all of it is in.
-        self._client().set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(reading.trial.rows))
+        self._client().set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(rows))
         self._end(trial, reading.trial.ending)
-        self._note(run, trial, stages, len(reading.trial.rows))
-        return Mirrored(len(reading.trial.rows), reading.trial.ending.status)
+        stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
+        place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
+        return {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
 
     def _mirror_stage(self, part: Part, trial: Run, stage: Run | None, mirrored: int) -> Run:
         part = part._replace(tags={**part.tags, values.PARENT_TAG: trial.info.run_id})
@@ -212,16 +175,7 @@ class MlflowMirror:
         for some in _chunks(_points(target, part.rows, first), METRICS_A_CALL):
             client.log_batch(run_id, metrics=[Metric(*point) for point in some])
 
-    def _note(self, run: RunFolder, trial: Run, stages: dict[int, Run], num_rows: int) -> None:
-        """Say in the folder what holds it, for those who show or export the run."""
-        stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
-        place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
-        try:
-            write_json(run.mirror, {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": num_rows})
-        except OSError as fault:
-            self.left_out[run.name] = _folder_fault(run, fault)
-
-    def _end(self, target: Run, ending: values.Ending) -> None:
+    def _end(self, target: Run, ending: Ending) -> None:
         """Set the run's status, its end and why; what MLflow holds already is left as it is."""
         client, run_id, known = self._client(), target.info.run_id, target.data.tags.get(values.ENDED_TAG)
         if ending.why and known != ending.why:
@@ -262,24 +216,15 @@ def _chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
         yield some
 
 
-def _folder_fault(run: RunFolder, fault: Exception) -> str:
-    if isinstance(fault, UserError):
-        return _one_line(fault)
-    if isinstance(fault, OSError):
-        return f"{fault.filename or run.path}: {fault.strerror or fault}; make it readable and writable"
-    return f"{run.path}: damaged ({type(fault).__name__}: {_one_line(fault)}); restore what was changed in it"
-
-
-def _one_line(fault: Exception) -> str:
-    return " ".join(str(fault).split())[:300]
+def note_file(run: RunFolder) -> Path:
+    """Which MLflow runs hold this run's rows, and how many of them."""
+    return run.path / "mlflow.json"
 
 
 def mirrored_at(run: RunFolder, uri: str) -> dict[str, Any] | None:
     """What mlflow.json says of the store at `uri`; None where it is of another store, absent or damaged."""
     try:
-        found = read_json(run.mirror)
+        found = read_json(note_file(run))
     except (UserError, OSError):  # the next sync writes it anew
         return None
-    if not isinstance(found, dict) or found.get("tracking_uri") != without_password(uri):
-        return None
-    return found if {"experiment_id", "trial_run_id"} <= found.keys() else None
+    return found if found is not None and found["tracking_uri"] == without_password(uri) else None

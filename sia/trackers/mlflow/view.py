@@ -6,7 +6,7 @@ shares is a tag of the experiment, so that a link to it needs no clicks; MLflow 
 
 import json
 
-from sia.trackers.mlflow_values import BEST, KIND_TAG, TRIAL, Texts
+from sia.trackers.mlflow.values import BEST, KIND_TAG, TRIAL, Texts
 
 VIEW = "sia"
 PARAMETERS = ("pair", "speech_parameters", "image_parameters", "training.seed")

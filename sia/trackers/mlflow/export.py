@@ -12,14 +12,15 @@ import soundfile
 from PIL import Image
 
 from sia.errors import UserError
+from sia.finding import one_line
 from sia.run.folder import RunFolder
-from sia.trackers.mlflow_mirror import MlflowMirror, mirrored_at
-from sia.trackers.mlflow_store import connect, store_faults, tracking_uri, without_password
-from sia.trackers.mlflow_values import ID_TAG
+from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at
+from sia.trackers.mlflow.store import connect, store_faults, tracking_uri, without_password
+from sia.trackers.mlflow.values import ID_TAG
 from sia.trackers.run_id import run_id
 
 MODEL_NAME = "pair"
-# As sia/trackers/mlflow_model.py, which MLflow alone loads, names them.
+# As model.py beside this file, which MLflow alone loads, names them.
 ARTIFACT = "pair"
 COLUMNS = ("speech", "image")
 # What embedding imports; asked to find out for itself, MLflow would load the model in another process.
@@ -27,7 +28,7 @@ PACKAGES = (
     *("torch", "torchaudio", "torchvision", "safetensors", "soundfile", "pillow", "numpy", "h5py"),
     *("pydantic", "pyyaml", "mlflow", "pandas"),
 )
-PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 
 def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS) -> str:
@@ -41,8 +42,7 @@ def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS) -
         run_id = _mirrored_run(client, run, uri)
         return _log(client, uri, run_id, export, columns)
     except store_faults() as fault:
-        reason = " ".join(str(fault).split())[:200]
-        said = without_password(f"MLflow at {uri}: {reason}")
+        said = without_password(f"MLflow at {uri}: {one_line(str(fault))}")
         raise UserError(f"{said}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
 
 
@@ -82,7 +82,7 @@ def _log(client: Any, uri: str, run_id: str, export: Path, columns: Sequence[str
         with mlflow.start_run(run_id=run_id, log_system_metrics=False):
             info = mlflow.pyfunc.log_model(
                 name=MODEL_NAME,
-                python_model=str(PACKAGE_FOLDER / "trackers" / "mlflow_model.py"),
+                python_model=str(Path(__file__).with_name("model.py")),
                 artifacts={ARTIFACT: str(export)},
                 code_paths=[str(PACKAGE_FOLDER)],
                 signature=signature(columns),

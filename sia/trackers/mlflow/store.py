@@ -10,15 +10,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sia.trackers.sqlite_database import whole_database
+from sia.mounts import NETWORK_FILE_SYSTEMS, file_system_of
+from sia.trackers.mlflow.database import whole_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-NETWORK_FILE_SYSTEMS = (
-    *("nfs", "nfs4", "lustre", "beegfs", "gpfs", "cifs", "smbfs", "smb3", "ceph", "glusterfs", "afs", "9p"),
-    *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.juicefs", "fuse.weka", "wekafs", "panfs", "orangefs"),
-)
 DEFAULT_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -32,7 +29,7 @@ FAULTS_OF_ONE_RUN = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESO
 
 def repository_root() -> Path:
     """The checkout that holds this package, or the working folder where the package is installed elsewhere."""
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     return checkout if (checkout / "setup.cfg").is_file() else Path.cwd()
 
 
@@ -107,24 +104,3 @@ def _prepare_environment() -> None:
     # Holds for an MLflow that was imported before this call, too.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-
-
-def file_system_of(path: Path, mounts: str | None = None) -> str | None:
-    """The type of the file system that an absolute path lies on, None if no mount tells.
-
-    `mounts` is the text of /proc/mounts.
-    """
-    found, longest = None, -1
-    for line in (_proc_mounts() if mounts is None else mounts).splitlines():
-        _, mount, file_system, *_ = line.split(" ")
-        mount_point = Path(mount.replace("\\040", " "))
-        if path.is_relative_to(mount_point) and len(mount_point.parts) >= longest:
-            found, longest = file_system, len(mount_point.parts)
-    return found
-
-
-def _proc_mounts() -> str:
-    try:
-        return Path("/proc/mounts").read_text()
-    except OSError:
-        return ""

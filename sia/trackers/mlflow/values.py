@@ -4,16 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sia.atomic import read_json
-from sia.errors import UserError
 from sia.flatten import flatten
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_rows
+from sia.run.records import Finished, StageDone, StagePlan
+from sia.run.selection import selection_value
+from sia.trackers.tracker import Ending, Status
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Texts = dict[str, str]
 
 RUN_TAG = "sia.run"
@@ -37,27 +38,19 @@ class Point(NamedTuple):
     step: int
 
 
-class Ending(NamedTuple):
-    """A run's status in MLflow; when it ended (Unix milliseconds), and why, unless it finished."""
-
-    status: Status
-    ended_ms: int | None = None
-    why: str = ""
-
-
 def trial_parameters(run: RunFolder) -> Texts:
     """What decides the run and never changes: configuration, chain of stages, sizes, corpus."""
     experiment = run.experiment()
     stages = [stage.model_dump(mode="json") for stage in run.planned_stages()]
-    corpus = {key: value for key, value in _record(run.corpus).items() if key in CORPUS_KEYS}
+    corpus = {key: value for key, value in (read_json(run.corpus) or {}).items() if key in CORPUS_KEYS}
     values = {**experiment.model_dump(mode="json"), "stages": stages, "corpus": corpus}
     return _texts({**flatten(values), **_identity(run)})
 
 
 def stage_parameters(run: RunFolder, number: int) -> Texts:
     """One stage's settings and the checkpoint that it started from."""
-    plan = _record(run.stage(number).plan)
-    return _texts({**flatten(plan), **_identity(run), "stage_number": number})
+    plan = StagePlan.read(run.stage(number).plan)
+    return _texts({**(flatten(plan.model_dump(mode="json")) if plan else {}), **_identity(run), "stage_number": number})
 
 
 def _identity(run: RunFolder) -> dict[str, Any]:
@@ -77,7 +70,8 @@ def trial_tags(run: RunFolder) -> Texts:
     """What another job of the same run may change: commit, host, job, world size, outcome."""
     jobs = read_rows(run.provenance)
     job = jobs[-1] if jobs else {}
-    outcome = {key: value for key, value in _record(run.finished).items() if not isinstance(value, (dict, list))}
+    finished = Finished.read(run.finished)
+    outcome = finished.model_dump(exclude={"test"}) if finished else {}
     tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, FOLDER_TAG: str(run.path.absolute())}
     tags["mlflow.user"] = _owner(run.config)
     if commit := job.get("git_commit"):
@@ -94,15 +88,16 @@ def _owner(path: Path) -> str:
 
 def stage_tags(run: RunFolder, number: int) -> Texts:
     """Which stage it is, and how it ended."""
-    done = _record(run.stage(number).done)
+    ended = StageDone.read(run.stage(number).done)
+    done = ended.model_dump(exclude={"rows"}) if ended else {}
     own = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: "stage", STAGE_TAG: number}
     return _texts({**flatten({"done": done}), **own})
 
 
 def stage_name(run: RunFolder, number: int) -> str:
     """'stage 2 from epoch 59', or 'stage 1' for one that started from random weights."""
-    plan = _record(run.stage(number).plan)
-    origin = plan.get("start_epoch")
+    plan = StagePlan.read(run.stage(number).plan)
+    origin = plan.start_epoch if plan else None
     return f"stage {number}" if origin is None else f"stage {number} from epoch {origin}"
 
 
@@ -110,7 +105,7 @@ def stage_numbers(run: RunFolder, rows: list[Row]) -> list[int]:
     """The stages that have begun."""
     plans = run.path.glob("stages/*/plan.json")
     begun = {int(plan.parent.name) for plan in plans if plan.parent.name.isdecimal()}
-    return sorted(begun | {row["stage"] for row in rows if "stage" in row})
+    return sorted(begun | {row["stage"] for row in rows})
 
 
 def points(rows: list[Row], first: int = 0) -> list[Point]:
@@ -129,7 +124,7 @@ def points(rows: list[Row], first: int = 0) -> list[Point]:
 
 def _row_points(row: Row) -> list[Point]:
     # NaN stays NaN in MLflow and infinity becomes the largest float; what is no number there is no metric.
-    time_ms, step = _time_ms(row), int(row.get("epoch", 0))
+    time_ms, step = _time_ms(row), row["epoch"]
     numbers = {key: _number(value) for key, value in row.items() if "/" in key}
     return [Point(key, value, time_ms, step) for key, value in numbers.items() if value is not None]
 
@@ -148,28 +143,15 @@ def best_points(rows: list[Row], first: int = 0) -> Iterator[Point]:
     """
     best = float("-inf")
     for index, row in enumerate(rows):
-        value = _selecting_recall(row)
-        if value is not None and value > best:
+        # The row of the best checkpoint on the test split chooses nothing.
+        if "stage_epoch" in row and (value := selection_value(row)) > best:
             best = value
             if index >= first:
-                yield Point(BEST, value, _time_ms(row), int(row.get("epoch", 0)))
-
-
-def _selecting_recall(row: Row) -> float | None:
-    if "stage_epoch" not in row:  # the test row of the best checkpoint
-        return None
-    for split in ("validation", "test"):
-        recalls = [
-            _number(row.get(f"{split}/{direction}/R_at_10")) for direction in ("speech_to_image", "image_to_speech")
-        ]
-        numbers = [value for value in recalls if value is not None]
-        if len(numbers) == len(recalls):
-            return sum(numbers) / len(numbers)
-    return None
+                yield Point(BEST, value, _time_ms(row), row["epoch"])
 
 
 def _time_ms(row: Row) -> int:
-    return int(float(row.get("time", 0)) * 1000)
+    return int(row["time"] * 1000)
 
 
 def rows_mark(rows: list[Row]) -> str:
@@ -201,7 +183,7 @@ def stage_ending(run: RunFolder, number: int) -> Ending:
 def _first_marker(markers: dict[Path, Any]) -> Ending:
     for marker, status in markers.items():
         if (ended_ms := modified_ms(marker)) is not None:
-            return Ending(status, ended_ms, _reason(_record(marker), status))
+            return Ending(status, ended_ms, _reason(read_json(marker) or {}, status))
     return Ending("RUNNING")
 
 
@@ -219,7 +201,7 @@ def closed(found: Ending, closing: Ending | None, rows: list[Row], files: Iterab
     """
     if closing is None or found.status != "RUNNING":
         return found
-    signs = [_time_ms(row) for row in rows if "time" in row] or [modified_ms(path) or 0 for path in files]
+    signs = [_time_ms(row) for row in rows] or [modified_ms(path) or 0 for path in files]
     return closing._replace(ended_ms=max(signs, default=None))
 
 
@@ -229,14 +211,6 @@ def modified_ms(path: Path) -> int | None:
         return path.stat().st_mtime_ns // 1_000_000
     except FileNotFoundError:
         return None
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """The file's keys and values, none where there is no file. Raises UserError for one that holds no object."""
-    found = read_json(path)
-    if not isinstance(found, (dict, type(None))):
-        raise UserError(f"{path}: damaged (no JSON object); delete it, and run again the command that writes it")
-    return found or {}
 
 
 def _texts(values: Mapping[str, Any]) -> Texts:

@@ -1,20 +1,22 @@
 """Whether MLflow's store can be trusted and opened."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
-from sia.doctor.ask import ask
-from sia.doctor.files import existing
-from sia.doctor.finding import Finding, check, ok, problem, warning
-from sia.trackers.mlflow_store import network_mount_warning, sqlite_path, without_password
+from sia.ask import ask
+from sia.finding import Finding, check, ok, problem, warning
+from sia.mounts import existing
+from sia.trackers.mlflow.store import network_mount_warning, sqlite_path, without_password
 
+UI_PORT = 5000
 STORE_SECONDS = 25.0
 ONES_OWN = "set MLFLOW_TRACKING_URI=sqlite:////a/folder/of/yours/mlflow.db"
 # A process of its own: MLflow takes seconds to import, and a server may not answer.
 OPEN = """
 import sys
-from sia.trackers.mlflow_store import connect
+from sia.trackers.mlflow.store import connect
 try:
     connect(sys.stdin.read())
 except Exception as error:
@@ -64,3 +66,15 @@ def _not_made_yet(path: Path) -> Finding:
     if os.access(folder, os.W_OK):
         return ok("not there yet: the first submit makes it, python jobs/track.py fills it")
     return problem(f"{folder} cannot be written", ONES_OWN)
+
+
+@check("port of mlflow ui")
+def ui_port(port: int = UI_PORT) -> Finding:
+    with socket.socket() as one:
+        # As servers do: a port that was left a moment ago is free.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return warning(f"{port} is taken, perhaps by another mlflow ui", f"mlflow ui --port {port + 1} --workers 1")
+    return ok(f"{port} is free")

@@ -5,8 +5,9 @@ from typing import NamedTuple
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
 from sia.run.rows import rows_of
-from sia.trackers import mlflow_values as values
+from sia.trackers.mlflow import values
 from sia.trackers.run_id import run_id
+from sia.trackers.tracker import Ending
 
 
 class Part(NamedTuple):
@@ -17,7 +18,7 @@ class Part(NamedTuple):
     rows: list[Row]
     parameters: values.Texts
     tags: values.Texts
-    ending: values.Ending
+    ending: Ending
 
 
 class Reading(NamedTuple):
@@ -28,7 +29,7 @@ class Reading(NamedTuple):
     stages: dict[int, Part]
 
 
-def read_run(run: RunFolder, closing: values.Ending | None = None) -> Reading:
+def read_run(run: RunFolder, closing: Ending | None = None) -> Reading:
     """All of it; `closing` is how a run ended that nobody trains any more, where its files do not tell.
 
     Raises UserError that names the file which is damaged, OSError for one that cannot be read.
@@ -44,8 +45,8 @@ def read_run(run: RunFolder, closing: values.Ending | None = None) -> Reading:
     return Reading(identity, Part(run.name, began_ms, rows, parameters, tags, ending), marked)
 
 
-def _stage(run: RunFolder, number: int, rows: list[Row], closing: values.Ending | None) -> Part:
-    own, plan = [row for row in rows if row.get("stage") == number], run.stage(number).plan
+def _stage(run: RunFolder, number: int, rows: list[Row], closing: Ending | None) -> Part:
+    own, plan = [row for row in rows if row["stage"] == number], run.stage(number).plan
     ending = values.closed(values.stage_ending(run, number), closing, own, [plan, run.stage(number).job])
     texts = values.stage_parameters(run, number), values.stage_tags(run, number)
     return Part(values.stage_name(run, number), values.modified_ms(plan), own, *texts, ending)

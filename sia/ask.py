@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 
-from sia.doctor.finding import one_line
+from sia.finding import one_line
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""The seam to trackers: a tracker keeps a copy of a study's run folders where people look at them.
+
+The folders are the truth; whatever a tracker holds can be thrown away and mirrored again. One of your own is a class
+with the two abstract methods below, named by the variable SIA_TRACKER as MODULE:CLASS.
+"""
+
+import os
+import pkgutil
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sia.errors import UserError
+from sia.finding import Finding, one_line
+from sia.run.folder import RunFolder
+
+CHOICE = "SIA_TRACKER"
+DEFAULT = "sia.trackers.mlflow.mirror:MlflowMirror"
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+class Ending(NamedTuple):
+    """A run's status for its tracker; when it ended (Unix milliseconds), and why, unless it finished."""
+
+    status: Status
+    ended_ms: int | None = None
+    why: str = ""
+
+
+class Mirrored(NamedTuple):
+    """What a tracker holds of a run: its rows, and its status."""
+
+    num_rows: int
+    status: Status
+
+
+class StoreFault(Exception):
+    """The tracker's store is out of reach, for all runs; the message says so in one line."""
+
+
+class Tracker(ABC):
+    """Mirrors the runs of one study.
+
+    `trouble` is the store's fault at the last sync in one line, or None; `left_out` says of runs, by their names, what
+    kept them alone out of it. A later sync makes up for all that a faulty one missed.
+    """
+
+    name = "tracker"  # as people are told of it
+
+    def __init__(self, study: str = "", uri: str | None = None) -> None:
+        """`uri` says where the store lies; None leaves that to the tracker."""
+        self.study = study
+        self.uri = uri
+        self.trouble: str | None = None
+        self.left_out: dict[str, str] = {}
+        self._known: dict[Path, tuple[Any, Mirrored]] = {}
+        self._lock = threading.RLock()
+
+    @abstractmethod
+    def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored:
+        """Bring the store up to date with one folder; again and again, and twice is the same as once.
+
+        `closing` is how a run ended that nobody trains any more, where its files do not tell. Raises StoreFault where
+        no other run need be tried; any other exception leaves out this run alone.
+        """
+
+    @abstractmethod
+    def how_to_open(self, runs: list[RunFolder]) -> list[str]:
+        """The lines that tell a person how to see what is held of these runs; none where nothing is."""
+
+    def warning(self) -> str | None:
+        """What is to be said before a sweep begins, in one line."""
+        return None
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a job that runs elsewhere finds the same store."""
+        return {}
+
+    def findings(self) -> list[Finding]:
+        """What `jobs/doctor.py` says of the store."""
+        return []
+
+    def sync(self, runs: list[RunFolder], ended: Mapping[Path, Ending] | None = None) -> dict[Path, Mirrored]:
+        """Mirror the folders that changed since the last sync; never raises for the store's sake.
+
+        `ended` says of runs that nobody trains any more, by their folders, how to close those whose files do not tell.
+        A run that is not in it is open again. Returns what is held of each run; those that are not in it could not be
+        mirrored.
+        """
+        with self._lock:
+            self.trouble, self.left_out = None, {}
+            done = {}
+            for run in runs:
+                try:
+                    done[run.path] = self._synced(run, (ended or {}).get(run.path))
+                except StoreFault as fault:
+                    self.trouble = str(fault)
+                    break
+                except Exception as fault:  # whatever somebody's editor or file server made of it
+                    self.left_out[run.name] = _said(run, fault)
+            return done
+
+    def told(self, cure: str) -> list[str]:
+        """A line on each fault of the last sync; `cure` says what mirrors the rest once the store answers."""
+        lines = [f"{self.name} is without {run}: {fault}" for run, fault in self.left_out.items()]
+        return lines if self.trouble is None else [*lines, f"{self.name}: {self.trouble}; nothing is lost, {cure}"]
+
+    def _synced(self, run: RunFolder, closing: Ending | None) -> Mirrored:
+        state = _state_of(run), closing
+        known, held = self._known.get(run.path, (None, None))
+        if held is None or state != known:
+            held = self.mirror(run, closing)
+            self._known[run.path] = state, held
+        return held
+
+
+def tracker_of(study: str = "", uri: str | None = None) -> Tracker:
+    """The tracker that SIA_TRACKER names, MLflow without it. Raises UserError for a name that is none."""
+    name = os.environ.get(CHOICE) or DEFAULT
+    try:
+        tracker: Tracker = pkgutil.resolve_name(name)(study, uri)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"{CHOICE}={name}: {one_line(str(error))}; name a tracker as MODULE:CLASS") from None
+    return tracker
+
+
+def tracker_environment(study: str) -> dict[str, str]:
+    """The variables by which a job that runs elsewhere has the same tracker and finds the same store."""
+    chosen = {CHOICE: os.environ[CHOICE]} if os.environ.get(CHOICE) else {}
+    return {**chosen, **tracker_of(study).environment()}
+
+
+def _state_of(run: RunFolder) -> list[Any]:
+    # Most runs of a large study are finished or waiting: a few stat calls tell that there is nothing to do.
+    own = [run.config, run.corpus, run.metrics, run.finished, run.stopped, run.provenance]
+    stages = sorted(run.path.glob("stages/*/*.json"))
+    return [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in [*own, *stages] if path.is_file()]
+
+
+def _said(run: RunFolder, fault: Exception) -> str:
+    if isinstance(fault, UserError):
+        return one_line(str(fault))
+    if isinstance(fault, OSError):
+        return f"{fault.filename or run.path}: {fault.strerror or fault}; make it readable and writable"
+    return f"{run.path}: {type(fault).__name__}: {one_line(str(fault))}; restore what was changed in it"
