@@ -10,11 +10,10 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from sia.atomic import read_json, write_json, write_text
+from sia.atomic import write_text
 from sia.config import Experiment, Stage, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
@@ -268,24 +267,3 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
         # The last section: defaults would stand in for what is gone.
         raise UserError(f"{config}: damaged (it ends too early); restore it, or delete the folder and submit again")
     return experiment
-
-
-def read_job(path: Path) -> dict[str, Any] | None:
-    """The record of a job, or None where there is none. Raises UserError that names a file without one."""
-    job = read_json(path)
-    if job is None:
-        return None
-    given = job if isinstance(job, dict) else {}
-    local = ("host", "folder") if given.get("cluster") == "local" else ()
-    wrong = [key for key in ("cluster", "job_id", *local) if not isinstance(given.get(key), str)]
-    if not wrong and local and not given["job_id"].isdecimal():
-        wrong = ["job_id"]
-    if wrong:
-        keys = f"key {wrong[0]} is" if len(wrong) == 1 else f"keys {', '.join(wrong)} are"
-        raise UserError(f"{path}: not a job record ({keys} missing or wrong); delete it, and submit again")
-    return given
-
-
-def record(path: Path, **values: Any) -> None:
-    """A marker of the state machine, written atomically."""
-    write_json(path, values)

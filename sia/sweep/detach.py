@@ -46,7 +46,8 @@ def _submit_driver(grid: Grid, path: Path, launch: Launch, arguments: list[str],
     # Its code lies in a snapshot, from which a store of this checkout would not be found.
     told = profile.model_copy(update={"environment": {"MLFLOW_TRACKING_URI": tracking_uri(), **profile.environment}})
     submit(task, "slurm", told, launch.code)
-    return str((driver_of(grid.study) or {})["job_id"])
+    job = driver_of(grid.study)
+    return job.job_id if job is not None else ""
 
 
 def _frozen(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sia.atomic import read_json
+from sia.atomic import read_json, write_json
 from sia.checkpoint.state import TrainingState
 from sia.data.prepared_corpus import PreparedCorpus, check_identity
 from sia.errors import UserError
-from sia.run.folder import RunFolder, record
+from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, write_rows
 from sia.run.records import StageDone, StagePlan
 from sia.run.rows import rows_of
@@ -54,7 +54,7 @@ class Recorder:
         if known is None and self.is_first:
             # Where it lies for everybody, not the copy on this node.
             folder = str(self.run.experiment().data.path.absolute())
-            record(self.run.corpus, **{**corpus.description, "folder": folder})
+            write_json(self.run.corpus, {**corpus.description, "folder": folder})
 
     def agree_with(self, state: TrainingState, restored: Path | None) -> None:
         """After a restore, make all files those of the checkpoint `restored`, whenever the job before died.
