@@ -1,6 +1,6 @@
 """The state of a run, derived from its folder and the queue (README.md of this folder). It loads no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from sia.run.folder import RunFolder
@@ -76,22 +76,23 @@ def look(run: RunFolder) -> RunStatus:
     if not finished and job is not None and is_in_queue(job):
         return RunStatus(State.PENDING, number, job, reason=BEING_ENDED if by else reason(job), stopped_by=by)
     # Only now: a job that has left the queue meanwhile has written how it ended.
-    return ending_of(run, number) or _without_an_end(run, number, job)
+    if (ending := ending_of(run, number)) is None:
+        return _without_an_end(run, number, job)
+    return ending if ending.state == State.FINISHED else replace(ending, job=job)
 
 
 def ending_of(run: RunFolder, number: int | None = None) -> RunStatus | None:
-    """How the run ended by its markers alone, whatever job it may have; None where it has none.
+    """How the run ended by its markers alone, in the order of `look`, whatever job it may have; None where it has none.
 
     number: its current stage, where that is known.
     """
     number = number or current_stage(run)
     if Finished.read(run.finished) is not None:
         return RunStatus(State.FINISHED, number)
-    job = Job.read(run.stage(number).job)
     if by := _stopped_by(run):
-        return RunStatus(State.STOPPED, number, job, error=f"by {by}", stopped_by=by)
+        return RunStatus(State.STOPPED, number, error=f"by {by}", stopped_by=by)
     if (failed := Failed.read(run.stage(number).failed)) is not None:
-        return RunStatus(State.FAILED, number, job, error=failed.error, rank=failed.rank)
+        return RunStatus(State.FAILED, number, error=failed.error, rank=failed.rank)
     return None
 
 
