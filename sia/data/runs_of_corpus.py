@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from sia.atomic import read_json
 from sia.errors import UserError
 from sia.run.folder import RunFolder, runs_root
+from sia.run.records import TrainedOn
 
 NAMED = 4
 
@@ -22,10 +22,10 @@ def told_runs(folder: Path, identity: str) -> str:
 def _uses(run: RunFolder, folder: Path, identity: str) -> bool:
     """Whether a run was begun on this corpus or, where it has not begun, is to be; in doubt it does."""
     try:
-        known = read_json(run.corpus)
-        if known is not None and known["identity"] == identity:
+        known = TrainedOn.read(run.corpus)
+        if known is not None and (known.identity == identity or not known.folder):
             return True
-        place = Path(known["folder"]) if known is not None else run.experiment().data.path
+        place = Path(known.folder) if known is not None else run.experiment().data.path
         return place.resolve() == folder.resolve()
-    except (UserError, LookupError, TypeError):
+    except UserError:
         return True

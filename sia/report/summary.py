@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sia.atomic import read_json
 from sia.config import Experiment, Stage
 from sia.flatten import flatten
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.restarts import Begun, Restart, restarts
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_rows
-from sia.run.records import Finished, StageDone, StagePlan
+from sia.run.records import Finished, StageDone, StagePlan, TrainedOn
 from sia.run.rows import rows_of
 from sia.run.state import ending_of
 
@@ -94,7 +93,7 @@ def summarise(run: RunFolder) -> RunSummary:
     begun = tuple(_begun_stages(run))
     finished, ending = Finished.read(run.finished), ending_of(run)
     best = (finished.best_stage, finished.best_epoch) if finished else _best_so_far(run, len(begun))
-    corpus = read_json(run.corpus) or {}
+    corpus = TrainedOn.read(run.corpus)
     experiment = run.experiment()
     jobs = read_rows(run.provenance)
     rows = [row for row in rows_of(run) if "stage_epoch" in row]
@@ -103,8 +102,8 @@ def summarise(run: RunFolder) -> RunSummary:
         state=ending.state.value if ending else "unfinished",
         experiment=experiment,
         begun=begun,
-        corpus=corpus.get("name", experiment.data.corpus),
-        corpus_identity=str(corpus.get("identity", "")),
+        corpus=corpus.name if corpus else experiment.data.corpus,
+        corpus_identity=corpus.identity if corpus else "",
         epoch_rows=tuple(rows),
         best_epoch=best[1],
         best_stage=best[0],

@@ -97,6 +97,21 @@ class StagePlan(Record):
     start_lr: float
 
 
+class TrainedOn(Record):
+    """corpus.json: the description of the corpus that the first stage was trained on, and where it lies."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    identity: str
+    folder: str = ""
+    features: dict[str, Any] | None = None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True)
+
+
 class StageDone(Record):
     """done.json: what came of a stage, and its rows of metrics.jsonl once more."""
 
