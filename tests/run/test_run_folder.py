@@ -11,6 +11,7 @@ from sia.errors import UserError
 from sia.gate import own_folder
 from sia.run.folder import (
     RunFolder,
+    Runs,
     find_run,
     find_runs,
     is_study,
@@ -158,3 +159,11 @@ def test_an_experiment_is_read_again_once_its_file_has_changed(root):
     run.config.write_text(run.config.read_text().replace("num_workers: 10", "num_workers: 10\n  num_workers: 11"))
     with pytest.raises(UserError, match=r"config\.yaml.*'num_workers' is given twice"):
         run.experiment()
+
+
+def test_runs_are_found_under_another_root_than_the_environments(tmp_path, root):
+    run = finish_run(tmp_path / "elsewhere", "size", experiment())
+    there = Runs(tmp_path / "elsewhere")
+    assert there.all() == there.of("size") == [run] == [there.find(run.name[:4])]
+    assert there.studies() == ["size"] and there.has_study("size") and not there.has_study("../elsewhere/size")
+    assert not is_study("size") and studies() == []
