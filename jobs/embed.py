@@ -19,12 +19,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from sia.atomic import read_json
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.data.prepared_corpus import check_identity, read_description
     from sia.errors import UsageError
     from sia.inference.layers import depth_of
     from sia.run.folder import find_run
+    from sia.run.records import TrainedOn
 
     run = find_run(arguments.run)
     experiment = run.experiment()
@@ -34,7 +34,7 @@ def main() -> None:
     folder = arguments.corpus or experiment.data.path
     description = read_description(folder, experiment.data.corpus)
     if arguments.corpus is None:
-        check_identity(folder, description, read_json(run.corpus), run.path)
+        check_identity(folder, description, TrainedOn.read(run.corpus), run.path)
     if arguments.out is not None and arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out}: a folder; give the path of a file in it")
     layer = f"-{arguments.layer}" if arguments.layer else ""

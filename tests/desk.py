@@ -116,7 +116,7 @@ def assert_every_epoch_once(run: RunFolder, epochs: int) -> None:
 def in_mid_stage(run: RunFolder, number: int = 1, epochs: int = 1) -> bool:
     """Whether a job holds the run, in this stage, with so many epochs done and the stage not."""
     holder = holder_of(run.lock)
-    under_way = holder is not None and holder["stage"] == number and not run.stage(number).done.exists()
+    under_way = holder is not None and holder.stage == number and not run.stage(number).done.exists()
     return under_way and len([row for row in epoch_rows(run) if row["stage"] == number]) >= epochs
 
 

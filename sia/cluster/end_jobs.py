@@ -7,26 +7,26 @@ import socket
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from sia.run.queue import QUEUE, is_in_queue
+from sia.run.records import Job
 
 SCANCEL_SECONDS = 20.0
 MOST_AT_ONCE = 200
 
 
-def cancel_jobs(jobs: Iterable[dict[str, Any]], *flags: str) -> dict[str, str]:
+def cancel_jobs(jobs: Iterable[Job], *flags: str) -> dict[str, str]:
     """Ask the jobs to save and end, those of Slurm in one call; of each that was not told, by its number, why.
 
     Left alone are those that have left, that are of another host, and whose number is another job's now.
     flags: of scancel.
     """
     jobs = list(jobs)
-    untold = {number: why for job in jobs if job["cluster"] == "local" for number, why in _end_local(job).items()}
-    of_slurm = [job for job in jobs if job["cluster"] == "slurm"]
+    untold = {number: why for job in jobs if job.cluster == "local" for number, why in _end_local(job).items()}
+    of_slurm = [job for job in jobs if job.cluster == "slurm"]
     if of_slurm:
         QUEUE.forget()  # whose a number is must be known as it is now
-        numbers = list(dict.fromkeys(job["job_id"] for job in of_slurm if is_in_queue(job)))
+        numbers = list(dict.fromkeys(job.job_id for job in of_slurm if is_in_queue(job)))
         for batch in (numbers[first : first + MOST_AT_ONCE] for first in range(0, len(numbers), MOST_AT_ONCE)):
             silent = QUEUE.jobs is None
             untold |= dict.fromkeys(batch, "squeue does not answer") if silent else _scancel(batch, flags)
@@ -34,14 +34,14 @@ def cancel_jobs(jobs: Iterable[dict[str, Any]], *flags: str) -> dict[str, str]:
     return untold
 
 
-def _end_local(job: dict[str, Any]) -> dict[str, str]:
+def _end_local(job: Job) -> dict[str, str]:
     for pid in local_processes(job):
         try:
             os.kill(pid, signal.SIGTERM)
         except ProcessLookupError:
             continue
         except PermissionError:
-            return {job["job_id"]: f"process {pid} is another user's"}
+            return {job.job_id: f"process {pid} is another user's"}
     return {}
 
 
@@ -59,20 +59,20 @@ def _scancel(numbers: list[str], flags: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(named or numbers, said)
 
 
-def has_left(job: dict[str, Any]) -> bool:
+def has_left(job: Job) -> bool:
     """Whether nothing of the job is queued or running any more, as far as this host can tell."""
-    return not is_in_queue(job) and not (job["cluster"] == "local" and local_processes(job))
+    return not is_in_queue(job) and not (job.cluster == "local" and local_processes(job))
 
 
-def local_processes(job: dict[str, Any]) -> list[int]:
+def local_processes(job: Job) -> list[int]:
     """The processes of a local job of this host: its controller, every rank, the shell that ran its setup lines.
 
     The shell's number is the job's, and it hands no signal on; where it has ended, the others may still be there.
     """
-    if job["host"] != socket.gethostname():
+    if job.host != socket.gethostname():
         return []
-    named = [int(place.name) for place in Path("/proc").glob("[0-9]*") if _is_of_submitit(place, job["folder"])]
-    return sorted({*named, *([int(job["job_id"])] if is_in_queue(job) else [])})
+    named = [int(place.name) for place in Path("/proc").glob("[0-9]*") if _is_of_submitit(place, job.folder)]
+    return sorted({*named, *([int(job.job_id)] if is_in_queue(job) else [])})
 
 
 def _is_of_submitit(place: Path, folder: str) -> bool:

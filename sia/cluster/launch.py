@@ -10,7 +10,8 @@ from sia.atomic import read_json, write_json
 from sia.cluster.profile import Cluster, Profile, check_local, choose_cluster, load_profile, visible_gpus
 from sia.cluster.snapshot import snapshot
 from sia.config import validate
-from sia.run.folder import RunFolder, record
+from sia.run import records
+from sia.run.folder import RunFolder
 
 SLURM_AT_ONCE = 16  # each trial costs the driver about 116 MB
 
@@ -66,24 +67,22 @@ def local_profile() -> Profile:
     )
 
 
-def record_launch(run: RunFolder, launch: Launch, **more: str) -> None:
-    """For `former_launch`; `more` is what became of it."""
+def record_launch(run: RunFolder, launch: Launch, refused: str = "") -> None:
+    """For `former_launch`; refused: why the cluster did not take it."""
     if launch.profile.environment:
         write_json(run.launch_environment, launch.profile.environment, mode=0o600)
     else:
         run.launch_environment.unlink(missing_ok=True)
-    record(run.launch, cluster=launch.cluster, profile=launch.profile.for_records(), **more)
+    records.Launch(cluster=launch.cluster, profile=launch.profile.for_records(), refused=refused).write(run.launch)
 
 
 def former_launch(run: RunFolder, wanted: str, profile: Path | None) -> Launch:
     """How a run goes on: as its last job was asked for, unless a flag says otherwise."""
-    former = read_json(run.launch)
+    former = records.Launch.read(run.launch)
     launch = choose_launch(wanted, profile, None)
-    if profile is None and former is not None and former["cluster"] == launch.cluster:
+    if profile is None and former is not None and former.cluster == launch.cluster:
         environment = read_json(run.launch_environment) or {}
-        return Launch(
-            launch.cluster, validate(Profile, {"environment": environment, **former["profile"]}, str(run.path))
-        )
+        return Launch(launch.cluster, validate(Profile, {"environment": environment, **former.profile}, str(run.path)))
     return launch
 
 

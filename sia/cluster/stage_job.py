@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from sia.atomic import read_json
 from sia.data.staging import staged
 from sia.errors import UserError
-from sia.run.folder import RunFolder, record
+from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock, LockHeld
+from sia.run.records import Failed
 from sia.training.preemption import PreemptionFlag
 
 # What gloo, NCCL, torch's store and sia.distributed say of a rank that is gone.
@@ -136,14 +136,14 @@ class TrainStage:
         return self.run.stage(self.number).rendezvous / f"{place.job_id}-{place.life}.json"
 
     def _record_failure(self, place: Place, error: Exception) -> None:
-        failed = self.run.stage(self.number).failed
+        path = self.run.stage(self.number).failed
         if place.world_size > 1 and is_lost_connection(error):
             # It follows from the error of the rank that left first, which that one records, unless it was killed.
             print("another rank ended without a word (killed, perhaps for memory?)", file=sys.stderr)
         elif is_lost_worker(error):
             print("a loader's worker was killed (for memory?)", file=sys.stderr)
-        elif (read_json(failed) or {}).get("job_id") != place.job_id or place.job_id == "":
-            record(failed, error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
+        elif place.job_id == "" or (known := Failed.read(path)) is None or known.job_id != place.job_id:
+            Failed(error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time()).write(path)
 
     def _train(self, place: Place, flag: PreemptionFlag, confirm: Callable[[], None]) -> int | None:
         import torch

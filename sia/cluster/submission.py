@@ -8,9 +8,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 from sia.errors import UserError
+from sia.run.records import Submission
 
 TOKEN = "SIA_SUBMISSION"
 ANSWER_SECONDS = 30.0
@@ -22,24 +22,22 @@ def script_mark(token: str) -> str:
     return f"# {TOKEN}={token}"
 
 
-def job_of(left: dict[str, Any]) -> str | None:
+def job_of(left: Submission) -> str | None:
     """The number of the job that came of a submission whose submitting process is dead; None where none did.
 
     left: the record that it made before it asked the cluster. Raises UserError where the queue does not answer.
     """
-    here = left["host"] == socket.gethostname()
-    while here and any(_is_sbatch(words) for _, words in _processes(left["token"])):
+    here = left.host == socket.gethostname()
+    while here and any(_is_sbatch(words) for _, words in _processes(left.token)):
         time.sleep(POLL_SECONDS)  # it outlives who called it, and may yet hand the job in
-    if left["cluster"] == "slurm":
+    if left.cluster == "slurm":
         return _in_slurm(left)
-    started = [
-        pid for pid, words in _processes(left["token"]) if any("submitit.local._local" in word for word in words)
-    ]
+    started = [pid for pid, words in _processes(left.token) if any("submitit.local._local" in word for word in words)]
     # The eldest: setup lines make the controller a shell's child, and the job's number is the shell's.
     return str(min(started, key=_began)) if here and started else None
 
 
-def _in_slurm(left: dict[str, Any]) -> str | None:
+def _in_slurm(left: Submission) -> str | None:
     command = ["squeue", "--user", str(os.getuid()), "--array", "--noheader", "--format", "%i %o"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
@@ -49,7 +47,7 @@ def _in_slurm(left: dict[str, Any]) -> str | None:
         raise UserError(" ".join(answer.stderr.split()) or "squeue says nothing")
     for line in answer.stdout.splitlines():
         job_id, _, script = line.strip().partition(" ")
-        if _element(job_id) == left["element"] and _is_of(Path(script), left):
+        if _element(job_id) == left.element and _is_of(Path(script), left):
             return job_id
     return None
 
@@ -60,9 +58,9 @@ def _element(job_id: str) -> int | None:
     return int(place) if place.isdigit() else None
 
 
-def _is_of(script: Path, left: dict[str, Any]) -> bool:
+def _is_of(script: Path, left: Submission) -> bool:
     try:
-        return str(script.parent) == left["folder"] and script_mark(left["token"]) in script.read_text()
+        return str(script.parent) == left.folder and script_mark(left.token) in script.read_text()
     except OSError:
         return False
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sia import gate
-from sia.atomic import read_json, write_atomically
+from sia.atomic import write_atomically
 from sia.cluster import bootstrap
 from sia.cluster.end_jobs import cancel_jobs
 from sia.cluster.environment import clean_environment
@@ -31,9 +31,10 @@ from sia.cluster.submission import TOKEN, job_of, script_mark
 from sia.cluster.task import Task, kind_of, task_of
 from sia.errors import UserError
 from sia.gate import own_folder
-from sia.run.folder import record, runs_root
+from sia.run.folder import runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.run.queue import is_in_queue
+from sia.run.records import Job, Submission
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor
@@ -155,23 +156,22 @@ def _submit(
     first = fresh[0][0]
     executor = _executor(first, cluster, profile, python, token)
     array = len(fresh) > 1 and cluster == "slurm"
+    begun = Submission(
+        cluster=cluster,
+        name=first.name,
+        host=socket.gethostname(),
+        folder=str(first.jobs),  # where an array's logs lie
+        code=code,
+        user=os.getuid(),
+        profile=profile.for_records(),
+        token=token,
+    )
     for number, (task, _) in enumerate(fresh):
-        record(
-            _begun(task),
-            cluster=cluster,
-            name=first.name,  # what the cluster calls it
-            host=socket.gethostname(),
-            folder=str(first.jobs),  # where an array's logs lie
-            code=code,
-            user=os.getuid(),
-            profile=profile.for_records(),
-            token=token,
-            element=number if array else None,
-        )
+        begun.model_copy(update={"element": number if array else None}).write(_begun(task))
     with executor.batch() if len(fresh) > 1 else nullcontext():
         jobs = [executor.submit(bootstrap.Bootstrap(**one)) for _, one in fresh]
     for (task, _), job in zip(fresh, jobs, strict=True):
-        _write_down(task, str(job.job_id))
+        _write_down(task, begun, str(job.job_id))
 
 
 def _begun(task: Task) -> Path:
@@ -179,12 +179,13 @@ def _begun(task: Task) -> Path:
     return task.job_record.with_name(f"{task.job_record.stem}-begun.json")
 
 
-def _write_down(task: Task, job_id: str) -> None:
-    record(task.job_record, **(read_json(_begun(task)) or {}), job_id=job_id, time=time.time())
+def _write_down(task: Task, begun: Submission, job_id: str) -> None:
+    job = Job(**begun.model_dump(), job_id=job_id, time=time.time())
+    job.write(task.job_record)
     _begun(task).unlink()
     if task.stopped is not None and task.stopped.exists():
         # Cancelled while the cluster took it: whoever cancelled knew of no job.
-        print(*cancel_jobs([read_json(task.job_record) or {}]).values(), sep="\n")
+        print(*cancel_jobs([job]).values(), sep="\n")
 
 
 def _has_job(task: Task, described: dict[str, Any]) -> bool:
@@ -192,7 +193,7 @@ def _has_job(task: Task, described: dict[str, Any]) -> bool:
 
     The latter gets its record, and its pickle where that is still missing. Raises UserError where nobody can tell.
     """
-    job, left = read_json(task.job_record), read_json(_begun(task))
+    job, left = Job.read(task.job_record), Submission.read(_begun(task))
     if job is not None and is_in_queue(job):
         return True
     job_id = None if left is None else job_of(left)
@@ -201,12 +202,12 @@ def _has_job(task: Task, described: dict[str, Any]) -> bool:
     import cloudpickle
     from submitit.core.utils import DelayedSubmission, JobPaths
 
-    pickle = JobPaths(left["folder"], job_id).submitted_pickle
+    pickle = JobPaths(left.folder, job_id).submitted_pickle
     if not pickle.exists():
         delayed = DelayedSubmission(bootstrap.Bootstrap(**described))
-        delayed.set_timeout(left["profile"]["timeout_min"], MOST_TIMEOUTS)
+        delayed.set_timeout(left.profile["timeout_min"], MOST_TIMEOUTS)
         write_atomically(pickle, lambda stream: stream.write(cloudpickle.dumps(delayed)))
-    _write_down(task, job_id)
+    _write_down(task, left, job_id)
     return True
 
 

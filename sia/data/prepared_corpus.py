@@ -22,6 +22,7 @@ from sia.data.corpus_record import Description
 from sia.data.manifest import SPLITS
 from sia.data.shards import ShardReader
 from sia.errors import UserError
+from sia.run.records import TrainedOn
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -127,12 +128,12 @@ def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
     return dict(description)
 
 
-def check_identity(folder: Path, description: dict[str, Any], known: dict[str, Any] | None, run: Path) -> None:
+def check_identity(folder: Path, description: dict[str, Any], known: TrainedOn | None, run: Path) -> None:
     """Raises UserError where a run was begun on another corpus, `known`, than the one in the folder now."""
-    if known is not None and known["identity"] != description["identity"]:
-        check_features(folder, description, known["features"])
+    if known is not None and known.identity != description["identity"]:
+        check_features(folder, description, known.features or description["features"])
         raise UserError(
-            f"{run}: begun on corpus {known['identity']}, {folder} is {description['identity']}; "
+            f"{run}: begun on corpus {known.identity}, {folder} is {description['identity']}; "
             "set data.folder to the first one, or delete the run folder to begin again"
         )
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from sia.atomic import read_json
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus, check_features, check_identity, check_short_side
 from sia.distributed import Ranks
@@ -11,6 +10,7 @@ from sia.embedding import embedder_of, fixed_sample, image_of_caption, recalls
 from sia.errors import UserError
 from sia.recall import image_pools
 from sia.run.folder import RunFolder
+from sia.run.records import TrainedOn
 
 
 def evaluate_run(
@@ -50,12 +50,14 @@ def evaluate_run(
 def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | None) -> PreparedCorpus:
     corpus = PreparedCorpus.open(folder or experiment.data.path)
     check_short_side(corpus.folder, corpus.description, experiment.data)
-    trained_on = read_json(run.corpus) or {}
-    if folder is None and trained_on:
+    trained_on = TrainedOn.read(run.corpus)
+    if folder is None:
         # Captions may have moved between its splits; a corpus that is named on purpose may be any.
         check_identity(corpus.folder, corpus.description, trained_on, run.path)
-    check_features(corpus.folder, corpus.description, trained_on.get("features", corpus.description["features"]))
-    return corpus.normalised_as(trained_on)
+    if trained_on is None:
+        return corpus
+    check_features(corpus.folder, corpus.description, trained_on.features or corpus.description["features"])
+    return corpus.normalised_as(trained_on.description)
 
 
 def _counts(corpus: PreparedCorpus, indices: list[int], pool: int | None, folds: int) -> dict[str, Any]:

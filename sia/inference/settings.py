@@ -11,6 +11,7 @@ from sia.data.prepared_corpus import STATISTICS
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.metrics import read_rows
+from sia.run.records import Finished, TrainedOn
 
 EXPORT_FORMAT = "sia.pair"
 EXPORT_VERSION = 1
@@ -65,7 +66,8 @@ class PairSettings:
 def settings_of_run(run: RunFolder, chosen: Chosen, checkpoint: str) -> PairSettings:
     """Raises UserError for a run whose corpus.json is missing or lacks what an embedding needs."""
     experiment = run.experiment()
-    corpus = _checked_corpus(run.corpus, read_json(run.corpus), experiment.data)
+    trained_on = TrainedOn.read(run.corpus)
+    corpus = _checked_corpus(run.corpus, trained_on and trained_on.description, experiment.data)
     return PairSettings(experiment.model, experiment.data, corpus, _provenance(run, chosen, checkpoint))
 
 
@@ -82,9 +84,9 @@ def _checked_corpus(path: Path, corpus: Any, data: Data) -> dict[str, Any]:
 def _provenance(run: RunFolder, chosen: Chosen, checkpoint: str) -> dict[str, Any]:
     experiment = run.experiment()
     jobs = read_rows(run.provenance)
-    finished = read_json(run.finished) or {}
+    finished = Finished.read(run.finished)
     # Recall on test was measured with the run's best checkpoint, and tells of no other.
-    measured = (finished.get("best_stage"), finished.get("best_epoch")) == (chosen.stage, chosen.epoch)
+    of_best = finished and (finished.best_stage, finished.best_epoch) == (chosen.stage, chosen.epoch)
     return {
         "run": run.name,
         "study": run.study,
@@ -94,6 +96,6 @@ def _provenance(run: RunFolder, chosen: Chosen, checkpoint: str) -> dict[str, An
         "epoch": chosen.epoch,
         "select_on": experiment.training.select_on,
         "selection_value": chosen.value,
-        "test": finished.get("test") if measured else None,
+        "test": finished.test if finished and of_best else None,
         "git_commit": jobs[-1].get("git_commit") if jobs else None,
     }

@@ -7,15 +7,15 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from sia.cluster.end_jobs import cancel_jobs, has_left
 from sia.errors import UserError
 from sia.operate.damage import readable
 from sia.run.driver import Driver, driver_status
-from sia.run.folder import RunFolder, read_job, record, runs_of
-from sia.run.lock import living_holder, process_of
+from sia.run.folder import RunFolder, runs_of
+from sia.run.lock import Holder, living_holder, process_of
 from sia.run.queue import QUEUE
+from sia.run.records import Job, Stopped
 from sia.run.state import State, current_stage, look
 
 POLL_SECONDS = 0.5
@@ -50,7 +50,7 @@ def ending_of_study(study: str, runs: list[RunFolder]) -> Ending:
     driver = driver_status(study)
     if driver.damaged:
         raise UserError(driver.damaged)
-    elsewhere = driver.process is not None and driver.process.get("host") != socket.gethostname()
+    elsewhere = driver.process is not None and driver.process.host != socket.gethostname()
     if elsewhere and driver.job is None:
         raise UserError(f"study {study} is driven by {driver.who}; end it on that host: python jobs/cancel.py {study}")
     whole, damaged = readable(runs)
@@ -62,8 +62,8 @@ def ending_of_run(run: RunFolder) -> Ending:
 
     Raises UserError for a run that this host cannot end, or not without its driver.
     """
-    writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
-    if writer is not None and job.get("cluster") == "debug":
+    writer, job = living_holder(run.lock), Job.read(run.stage(current_stage(run)).job)
+    if writer is not None and job is not None and job.cluster == "debug":
         raise UserError(f"{run.path}: {process_of(writer)} trains it with --cluster debug; press Ctrl-C there")
     waits = not look(run).is_over and driver_status(run.study).lives
     return Ending(None, [run] if waits or _is_within_reach(run) else [])
@@ -84,7 +84,7 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
         runs += [run for run in now if run not in runs and _would_go_on(run)]
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
-        record(run.stopped, by=BY, time=time.time())
+        Stopped(by=BY, time=time.time()).write(run.stopped)
     left, untold = _end_jobs(runs)
     for run in runs:
         say(f"{run.study}/{run.name}: {_outcome(run, run in left, untold)}")
@@ -111,13 +111,13 @@ def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:
     left = runs
     while left and time.monotonic() < deadline:
         jobs = [job for run in left for job in jobs_of(run)]
-        due = [job for job in jobs if time.monotonic() >= tell_at.get(job["job_id"], float("-inf"))]
+        due = [job for job in jobs if time.monotonic() >= tell_at.get(job.job_id, float("-inf"))]
         if due:
             untold = cancel_jobs(due)
         for job in due:
             # A local job that has just begun does not hear it yet; Slurm ends such a job itself.
-            again = AGAIN_SECONDS if job["cluster"] == "local" or job["job_id"] in untold else WAIT_SECONDS
-            tell_at[job["job_id"]] = time.monotonic() + again
+            again = AGAIN_SECONDS if job.cluster == "local" or job.job_id in untold else WAIT_SECONDS
+            tell_at[job.job_id] = time.monotonic() + again
         time.sleep(POLL_SECONDS)
         QUEUE.forget()
         left = [run for run in left if _is_under_way(run)]
@@ -125,29 +125,26 @@ def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:
 
 
 def _numbers(run: RunFolder) -> list[str]:
-    return [job["job_id"] for job in jobs_of(run)]
+    return [job.job_id for job in jobs_of(run)]
 
 
-def jobs_of(run: RunFolder) -> list[dict[str, Any]]:
+def jobs_of(run: RunFolder) -> list[Job]:
     """The current stage's job; the job that holds the run, where that is another."""
-    recorded = read_job(run.stage(current_stage(run)).job)
+    recorded = Job.read(run.stage(current_stage(run)).job)
     writer = living_holder(run.lock)
-    if recorded is None or writer is None or writer.get("job_id", "") in ("", recorded["job_id"]):
+    if recorded is None or writer is None or writer.job_id in ("", recorded.job_id):
         return [recorded] if recorded else []
+    host = writer.host if recorded.cluster == "local" else recorded.host
     # It may train another stage, which its name tells.
-    name = {"name": recorded["name"].rpartition("/")[0]} if "name" in recorded else {}
-    return [recorded, {**recorded, **name, "job_id": writer["job_id"], "host": _submitted_from(recorded, writer)}]
-
-
-def _submitted_from(recorded: dict[str, Any], writer: dict[str, Any]) -> str:
-    return str(writer["host"] if recorded["cluster"] == "local" else recorded["host"])
+    name = recorded.name.rpartition("/")[0]
+    return [recorded, recorded.model_copy(update={"name": name, "job_id": writer.job_id, "host": host})]
 
 
 def _is_within_reach(run: RunFolder) -> bool:
     """Whether it is under way. Raises UserError where it is so as another host's local job."""
-    writer, job = living_holder(run.lock), read_job(run.stage(current_stage(run)).job) or {}
-    if writer is not None and job.get("cluster") == "local" and writer["host"] != socket.gethostname():
-        raise UserError(f"{run.path}: a local job of {writer['host']} trains it; run this command on that host")
+    writer, job = living_holder(run.lock), Job.read(run.stage(current_stage(run)).job)
+    if writer is not None and job is not None and job.cluster == "local" and writer.host != socket.gethostname():
+        raise UserError(f"{run.path}: a local job of {writer.host} trains it; run this command on that host")
     return _is_under_way(run)
 
 
@@ -162,9 +159,9 @@ def _is_under_way(run: RunFolder) -> bool:
 
 
 def _described(run: RunFolder) -> str:
-    jobs = [f"{job['cluster']} job {job['job_id']}" for job in jobs_of(run)]
+    jobs = [f"{job.cluster} job {job.job_id}" for job in jobs_of(run)]
     writer = living_holder(run.lock)
-    where = f" on {writer['host']}" if writer else ""
+    where = f" on {writer.host}" if writer else ""
     return (", ".join(jobs) or "no job yet") + where
 
 
@@ -185,10 +182,10 @@ def _end_driver(driver: Driver) -> None:
     raise UserError(f"study {driver.study}: its driver ({driver.who}) does not end{why}; nothing else was cancelled")
 
 
-def _end_driver_process(process: dict[str, Any], number: int) -> None:
-    if process["host"] == socket.gethostname():
+def _end_driver_process(process: Holder, number: int) -> None:
+    if process.host == socket.gethostname():
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(process["pid"]), number)
+            os.kill(process.pid, number)
 
 
 def _left(driver: Driver, seconds: float) -> bool:

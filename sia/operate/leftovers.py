@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from sia.atomic import read_json
 from sia.clock import age_seconds
 from sia.operate.damage import readable
 from sia.operate.retention import AT_WORK
@@ -10,6 +9,7 @@ from sia.operate.status import all_studies
 from sia.run.driver import driver_of, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies
 from sia.run.metrics import read_rows
+from sia.run.records import Job
 from sia.run.state import look
 
 OLD_SECONDS = 24 * 3600.0
@@ -43,7 +43,7 @@ def old_snapshots() -> list[Path]:
     driven = all_studies()
     if any(driver_status(study).lives for study in driven):
         return []
-    used = {Path(str((driver_of(study) or {}).get("code"))).name for study in driven}
+    used = {Path(job.code).name for study in driven if (job := driver_of(study)) is not None}
     for study in known:
         whole, damaged = readable(runs_of(study))
         if damaged:
@@ -57,8 +57,8 @@ def old_snapshots() -> list[Path]:
 def _code_of(run: RunFolder) -> set[str]:
     """Names of copies, which tell their content: a path would say where runs/ lay then, and not by which link."""
     records = (*run.path.glob("stages/*/job.json"), *run.path.glob("evaluations/*-job.json"))
-    jobs = [*(read_json(path) or {} for path in records), *read_rows(run.provenance)]
-    return {Path(job["code"]).name for job in jobs if "code" in job}
+    named = [job.code for path in records if (job := Job.read(path)) is not None]
+    return {Path(code).name for code in (*named, *(row.get("code", "") for row in read_rows(run.provenance)))}
 
 
 def _half_copied() -> list[Path]:

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from sia.atomic import read_json
 from sia.errors import UserError
 from sia.run.driver import driver_of, driver_status
-from sia.run.folder import RunFolder, read_job, runs_root
+from sia.run.folder import RunFolder, runs_root
 from sia.run.queue import is_in_queue
+from sia.run.records import Job
 from sia.run.state import State, look
 
 POLL_SECONDS = 0.5
@@ -20,7 +20,7 @@ AT_REST = (State.FINISHED, State.FAILED, State.STOPPED)
 class LogSource(Protocol):
     """Whose logs: the job that writes them now, and whether any more can come."""
 
-    def job(self) -> dict[str, Any] | None: ...
+    def job(self) -> Job | None: ...
 
     def is_over(self) -> bool: ...
 
@@ -32,8 +32,8 @@ class RunLogs:
     run: RunFolder
     stage: int | None = None
 
-    def job(self) -> dict[str, Any] | None:
-        return last_job(self.run) if self.stage is None else read_job(self.run.stage(self.stage).job)
+    def job(self) -> Job | None:
+        return last_job(self.run) if self.stage is None else Job.read(self.run.stage(self.stage).job)
 
     def is_over(self) -> bool:
         if self.stage is not None and self.run.stage(self.stage).done.exists():
@@ -48,7 +48,7 @@ class DriverLogs:
 
     study: str
 
-    def job(self) -> dict[str, Any] | None:
+    def job(self) -> Job | None:
         return driver_of(self.study)
 
     def is_over(self) -> bool:
@@ -65,7 +65,7 @@ def logs_of_run(run: RunFolder, stage: int | None) -> RunLogs:
         which = f"stages {', '.join(map(str, submitted))} were submitted" if submitted else "it was never submitted"
         where = f"stage {stage} has no job" if stage is not None else "no job yet"
         raise UserError(f"{run.path}: {where}; {which}")
-    if job["cluster"] == "debug":
+    if job.cluster == "debug":
         raise UserError(f"{run.path}: trained with --cluster debug; what it printed is in that terminal")
     return source
 
@@ -80,12 +80,12 @@ def logs_of_driver(study: str) -> DriverLogs:
     return DriverLogs(study)
 
 
-def log_files(job: dict[str, Any], rank: int, stderr_only: bool) -> list[Path]:
+def log_files(job: Job, rank: int, stderr_only: bool) -> list[Path]:
     """The job's files of this rank, standard output first. Raises UserError for a rank that the job has not.
 
     A job that has not begun has no files yet: their names are returned all the same.
     """
-    folder, job_id = Path(job["folder"]), job["job_id"]
+    folder, job_id = Path(job.folder), job.job_id
     ranks = sorted(int(path.name.split("_")[-2]) for path in folder.glob(f"{job_id}_*_log.out"))
     if ranks and rank not in ranks:
         raise UserError(f"--rank {rank}: job {job_id} has ranks {', '.join(map(str, ranks))} (logs in {folder})")
@@ -136,23 +136,22 @@ class Follower:
         return content.decode(errors="replace")
 
 
-def silence(job: dict[str, Any], files: str) -> str:
+def silence(job: Job, files: str) -> str:
     """What is told of a job whose files are empty."""
     if is_in_queue(job):
-        return f"job {job['job_id']} has written nothing yet to {files}"
+        return f"job {job.job_id} has written nothing yet to {files}"
     why = "it was cancelled before it began, or its node could not write there"
-    return f"job {job['job_id']} has written nothing to {files}: {why}"
+    return f"job {job.job_id} has written nothing to {files}: {why}"
 
 
 def failed_rank(run: RunFolder, stage: int | None) -> int:
     """The rank whose error made the run fail in this stage (None: in any); 0 where it has not, or nobody knows."""
     status = look(run)
     is_meant = status.state == State.FAILED and stage in (None, status.stage)
-    failed = read_json(run.stage(status.stage).failed) or {} if is_meant else {}
-    return int(failed.get("rank") or 0)
+    return status.rank if is_meant else 0
 
 
-def last_job(run: RunFolder) -> dict[str, Any] | None:
+def last_job(run: RunFolder) -> Job | None:
     """The job record of the latest stage that has one."""
-    jobs = [read_job(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
+    jobs = [Job.read(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
     return next((job for job in jobs if job is not None), None)

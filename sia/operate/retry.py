@@ -2,11 +2,11 @@
 
 import sys
 
-from sia.atomic import read_json
 from sia.cluster.launch import Launch, former_launch
 from sia.errors import UsageError, UserError
 from sia.operate.cancel import BY
 from sia.operate.damage import readable
+from sia.run import records
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root
 from sia.run.state import RunStatus, State, look
@@ -31,9 +31,9 @@ def retryable(study: str, only: list[str]) -> list[RunFolder]:
     for line in damaged:
         print(line, file=sys.stderr)
     for run in chosen:
-        if not _ended_badly(run, status := look(run)):
+        if not _ended_badly(status := look(run)):
             raise UsageError(f"--only {run.name}: it is {status.state.value}; there is nothing to retry")
-    return [run for run in chosen or runs if _ended_badly(run, look(run))]
+    return [run for run in chosen or runs if _ended_badly(look(run))]
 
 
 def retry_launches(runs: list[RunFolder]) -> dict[str, Launch]:
@@ -41,16 +41,16 @@ def retry_launches(runs: list[RunFolder]) -> dict[str, Launch]:
     distinct: list[Launch] = []
     launches = {}
     for run in runs:
-        former = read_json(run.launch) or {}
-        launch = former_launch(run, former.get("cluster", "auto"), None)
+        former = records.Launch.read(run.launch)
+        launch = former_launch(run, former.cluster if former else "auto", None)
         if launch not in distinct:
             distinct.append(launch)
         launches[run.name] = distinct[distinct.index(launch)]
     return launches
 
 
-def _ended_badly(run: RunFolder, status: RunStatus) -> bool:
-    cancelled = status.state == State.STOPPED and (read_json(run.stopped) or {}).get("by") == BY
+def _ended_badly(status: RunStatus) -> bool:
+    cancelled = status.state == State.STOPPED and status.stopped_by == BY
     return status.state in (State.FAILED, State.LOST) or cancelled
 
 

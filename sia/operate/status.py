@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sia.atomic import read_json
 from sia.clock import age_seconds
 from sia.cluster.accounting import ACCOUNTING
 from sia.operate.damage import FAULTS, damage
@@ -14,6 +13,7 @@ from sia.run import queue
 from sia.run.driver import Driver, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies
 from sia.run.latest import measured, share_of_epoch
+from sia.run.records import Finished
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import RunStatus, State, look
 
@@ -71,10 +71,10 @@ class StudyView:
 
     def as_json(self) -> dict[str, Any]:
         """The study, who drives it, and its runs, in plain values."""
-        process, job = self.driver.process or {}, self.driver.job or {}
+        process, job = self.driver.process, self.driver.job
         driver = {
-            **{"lives": self.driver.lives, "pid": process.get("pid"), "host": process.get("host")},
-            "job_id": job.get("job_id"),
+            **{"lives": self.driver.lives, "pid": process and process.pid, "host": process and process.host},
+            "job_id": job and job.job_id,
         }
         return {"study": self.study, "driver": driver, "runs": [dict(vars(run)) for run in self.runs]}
 
@@ -135,28 +135,26 @@ def _view(run: RunFolder) -> RunView:
         epochs=sum(stage.epochs for stage in planned),
         share_of_epoch=_share(run, status, epoch + 1),
         job_id=status.job_id,
-        cluster=(status.job or {}).get("cluster", ""),
-        host=(status.job or {}).get("host", "") if status.state == State.RUNNING else "",
+        cluster=status.cluster,
+        host=status.host,
         heartbeat_seconds=_heartbeat(run.lock) if status.state == State.RUNNING else None,
         speech_to_image=recalls[0],
         image_to_speech=recalls[1],
         best=_best_of_finished(run, found.best) if status.state == State.FINISHED else found.best,
         measured_on=selected_on(last) if last else run.experiment().training.select_on,
-        error=(status.error or found.fault) + _which_rank(run, status),
+        error=(status.error or found.fault) + _which_rank(run, status.rank),
         reason=status.reason,
     )
 
 
 def _best_of_finished(run: RunFolder, measured: float | None) -> float | None:
     """Its marker is read, so that one that is damaged does not pass for a run that ended well."""
-    best = (read_json(run.finished) or {}).get("best_value")
-    return measured if best is None else float(best)
+    finished = Finished.read(run.finished)
+    return measured if finished is None else finished.best_value
 
 
-def _which_rank(run: RunFolder, status: RunStatus) -> str:
+def _which_rank(run: RunFolder, rank: int) -> str:
     """Whose log tells of a failure that is not rank 0's."""
-    failed = read_json(run.stage(status.stage).failed) if status.state == State.FAILED else None
-    rank = (failed or {}).get("rank", 0)
     return f" (rank {rank}: python jobs/logs.py {run.name} --rank {rank})" if rank else ""
 
 

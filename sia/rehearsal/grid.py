@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sia.atomic import read_json
 from sia.cluster.end_jobs import cancel_jobs, has_left
 from sia.cluster.launch import Launch
 from sia.cluster.prepare_corpus import prepare_corpus
@@ -20,8 +19,9 @@ from sia.cluster.submit import submit
 from sia.config import Experiment
 from sia.errors import UserError
 from sia.rehearsal.job import Rehearsal, Rehearse, experiment_json, read_rehearsal
-from sia.run.folder import record, runs_root
+from sia.run.folder import runs_root
 from sia.run.queue import QUEUE, is_in_queue
+from sia.run.records import Job, Stopped
 from sia.sweep.corpora import EMBEDDED, embedded_raw
 from sia.sweep.grid import Grid, GridPoint
 
@@ -59,7 +59,7 @@ def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Lau
 
 
 def _wait(task: Rehearse) -> None:
-    while (job := read_json(task.job_record)) is not None and is_in_queue(job):
+    while (job := Job.read(task.job_record)) is not None and is_in_queue(job):
         time.sleep(1.0)
 
 
@@ -74,7 +74,7 @@ def _no_job_left(task: Rehearse) -> Iterator[None]:
         yield
     except BaseException:
         # A job that the cluster takes at this moment finds the marker.
-        record(task.stopped, by="rehearse")
+        Stopped(by="rehearse").write(task.stopped)
         print("the rehearsal is left: ending its job", file=sys.stderr, flush=True)
         _end(task)
         raise
@@ -90,7 +90,7 @@ def _leave(number: int, frame: object) -> None:
 def _end(task: Rehearse) -> None:
     began, untold, job = time.monotonic(), {}, None
     while time.monotonic() - began < (WAIT_SECONDS if job else SUBMISSION_SECONDS):
-        job = read_json(task.job_record)
+        job = Job.read(task.job_record)
         if job is not None and has_left(job):
             return
         # More than once: a process that has just begun does not hear it.
@@ -99,7 +99,7 @@ def _end(task: Rehearse) -> None:
         QUEUE.forget()
     if job is not None:
         why = "; ".join(untold.values()) or f"it has not ended within {WAIT_SECONDS:.0f} s"
-        print(f"{job['cluster']} job {job['job_id']} is left: {why}", file=sys.stderr)
+        print(f"{job.cluster} job {job.job_id} is left: {why}", file=sys.stderr)
 
 
 def rehearsal_table(results: list[Rehearsal]) -> Table:

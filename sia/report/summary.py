@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sia.atomic import read_json
 from sia.config import Experiment, Stage
 from sia.flatten import flatten
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.restarts import Begun, Restart, restarts
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_rows
-from sia.run.records import StagePlan
+from sia.run.records import Finished, StageDone, StagePlan, TrainedOn
 from sia.run.rows import rows_of
+from sia.run.state import ending_of
 
 NOT_SETTINGS = ("training.seed", "runtime.", "data.folder")
 
@@ -91,36 +91,28 @@ def _in_short(stage: Stage) -> str:
 def summarise(run: RunFolder) -> RunSummary:
     """Raises UserError for a folder that holds no run, or a broken metrics.jsonl."""
     begun = tuple(_begun_stages(run))
-    finished = read_json(run.finished) or {}
-    best = finished or _best_so_far(run, len(begun))
-    corpus = read_json(run.corpus) or {}
+    finished, ending = Finished.read(run.finished), ending_of(run)
+    best = (finished.best_stage, finished.best_epoch) if finished else _best_so_far(run, len(begun))
+    corpus = TrainedOn.read(run.corpus)
     experiment = run.experiment()
     jobs = read_rows(run.provenance)
     rows = [row for row in rows_of(run) if "stage_epoch" in row]
     return RunSummary(
         name=run.name,
-        state=_state(run),
+        state=ending.state.value if ending else "unfinished",
         experiment=experiment,
         begun=begun,
-        corpus=corpus.get("name", experiment.data.corpus),
-        corpus_identity=str(corpus.get("identity", "")),
+        corpus=corpus.name if corpus else experiment.data.corpus,
+        corpus_identity=corpus.identity if corpus else "",
         epoch_rows=tuple(rows),
-        best_epoch=best.get("best_epoch"),
-        best_stage=best.get("best_stage"),
-        seconds=finished.get("seconds") or sum(row.get("train/seconds", 0.0) for row in rows),
-        test=finished.get("test", {}),
-        num_test_captions=finished.get("num_test_captions"),
-        num_test_images=finished.get("num_test_images"),
+        best_epoch=best[1],
+        best_stage=best[0],
+        seconds=finished.seconds if finished else sum(row.get("train/seconds", 0.0) for row in rows),
+        test=finished.test if finished else {},
+        num_test_captions=finished.num_test_captions if finished else None,
+        num_test_images=finished.num_test_images if finished else None,
         commit=jobs[-1].get("git_commit") or "" if jobs else "",
     )
-
-
-def _state(run: RunFolder) -> str:
-    if run.finished.is_file():
-        return "finished"
-    if any(run.path.glob("stages/*/failed.json")):
-        return "failed"
-    return "stopped" if run.stopped.is_file() else "unfinished"
 
 
 def _begun_stages(run: RunFolder) -> Iterator[Begun]:
@@ -130,6 +122,9 @@ def _begun_stages(run: RunFolder) -> Iterator[Begun]:
         number += 1
 
 
-def _best_so_far(run: RunFolder, num_stages: int) -> dict[str, Any]:
-    done = [{**(read_json(run.stage(number).done) or {}), "best_stage": number} for number in range(1, num_stages + 1)]
-    return max((one for one in done if "best_value" in one), key=lambda one: one["best_value"], default={})
+def _best_so_far(run: RunFolder, num_stages: int) -> tuple[int | None, int | None]:
+    """The stage and the epoch of the best checkpoint among the stages that are done."""
+    numbers = range(1, num_stages + 1)
+    done = [(one, number) for number in numbers if (one := StageDone.read(run.stage(number).done)) is not None]
+    best = max(done, key=lambda one: one[0].best_value, default=None)
+    return (None, None) if best is None else (best[1], best[0].best_epoch)

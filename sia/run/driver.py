@@ -9,16 +9,17 @@ from typing import Any
 
 from sia import clock
 from sia.errors import UserError
-from sia.run.folder import read_job, runs_root
-from sia.run.lock import HeartbeatLock, LockHeld, living_holder, process_of
+from sia.run.folder import runs_root
+from sia.run.lock import HeartbeatLock, Holder, LockHeld, living_holder, process_of
 from sia.run.queue import QUEUE, is_in_queue, reason
+from sia.run.records import Job
 
 OWN_JOB = "SIA_DRIVER_JOB"  # tells a detached driver which job it is itself
 
 
-def driver_of(study: str) -> dict[str, Any] | None:
+def driver_of(study: str) -> Job | None:
     """The job record of the study's detached driver, if it has or had one. Raises UserError where it is damaged."""
-    return read_job(runs_root() / study / "driver.json")
+    return Job.read(runs_root() / study / "driver.json")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Driver:
     """
 
     study: str
-    process: dict[str, Any] | None = None
-    job: dict[str, Any] | None = None
+    process: Holder | None = None
+    job: Job | None = None
     damaged: str = ""  # why nobody knows of a driver's job
 
     @property
@@ -46,7 +47,7 @@ class Driver:
             return process or f"nobody knows whom ({self.damaged})" * bool(self.damaged)
         why = reason(self.job)
         state = f"running, {process}" if process else f"pending, {why}" if why else "pending"
-        return f"job {self.job['job_id']} ({state})"
+        return f"job {self.job.job_id} ({state})"
 
 
 @contextmanager
@@ -89,8 +90,8 @@ def refuse_if_driven(study: str) -> None:
 def _refuse_job(study: str, own: str | None) -> None:
     job = driver_of(study)
     # A queue that does not answer counts as a yes elsewhere; here it may be that of another machine.
-    if job is not None and job["job_id"] != own and is_in_queue(job) and QUEUE.jobs is not None:
-        who = f"job {job['job_id']}, which waits or runs"
+    if job is not None and job.job_id != own and is_in_queue(job) and QUEUE.jobs is not None:
+        who = f"job {job.job_id}, which waits or runs"
         raise UserError(f"study {study} is already driven by {who}; python jobs/cancel.py {study} ends it")
 
 
@@ -101,7 +102,7 @@ def asked_at(study: str) -> float:
     not taken up again by it.
     """
     job, folder = driver_of(study), runs_root() / study
-    if job is not None and job["job_id"] == os.environ.get(OWN_JOB):
+    if job is not None and job.job_id == os.environ.get(OWN_JOB):
         return (folder / "driver.json").stat().st_mtime
     return clock.now(folder)
 

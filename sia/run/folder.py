@@ -10,21 +10,15 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from sia.atomic import read_json, write_json, write_text
+from sia.atomic import write_text
 from sia.config import Experiment, Stage, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
 from sia.run.records import StagePlan
 from sia.strict_yaml import StrictLoader
-
-
-def runs_root() -> Path:
-    """The folder of all studies: $SIA_RUNS, or `runs` of the working folder."""
-    return Path(os.environ.get("SIA_RUNS", "runs")).absolute()
 
 
 @dataclass(frozen=True)
@@ -189,60 +183,91 @@ def check_study_name(study: str) -> str:
     return study
 
 
-def run_of(study: str, experiment: Experiment) -> RunFolder:
-    return RunFolder(runs_root() / study / experiment.run_name)
-
-
-def runs_of(study: str) -> list[RunFolder]:
-    return [RunFolder(config.parent) for config in sorted((runs_root() / study).glob("*/config.yaml"))]
-
-
-def studies() -> list[str]:
-    """Those that have runs. Raises UserError where the folder of all studies may not be read."""
-    if runs_root().is_dir() and not os.access(runs_root(), os.R_OK | os.X_OK):
-        raise UserError(f"{runs_root()}: Permission denied; its owner can let you read it: chmod o+rx")
-    return sorted({config.parents[1].name for config in runs_root().glob("*/*/config.yaml")})
-
-
-def is_study(name: str) -> bool:
-    """Whether a folder of that name under runs/ holds runs, or the job of a driver that will make them."""
-    folder = runs_root() / name
-    plain = bool(re.fullmatch(r"\w[\w.-]*", name))
-    return plain and ((folder / "driver.json").is_file() or next(folder.glob("*/config.yaml"), None) is not None)
-
-
-def find_runs(name: str) -> list[RunFolder]:
-    """All runs of a study, or the one run that `find_run` finds."""
-    return runs_of(name) if is_study(name) else [find_run(name)]
-
-
-def find_run(name: str) -> RunFolder:
-    """A run by its path, by `study/run`, by its name, or by a part of these that no other run has.
-
-    A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is no
-    such run, or more than one.
-    """
-    if not name:
-        raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
-    if (Path(name) / "config.yaml").is_file():
-        return RunFolder(Path(name).absolute())
-    runs = [RunFolder(config.parent) for config in sorted(runs_root().glob("*/*/config.yaml"))]
-    found = next((matching for fits in _FITS if (matching := [run for run in runs if fits(run, name)])), [])
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        cure = "give the path of a run that `python jobs/status.py` lists"
-        raise UserError(f"{name}: no such run under {runs_root()}; {cure}")
-    listed = ", ".join(f"{run.study}/{run.name}" for run in found[:8]) + (", ..." if len(found) > 8 else "")
-    raise UserError(f"{name}: {len(found)} runs have that name under {runs_root()}; give one of {listed}")
-
-
 # How a name may mean a run, the surest way first.
 _FITS = (
     lambda run, name: name in (run.name, f"{run.study}/{run.name}"),
     lambda run, name: run.name.startswith(name) or f"{run.study}/{run.name}".startswith(name),
     lambda run, name: name in f"{run.study}/{run.name}",
 )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The folder of all studies, each a folder of runs."""
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> "Runs":
+        """$SIA_RUNS, or `runs` of the working folder."""
+        return cls(Path(os.environ.get("SIA_RUNS", "runs")).absolute())
+
+    def all(self) -> list[RunFolder]:
+        return [RunFolder(config.parent) for config in sorted(self.root.glob("*/*/config.yaml"))]
+
+    def of(self, study: str) -> list[RunFolder]:
+        return [RunFolder(config.parent) for config in sorted((self.root / study).glob("*/config.yaml"))]
+
+    def studies(self) -> list[str]:
+        """Those that have runs. Raises UserError where the folder of all studies may not be read."""
+        if self.root.is_dir() and not os.access(self.root, os.R_OK | os.X_OK):
+            raise UserError(f"{self.root}: Permission denied; its owner can let you read it: chmod o+rx")
+        return sorted({run.study for run in self.all()})
+
+    def has_study(self, name: str) -> bool:
+        """Whether a folder of that name holds runs, or the job of a driver that will make them."""
+        folder = self.root / name
+        plain = bool(re.fullmatch(r"\w[\w.-]*", name))
+        return plain and ((folder / "driver.json").is_file() or next(folder.glob("*/config.yaml"), None) is not None)
+
+    def find(self, name: str) -> RunFolder:
+        """A run by its path, by `study/run`, by its name, or by a part of these that no other run has.
+
+        A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is
+        no such run, or more than one.
+        """
+        if not name:
+            raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
+        if (Path(name) / "config.yaml").is_file():
+            return RunFolder(Path(name).absolute())
+        runs = self.all()
+        found = next((matching for fits in _FITS if (matching := [run for run in runs if fits(run, name)])), [])
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            cure = "give the path of a run that `python jobs/status.py` lists"
+            raise UserError(f"{name}: no such run under {self.root}; {cure}")
+        listed = ", ".join(f"{run.study}/{run.name}" for run in found[:8]) + (", ..." if len(found) > 8 else "")
+        raise UserError(f"{name}: {len(found)} runs have that name under {self.root}; give one of {listed}")
+
+
+def runs_root() -> Path:
+    return Runs.here().root
+
+
+def run_of(study: str, experiment: Experiment) -> RunFolder:
+    return RunFolder(runs_root() / study / experiment.run_name)
+
+
+def runs_of(study: str) -> list[RunFolder]:
+    return Runs.here().of(study)
+
+
+def studies() -> list[str]:
+    return Runs.here().studies()
+
+
+def is_study(name: str) -> bool:
+    return Runs.here().has_study(name)
+
+
+def find_run(name: str) -> RunFolder:
+    return Runs.here().find(name)
+
+
+def find_runs(name: str) -> list[RunFolder]:
+    """All runs of a study, or the one run that `find_run` finds."""
+    return runs_of(name) if is_study(name) else [find_run(name)]
 
 
 @lru_cache(maxsize=10_000)
@@ -258,24 +283,3 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
         # The last section: defaults would stand in for what is gone.
         raise UserError(f"{config}: damaged (it ends too early); restore it, or delete the folder and submit again")
     return experiment
-
-
-def read_job(path: Path) -> dict[str, Any] | None:
-    """The record of a job, or None where there is none. Raises UserError that names a file without one."""
-    job = read_json(path)
-    if job is None:
-        return None
-    given = job if isinstance(job, dict) else {}
-    local = ("host", "folder") if given.get("cluster") == "local" else ()
-    wrong = [key for key in ("cluster", "job_id", *local) if not isinstance(given.get(key), str)]
-    if not wrong and local and not given["job_id"].isdecimal():
-        wrong = ["job_id"]
-    if wrong:
-        keys = f"key {wrong[0]} is" if len(wrong) == 1 else f"keys {', '.join(wrong)} are"
-        raise UserError(f"{path}: not a job record ({keys} missing or wrong); delete it, and submit again")
-    return given
-
-
-def record(path: Path, **values: Any) -> None:
-    """A marker of the state machine, written atomically."""
-    write_json(path, values)

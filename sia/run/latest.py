@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sia.atomic import read_json
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_tail
+from sia.run.records import Finished
 from sia.run.rows import sound_rows
 from sia.run.selection import selection_value
 
@@ -33,10 +33,9 @@ def measured(run: RunFolder) -> Measured:
 
 @lru_cache(maxsize=10_000)
 def _measured(run: RunFolder, mtime_ns: int, size: int, finished: bool) -> Measured:
-    best = (read_json(run.finished) or {}).get("best_value") if finished and size > TAIL_BYTES else None
-    last = _last_epoch_in_tail(run.metrics) if best is not None else None
-    if last is not None:
-        return Measured(last, best)
+    outcome = Finished.read(run.finished) if finished and size > TAIL_BYTES else None
+    if outcome is not None and (last := _last_epoch_in_tail(run.metrics)) is not None:
+        return Measured(last, outcome.best_value)
     rows, fault = sound_rows(run)
     epochs = [row for row in rows if "stage_epoch" in row]
     best = max((selection_value(row) for row in epochs), default=None)

@@ -1,7 +1,6 @@
 """A lock with a heartbeat: one holder, who is known to be alive, on any file system that several hosts share."""
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -10,18 +9,35 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
 from sia.clock import age_seconds
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 45.0
 LARGEST_PID = 2**22
-NOBODY_KNOWS = {"host": "", "pid": 0, "token": ""}  # the holder of a lock that cannot be read
+
+
+class Holder(BaseModel):
+    """Who holds a lock: a process, and the job and the stage that it belongs to."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    host: str
+    pid: int = Field(gt=0, le=LARGEST_PID)
+    token: str
+    job_id: str = ""
+    cluster: str = ""
+    stage: PositiveInt | None = None
+
+
+NOBODY_KNOWS = Holder.model_construct(host="", pid=0, token="")  # the holder of a lock that cannot be read
 
 
 class LockHeld(Exception):
     """Somebody else holds the lock; `holder` says who."""
 
-    def __init__(self, path: Path, holder: dict[str, Any]) -> None:
+    def __init__(self, path: Path, holder: Holder) -> None:
         until = f"until {STALE_SECONDS:.0f} s after its last sign of life"
         super().__init__(f"{path} is held by {process_of(holder)}, {until}")
         self.holder = holder
@@ -38,7 +54,7 @@ class HeartbeatLock:
 
     def __init__(self, path: Path, on_lost: Callable[[], None] | None = None, **who: Any) -> None:
         self.path, self.on_lost = path, on_lost
-        self.who = {**who, "host": socket.gethostname(), "pid": os.getpid(), "token": uuid4().hex}
+        self.who = Holder(host=socket.gethostname(), pid=os.getpid(), token=uuid4().hex, **who)
         self._released = threading.Event()
         self._server_time = 0.0  # of the file system, which also stamps heartbeats: hosts' clocks may be wrong
 
@@ -70,12 +86,12 @@ class HeartbeatLock:
     def _is_lost(self) -> bool:
         """Whether another holds the lock; one that was damaged is still this holder's."""
         held = holder_of(self.path)
-        return held is not None and held["token"] not in (self.who["token"], NOBODY_KNOWS["token"])
+        return held is not None and held.token not in (self.who.token, NOBODY_KNOWS.token)
 
     def release(self) -> None:
         self._released.set()
         held = holder_of(self.path)
-        if held is not None and held["token"] == self.who["token"]:
+        if held is not None and held.token == self.who.token:
             self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "HeartbeatLock":
@@ -91,10 +107,10 @@ class HeartbeatLock:
         On the disk before it counts: a machine that loses its power leaves no empty lock.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name}.{self.who['token']}")
+        unfinished = self.path.with_name(f".{self.path.name}.{self.who.token}")
         try:
             with open(unfinished, "w") as stream:
-                stream.write(json.dumps(self.who))
+                stream.write(self.who.model_dump_json(exclude_none=True))
                 stream.flush()
                 os.fsync(stream.fileno())
             self._server_time = unfinished.stat().st_mtime
@@ -106,19 +122,20 @@ class HeartbeatLock:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _is_former_self(self, found: dict[str, Any]) -> bool:
-        compared = ["job_id", "cluster"] + (["host"] if self.who.get("cluster") == "local" else [])
-        return bool(self.who.get("job_id")) and all(found.get(key) == self.who.get(key) for key in compared)
+    def _is_former_self(self, found: Holder) -> bool:
+        own = self.who
+        same_host = own.cluster != "local" or found.host == own.host
+        return bool(own.job_id) and (found.job_id, found.cluster) == (own.job_id, own.cluster) and same_host
 
-    def _remove_dead(self, found: dict[str, Any]) -> None:
+    def _remove_dead(self, found: Holder) -> None:
         """Move the dead holder's file away; of several who try, the rename lets one succeed."""
-        aside = self.path.with_name(f".{self.path.name}.{self.who['token']}.dead")
+        aside = self.path.with_name(f".{self.path.name}.{self.who.token}.dead")
         try:
             os.rename(self.path, aside)
         except FileNotFoundError:
             return
         moved = holder_of(aside)
-        if moved is not None and moved["token"] != found["token"]:
+        if moved is not None and moved.token != found.token:
             # A new holder came between the look and the rename: give it its lock back, unless a third one came.
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
@@ -146,43 +163,35 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def holder_of(path: Path) -> dict[str, Any] | None:
-    """Who holds the lock, by `host`, `pid` and `token` at least; None where there is none, NOBODY_KNOWS where it cannot
-    be read: its holder may live all the same, and its file's time tells.
+def holder_of(path: Path) -> Holder | None:
+    """Who holds the lock; None where there is none, NOBODY_KNOWS where it cannot be read: its holder may live all the
+    same, and its file's time tells.
     """
     try:
-        holder = json.loads(path.read_bytes())
+        return Holder.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
+    except ValueError:
         return NOBODY_KNOWS
-    return holder if isinstance(holder, dict) and _is_whole(holder) else NOBODY_KNOWS
 
 
-def _is_whole(holder: dict[str, Any]) -> bool:
-    texts = [holder.get("host"), holder.get("token"), holder.get("job_id", ""), holder.get("cluster", "")]
-    pid, stage = holder.get("pid"), holder.get("stage", 1)
-    numbers = type(pid) is int and type(stage) is int and 0 < pid <= LARGEST_PID and stage > 0
-    return numbers and all(isinstance(text, str) for text in texts)
-
-
-def living_holder(path: Path) -> dict[str, Any] | None:
+def living_holder(path: Path) -> Holder | None:
     """Who holds the lock and lives."""
     holder = holder_of(path)
     return holder if holder is not None and is_alive(path, holder) else None
 
 
-def process_of(holder: dict[str, Any]) -> str:
+def process_of(holder: Holder) -> str:
     """For example `process 4711 of node3`."""
-    return f"process {holder['pid']} of {holder['host']}" if holder["pid"] else "a process that its lock does not name"
+    return f"process {holder.pid} of {holder.host}" if holder.pid else "a process that its lock does not name"
 
 
-def is_alive(path: Path, holder: dict[str, Any], now: float | None = None) -> bool:
+def is_alive(path: Path, holder: Holder, now: float | None = None) -> bool:
     """Whether the lock's holder lives: by its process where that is of this host, else by its heartbeat.
 
     now: the time on the clock of the lock's file system, where it is known already.
     """
-    if holder["host"] == socket.gethostname() and not _process_exists(holder["pid"]):
+    if holder.host == socket.gethostname() and not _process_exists(holder.pid):
         return False
     try:
         return (age_seconds(path) if now is None else now - path.stat().st_mtime) < STALE_SECONDS

@@ -6,7 +6,9 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from sia.run.records import Job
 
 ASK_AGAIN_SECONDS = 10.0
 ASK_AGAIN_SECONDS_OF_THE_ABSENT = 1.0
@@ -14,22 +16,22 @@ CLOCK_SECONDS = 60.0
 NO_REASON = ("", "None")  # of a job that the scheduler has not looked at yet
 
 
-def is_in_queue(job: dict[str, Any]) -> bool:
+def is_in_queue(job: Job) -> bool:
     """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
-    if job["cluster"] == "slurm":
+    if job.cluster == "slurm":
         return QUEUE.knows(job)
-    if job["cluster"] == "local" and job["host"] == socket.gethostname():
-        return _is_our_process(int(job["job_id"]), job["folder"])
+    if job.cluster == "local" and job.host == socket.gethostname():
+        return _is_our_process(int(job.job_id), job.folder)
     return False
 
 
-def reason(job: dict[str, Any]) -> str:
+def reason(job: Job) -> str:
     """What Slurm waits for before it starts the job, in its words, such as Priority; the state of one that it started.
 
     Empty where it says nothing.
     """
-    known = job["cluster"] == "slurm" and QUEUE.knows(job)
-    return QUEUE.jobs[job["job_id"]].reason if known and QUEUE.jobs is not None else ""
+    known = job.cluster == "slurm" and QUEUE.knows(job)
+    return QUEUE.jobs[job.job_id].reason if known and QUEUE.jobs is not None else ""
 
 
 class Listed(NamedTuple):
@@ -39,13 +41,13 @@ class Listed(NamedTuple):
     user: str = ""
     name: str = ""
 
-    def is_that(self, job: dict[str, Any]) -> bool:
+    def is_that(self, job: Job) -> bool:
         """Whether it is the job that was written down, and not one that has its number since numbers began anew.
 
         A cluster may add to the names that it is given; what an old record does not tell is not compared.
         """
-        same_user = not self.user or self.user == str(job.get("user", self.user))
-        return same_user and (not self.name or job.get("name", "") in self.name)
+        same_user = not self.user or job.user is None or self.user == str(job.user)
+        return same_user and (not self.name or job.name in self.name)
 
 
 @dataclass
@@ -56,22 +58,22 @@ class Queue:
     jobs: dict[str, Listed] | None = None  # None: the queue did not answer
     users: set[int] = field(default_factory=lambda: {os.getuid()})
 
-    def knows(self, job: dict[str, Any]) -> bool:
+    def knows(self, job: Job) -> bool:
         """Whether the job is queued or running; yes if nobody can tell."""
         age = time.monotonic() - self.asked
         # A job that seems to be gone may have come after the question. Where hosts' clocks differ by more than a
         # little it is only asked for later.
-        new = job.get("time", float("inf")) > time.time() - age - CLOCK_SECONDS
+        new = job.time is None or job.time > time.time() - age - CLOCK_SECONDS
         absent = not self._lists(job)
         # A colleague's study, for example.
-        stranger = job.get("user", os.getuid()) not in self.users
+        stranger = {job.user or os.getuid()} - self.users
         if stranger or age > ASK_AGAIN_SECONDS or (absent and new and age > ASK_AGAIN_SECONDS_OF_THE_ABSENT):
-            self.users |= {job["user"]} if stranger else set()
+            self.users |= stranger
             self.jobs, self.asked = _squeue(self.users), time.monotonic()
         return self._lists(job)
 
-    def _lists(self, job: dict[str, Any]) -> bool:
-        return self.jobs is None or (job["job_id"] in self.jobs and self.jobs[job["job_id"]].is_that(job))
+    def _lists(self, job: Job) -> bool:
+        return self.jobs is None or (job.job_id in self.jobs and self.jobs[job.job_id].is_that(job))
 
     def forget(self) -> None:
         """Ask anew at the next question: a job was just told to end."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sia.atomic import CURE, read_json, write_json
 from sia.config import Stage
@@ -27,11 +27,64 @@ class Record(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             fault = error.errors()[0]
-            key = ".".join(map(str, fault["loc"]))
-            raise UserError(f"{path}: not a {cls.__name__} of this program ({key}: {fault['msg']}); {CURE}") from None
+            why = ": ".join([*(str(key) for key in fault["loc"]), fault["msg"]])
+            raise UserError(f"{path}: not a {cls.__name__} of this program ({why}); {CURE}") from None
 
     def write(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))
+
+
+class Submission(Record):
+    """job-begun.json: what is known of a job before the cluster is asked to take it."""
+
+    cluster: str
+    name: str = ""  # what the cluster calls it
+    host: str = ""
+    folder: str = ""  # where its logs lie
+    code: str = ""
+    user: int | None = None
+    profile: dict[str, Any] = {}
+    token: str = ""
+    element: int | None = None  # its place in an array
+
+
+class Job(Submission):
+    """job.json, or driver.json: a job that a cluster took; one of `debug` is the terminal's own process."""
+
+    job_id: str
+    time: float | None = None
+
+    @model_validator(mode="after")
+    def _can_be_asked_about(self) -> "Job":
+        if self.cluster == "local" and not (self.host and self.folder and self.job_id.isdecimal()):
+            raise ValueError("a local job has a host, a folder and, as job_id, the number of a process")
+        return self
+
+
+class Launch(Record):
+    """launch.json: the cluster and the resources that the latest job was asked for with, and why it was not taken."""
+
+    cluster: str
+    profile: dict[str, Any]
+    refused: str = ""
+
+
+class Failed(Record):
+    """failed.json: the error that ended a stage's job."""
+
+    error: str
+    rank: int = 0
+    job_id: str = ""
+    time: float | None = None
+
+
+class Stopped(Record):
+    """stopped.json: who gave the run up; asha tells at which epoch, and by which value."""
+
+    by: str
+    time: float | None = None
+    epoch: int | None = None
+    value: float | None = None
 
 
 class StagePlan(Record):
@@ -42,6 +95,21 @@ class StagePlan(Record):
     start_checkpoint: str | None = None  # relative to the run folder; None starts from random weights
     start_epoch: int | None = None
     start_lr: float
+
+
+class TrainedOn(Record):
+    """corpus.json: the description of the corpus that the first stage was trained on, and where it lies."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    identity: str
+    folder: str = ""
+    features: dict[str, Any] | None = None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True)
 
 
 class StageDone(Record):

@@ -1,14 +1,12 @@
 """The state of a run, derived from its folder and the queue (README.md of this folder). It loads no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
-from sia.atomic import read_json
-from sia.run.folder import RunFolder, read_job
-from sia.run.lock import living_holder
+from sia.run.folder import RunFolder
+from sia.run.lock import Holder, living_holder
 from sia.run.queue import is_in_queue, reason
-from sia.run.records import Finished
+from sia.run.records import Failed, Finished, Job, Launch, Stopped
 
 BEING_ENDED = "being ended"
 UNREADABLE = "its lock cannot be read"
@@ -27,22 +25,38 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run's state, the stage that it is in or comes next (from 1), and that stage's job.
+    """A run's state, the stage that it is in or comes next (from 1), that stage's job, and the process that trains.
 
     error: what failed, who stopped it, or why no job was taken. reason: what Slurm makes a pending job wait for, or
     what is to be said of a running one. stopped_by: who marked it as stopped, even if its job has not left yet.
+    rank: whose error made it fail.
     """
 
     state: State
     stage: int
-    job: dict[str, Any] | None = None
+    job: Job | None = None
+    holder: Holder | None = None
     error: str = ""
     reason: str = ""
     stopped_by: str = ""
+    rank: int = 0
+
+    @property
+    def _of(self) -> Holder | Job | None:
+        return self.holder if self.holder is not None and self.holder.pid else self.job
 
     @property
     def job_id(self) -> str:
-        return str(self.job.get("job_id", "")) if self.job else ""
+        return self._of.job_id if self._of else ""
+
+    @property
+    def cluster(self) -> str:
+        return self._of.cluster if self._of else ""
+
+    @property
+    def host(self) -> str:
+        """That of the process that trains."""
+        return self.holder.host if self.holder else ""
 
     @property
     def is_over(self) -> bool:
@@ -53,44 +67,46 @@ class RunStatus:
 def look(run: RunFolder) -> RunStatus:
     """Derive the run's state; the first row of the README's table that matches."""
     number = current_stage(run)
-    job = read_job(run.stage(number).job)
-    holder = living_holder(run.lock)
+    job, holder = Job.read(run.stage(number).job), living_holder(run.lock)
+    finished = run.finished.exists()
+    by = "" if finished else _stopped_by(run)
     if holder is not None:
-        return _running(run, number, holder, job)
+        why = BEING_ENDED if by else "" if holder.pid else UNREADABLE
+        return RunStatus(State.RUNNING, holder.stage or number, job, holder, reason=why, stopped_by=by)
+    if not finished and job is not None and is_in_queue(job):
+        return RunStatus(State.PENDING, number, job, reason=BEING_ENDED if by else reason(job), stopped_by=by)
+    # Only now: a job that has left the queue meanwhile has written how it ended.
+    if (ending := ending_of(run, number)) is None:
+        return _without_an_end(run, number, job)
+    return ending if ending.state == State.FINISHED else replace(ending, job=job)
+
+
+def ending_of(run: RunFolder, number: int | None = None) -> RunStatus | None:
+    """How the run ended by its markers alone, in the order of `look`, whatever job it may have; None where it has none.
+
+    number: its current stage, where that is known.
+    """
+    number = number or current_stage(run)
     if Finished.read(run.finished) is not None:
         return RunStatus(State.FINISHED, number)
-    by = _stopped_by(run)
-    if job is not None and is_in_queue(job):
-        return RunStatus(State.PENDING, number, job, reason=BEING_ENDED if by else reason(job), stopped_by=by)
-    if by:
-        return RunStatus(State.STOPPED, number, job, f"by {by}", stopped_by=by)
-    return _without_a_job(run, number, job)
+    if by := _stopped_by(run):
+        return RunStatus(State.STOPPED, number, error=f"by {by}", stopped_by=by)
+    if (failed := Failed.read(run.stage(number).failed)) is not None:
+        return RunStatus(State.FAILED, number, error=failed.error, rank=failed.rank)
+    return None
 
 
-def _running(run: RunFolder, number: int, holder: dict[str, Any], job: dict[str, Any] | None) -> RunStatus:
-    by = "" if run.finished.exists() else _stopped_by(run)
-    if not holder["pid"]:
-        unknown = {**(job or {}), "host": ""}
-        return RunStatus(State.RUNNING, number, unknown, reason=BEING_ENDED if by else UNREADABLE, stopped_by=by)
-    reason = BEING_ENDED if by else ""
-    return RunStatus(State.RUNNING, holder.get("stage", number), holder, reason=reason, stopped_by=by)
-
-
-def _without_a_job(run: RunFolder, number: int, job: dict[str, Any] | None) -> RunStatus:
-    stage = run.stage(number)
-    failed = read_json(stage.failed)
-    if failed is not None:
-        return RunStatus(State.FAILED, number, job, failed["error"])
-    if job is None:
-        refusal = (read_json(run.launch) or {}).get("refused", "")
-        return RunStatus(State.WAITING if stage.plan.exists() or number > 1 else State.NEW, number, error=refusal)
-    return RunStatus(State.LOST, number, job)
+def _without_an_end(run: RunFolder, number: int, job: Job | None) -> RunStatus:
+    if job is not None:
+        return RunStatus(State.LOST, number, job)
+    asked, planned = Launch.read(run.launch), run.stage(number).plan.exists() or number > 1
+    return RunStatus(State.WAITING if planned else State.NEW, number, error=asked.refused if asked else "")
 
 
 def _stopped_by(run: RunFolder) -> str:
     """Who marked the run as stopped; empty where nobody did."""
-    stopped = read_json(run.stopped)
-    return "" if stopped is None else str(stopped["by"])
+    stopped = Stopped.read(run.stopped)
+    return stopped.by if stopped is not None else ""
 
 
 def current_stage(run: RunFolder) -> int:

@@ -13,10 +13,10 @@ from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
 from sia.config import Stage, validate
 from sia.errors import UserError
-from sia.run.folder import RunFolder, record
+from sia.run.folder import RunFolder
 from sia.run.mend import is_sound
 from sia.run.metrics import Row
-from sia.run.records import StagePlan
+from sia.run.records import Failed, Job, StagePlan
 from sia.run.rows import rows_of
 from sia.run.state import RunStatus, State, look
 
@@ -61,7 +61,7 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
         except UserError as error:
             failed = run.stage(status.stage).failed
             if not failed.exists():  # a job of `debug` has written it, with more detail
-                record(failed, error=str(error), time=time.time())
+                Failed(error=str(error), time=time.time()).write(failed)
             continue
         time.sleep(POLL_SECONDS)
 
@@ -78,7 +78,8 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
-        record(run.stage(number).job, cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
+        here = Job(cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
+        here.write(run.stage(number).job)
         if task.train(Place()) is not None:
             raise KeyboardInterrupt
     else:

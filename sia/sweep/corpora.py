@@ -4,7 +4,6 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from sia.atomic import read_json
 from sia.cluster.launch import Launch
 from sia.cluster.prepare_corpus import prepare_corpus
 from sia.config import Experiment
@@ -20,6 +19,7 @@ from sia.data.prepared_corpus import (
 from sia.data.sampler import check_batch_size, check_chunk_size
 from sia.errors import UsageError
 from sia.run.folder import RunFolder
+from sia.run.records import TrainedOn
 
 EMBEDDED = "scenes"
 
@@ -59,7 +59,7 @@ def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:
     check_chunk_size(experiment.training.chunk_size, launch.profile.world_size)
     check_short_side(data.path, description, data)
     check_frame_features(data.path, description, experiment.model)
-    check_identity(data.path, description, read_json(run.corpus), run.path)
+    check_identity(data.path, description, TrainedOn.read(run.corpus), run.path)
 
 
 def check_start_from(experiment: Experiment) -> None:

@@ -45,7 +45,8 @@ def _submit_driver(grid: Grid, path: Path, launch: Launch, arguments: list[str],
     profile = driver_profile(launch.profile, dependency)
     told = profile.model_copy(update={"environment": {**tracker_environment(grid.study), **profile.environment}})
     submit(task, "slurm", told, launch.code)
-    return str((driver_of(grid.study) or {})["job_id"])
+    job = driver_of(grid.study)
+    return job.job_id if job is not None else ""
 
 
 def _frozen(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sia.atomic import read_json
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Cluster
+from sia.operate.cancel import BY
 from sia.operate.damage import FAULTS, damage
 from sia.operate.watch import SweepDisplay
 from sia.run.driver import asked_at, driving
 from sia.run.folder import RunFolder
 from sia.run.mend import mend
+from sia.run.records import Stopped
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run, forget_failure
 from sia.sweep.silent import take_over
@@ -62,8 +63,9 @@ def _take_up(sweep: Sweep, run: RunFolder, asked: float) -> None:
     """
     for line in mend(run):
         print(f"{run.name}: {line}", file=sys.stderr, flush=True)
-    stopped = read_json(run.stopped) or {}
-    if stopped and run.stopped.stat().st_mtime < asked and (sweep.scheduler != "asha" or stopped["by"] == "cancel"):
+    stopped = Stopped.read(run.stopped)
+    taken_up = stopped is not None and (sweep.scheduler != "asha" or stopped.by == BY)
+    if taken_up and run.stopped.stat().st_mtime < asked:
         run.stopped.unlink(missing_ok=True)
 
 

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from sia.cluster.profile import Cluster
 from sia.run import queue
 from sia.run.driver import driver_of
 from sia.run.folder import RunFolder, runs_root
+from sia.run.records import Job
 from sia.run.state import State, look
 
 SILENT = "a Slurm that does not answer"
@@ -21,7 +21,7 @@ def take_over(study: str, runs: Iterable[RunFolder], cluster: Cluster, by_name: 
     """
     driver = driver_of(study)
     if by_name and driver is not None and _is_silent(driver, cluster):
-        print(f"{study}: its driver, job {driver['job_id']} of {SILENT}, is forgotten", file=sys.stderr)
+        print(f"{study}: its driver, job {driver.job_id} of {SILENT}, is forgotten", file=sys.stderr)
         (runs_root() / study / "driver.json").unlink(missing_ok=True)
     for run in runs:
         status = look(run)
@@ -33,5 +33,5 @@ def take_over(study: str, runs: Iterable[RunFolder], cluster: Cluster, by_name: 
                 run.stage(status.stage).job.unlink(missing_ok=True)
 
 
-def _is_silent(job: dict[str, Any], cluster: Cluster) -> bool:
-    return job["cluster"] == "slurm" != cluster and queue.is_in_queue(job) and queue.QUEUE.jobs is None
+def _is_silent(job: Job, cluster: Cluster) -> bool:
+    return job.cluster == "slurm" != cluster and queue.is_in_queue(job) and queue.QUEUE.jobs is None

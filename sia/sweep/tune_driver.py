@@ -16,8 +16,9 @@ from sia.cluster.end_jobs import cancel_jobs
 from sia.cluster.launch import Launch
 from sia.operate.cancel import jobs_of
 from sia.operate.damage import FAULTS, damage, readable
-from sia.run.folder import RunFolder, record
+from sia.run.folder import RunFolder
 from sia.run.metrics import Row
+from sia.run.records import Stopped
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
 
@@ -145,7 +146,8 @@ def _asha(runs: list[RunFolder]) -> Any:
             decision = super().on_trial_result(tune_controller, trial, result)
             if decision == TrialScheduler.STOP:
                 run = RunFolder(Path(trial.config["run"]))
-                record(run.stopped, by="asha", epoch=result["epoch"], value=result[METRIC], time=time.time())
+                marker = Stopped(by="asha", epoch=result["epoch"], value=result[METRIC], time=time.time())
+                marker.write(run.stopped)
             return decision
 
     longest = max(run.experiment().stages[0].epochs for run in runs)

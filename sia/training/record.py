@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sia.atomic import read_json
 from sia.checkpoint.state import TrainingState
 from sia.data.prepared_corpus import PreparedCorpus, check_identity
 from sia.errors import UserError
-from sia.run.folder import RunFolder, record
+from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, write_rows
-from sia.run.records import StageDone, StagePlan
+from sia.run.records import StageDone, StagePlan, TrainedOn
 from sia.run.rows import rows_of
 from sia.run.selection import selected_on, selecting_recalls, selection_value
 
@@ -49,12 +48,12 @@ class Recorder:
 
     def check_corpus(self, corpus: PreparedCorpus) -> None:
         """Raises UserError where the run was begun on another corpus; the first job records it."""
-        known = read_json(self.run.corpus)
+        known = TrainedOn.read(self.run.corpus)
         check_identity(corpus.folder, corpus.description, known, self.run.path)
         if known is None and self.is_first:
             # Where it lies for everybody, not the copy on this node.
             folder = str(self.run.experiment().data.path.absolute())
-            record(self.run.corpus, **{**corpus.description, "folder": folder})
+            TrainedOn(**{**corpus.description, "folder": folder}).write(self.run.corpus)
 
     def agree_with(self, state: TrainingState, restored: Path | None) -> None:
         """After a restore, make all files those of the checkpoint `restored`, whenever the job before died.

@@ -4,12 +4,14 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sia.cluster import end_jobs as cancel
 from sia.cluster.end_jobs import cancel_jobs
 from sia.run.queue import Queue, is_in_queue
+from sia.run.records import Job
 
 Program = Callable[..., Path]
 
@@ -31,9 +33,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     return put
 
 
-def job(number: int, **more: object) -> dict[str, object]:
-    named = {"user": os.getuid(), "name": f"size/run-{number}/1"}
-    return {"cluster": "slurm", "job_id": str(number), "host": "login", "folder": "/runs", **named, **more}
+def job(number: int, **more: Any) -> Job:
+    known = {"host": "login", "folder": "/runs", "user": os.getuid(), "name": f"size/run-{number}/1"}
+    return Job(cluster="slurm", job_id=str(number), **{**known, **more})
 
 
 def listed(*numbers: int, user: int | None = None, name: str = "size/run-{}/1") -> str:
@@ -97,7 +99,7 @@ def test_a_name_that_the_cluster_adds_to_is_still_ours(program: Program) -> None
 def test_a_record_without_a_name_is_told_by_its_number(program: Program) -> None:
     program("squeue", listed(17))
     calls = program("scancel", "true")
-    old = {key: value for key, value in job(17).items() if key not in ("name", "user")}
+    old = job(17, name="", user=None)
     assert is_in_queue(old) and cancel_jobs([old]) == {}
     assert calls.read_text() == "17\n"
 

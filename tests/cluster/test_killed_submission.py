@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 from desk import experiment, wait_until
 
-from sia.atomic import read_json
 from sia.cluster.end_jobs import cancel_jobs, has_left, local_processes
 from sia.cluster.profile import Profile
 from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError
 from sia.run.folder import RunFolder, run_of
+from sia.run.records import Job
 from sia.sweep.chain import plan_stage
 
 # What happens at the first call of sbatch, whose parent is the submitting process.
@@ -35,7 +35,7 @@ def run(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     run.create(config)
     plan_stage(run, 1)
     yield run
-    job = read_json(run.stage(1).job)
+    job = Job.read(run.stage(1).job)
     if job is not None:
         cancel_jobs([job])
 
@@ -68,8 +68,8 @@ def test_one_slurm_job_comes_of_it_and_trains(
     submit(task_of(run), "slurm", Profile(partition="dev", timeout_min=20))
     named = ["squeue", "--noheader", "--format", "%i", "--name", task_of(run).name, "--states", "all"]
     found = subprocess.run(named, capture_output=True, text=True, check=True).stdout.split()
-    job = read_json(run.stage(1).job)
-    assert found == [job["job_id"]] and (tmp_path / "calls").read_text().count("call") == calls
+    job = Job.read(run.stage(1).job)
+    assert found == [job.job_id] and (tmp_path / "calls").read_text().count("call") == calls
     wait_until(run.finished.exists, 60, "the run's end")
     assert sorted(path.name for path in run.stage(1).path.iterdir()) == [
         "checkpoints",
@@ -104,7 +104,7 @@ def test_one_local_job_comes_of_it_and_trains(run: RunFolder, tmp_path: Path, vi
     """Its setup lines are carried out by a child of the submitting process."""
     killing = f"{{ mkdir {tmp_path}/first && kill -9 {victim} || true; }}"
     submit(task_of(run), "local", Profile(setup=[killing, f"echo life >> {tmp_path}/lives"]))
-    job = read_json(run.stage(1).job)
+    job = Job.read(run.stage(1).job)
     wait_until(run.finished.exists, 60, "the run's end")
     wait_until(lambda: has_left(job), 30, "the job's end")
     assert (tmp_path / "lives").read_text().split() == ["life"]
@@ -114,6 +114,4 @@ def test_a_process_that_is_killed_again_and_again_is_told(run: RunFolder, tmp_pa
     with pytest.raises(UserError, match="killed 3 times") as caught:
         submit(task_of(run), "local", Profile(setup=["kill -9 $PPID; exit 1"]))
     assert "\n" not in str(caught.value) and not run.stage(1).job.exists()
-    assert not local_processes(
-        {"job_id": "0", "folder": str(run.jobs), "host": os.uname().nodename, "cluster": "local"}
-    )
+    assert not local_processes(Job(job_id="0", folder=str(run.jobs), host=os.uname().nodename, cluster="local"))

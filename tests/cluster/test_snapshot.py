@@ -17,6 +17,7 @@ from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError
 from sia.run.queue import is_in_queue
+from sia.run.records import Failed, Job
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,8 @@ def error_of_a_job(code: Path, folder: Path) -> str:
     """What a job says that finds no run: the words are the code's."""
     task = TrainStage(str(folder / "study" / "DG1A8-0123456789"), 1, threads=1)
     submit(task, "local", Profile(), code)
-    wait_until(lambda: not is_in_queue(read_json(task.job_record) or {}), 60, "the job's end")
-    return str((read_json(task.run.stage(1).failed) or {})["error"])
+    wait_until(lambda: not is_in_queue(Job.read(task.job_record)), 60, "the job's end")
+    return Failed.read(task.run.stage(1).failed).error  # type: ignore[union-attr]
 
 
 def test_a_job_runs_the_code_as_it_was(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

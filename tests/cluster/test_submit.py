@@ -12,6 +12,7 @@ from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError
 from sia.run.queue import is_in_queue
+from sia.run.records import Job
 
 OURS = {"PATH": "/usr/bin", "HOME": "/root", "SLURM_CONF": "/etc/slurm.conf", "MLFLOW_TRACKING_URI": "sqlite:///a"}
 FOREIGN = {
@@ -73,13 +74,13 @@ def test_a_flag_that_the_real_sbatch_does_not_know_is_told(task):
 def test_a_submitted_job_is_written_down_before_submit_returns_and_leads_its_own_session(task, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     submit(task, "local", Profile())
-    job = read_json(task.job_record)
-    assert job["cluster"] == "local" and job["folder"] == str(task.jobs)
-    assert is_in_queue(job) and os.getsid(int(job["job_id"])) != os.getsid(0)
+    job = Job.read(task.job_record)
+    assert job.cluster == "local" and job.folder == str(task.jobs)
+    assert is_in_queue(job) and os.getsid(int(job.job_id)) != os.getsid(0)
     # There is no such run: the job ends by itself, and says why where the driver looks.
     wait_until(lambda: not is_in_queue(job), 60, "the job's end")
     failure = read_json(task.run.stage(1).failed)
-    assert "no run there" in failure["error"] and failure["job_id"] == job["job_id"]
+    assert "no run there" in failure["error"] and failure["job_id"] == job.job_id
 
 
 def test_a_profiles_variables_are_in_no_file_and_no_command_line_that_others_read(task, monkeypatch, tmp_path):
@@ -89,7 +90,7 @@ def test_a_profiles_variables_are_in_no_file_and_no_command_line_that_others_rea
     watch = f"tr '\\0' ' ' < /proc/$PPID/cmdline > {seen}; cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' ' >> {seen}"
     profile = Profile(environment={"API_KEY": "hunter2"}, setup=[watch, f"printenv API_KEY > {tmp_path}/key"])
     submit(task, "local", profile)
-    wait_until(lambda: not is_in_queue(read_json(task.job_record)), 60, "the job's end")
+    wait_until(lambda: not is_in_queue(Job.read(task.job_record)), 60, "the job's end")
     assert (tmp_path / "key").read_text() == "hunter2\n"
     assert "python" in seen.read_text() and "hunter2" not in seen.read_text()
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ import torch
 from desk import REPOSITORY, Desk, assert_every_epoch_once, in_mid_stage, job_of, mlflow_history, test_rows, wait_until
 
 from sia.run.folder import RunFolder
-from sia.run.lock import holder_of
+from sia.run.lock import NOBODY_KNOWS, holder_of
 from sia.run.metrics import read_rows
 from sia.run.state import State, look
 
@@ -123,8 +123,8 @@ def caught_in_mid_stage(run: RunFolder, epochs: int = 1) -> Iterator[Caught]:
     send(signal.SIGSTOP, ranks.values())
     try:
         wait_until(lambda: {state_of(pid) for pid in ranks.values()} == {"T"}, 10, f"the stop of job {job}")
-        holder = holder_of(run.lock) or {}
-        assert (holder["stage"], holder["job_id"], holder["pid"]) == (1, job, ranks[0])
+        holder = holder_of(run.lock) or NOBODY_KNOWS
+        assert (holder.stage, holder.job_id, holder.pid) == (1, job, ranks[0])
         assert not run.stage(1).done.exists() and not run.stage(1).failed.exists()
         yield Caught(job, ranks, len(stages.rows(run)))
     finally:

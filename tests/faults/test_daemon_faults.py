@@ -26,7 +26,7 @@ from slurm_box import (
 )
 
 from sia.run.folder import RunFolder
-from sia.run.lock import holder_of
+from sia.run.lock import NOBODY_KNOWS, holder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -90,7 +90,7 @@ def test_a_node_that_is_cut_off_while_its_job_lives_on(desk: Desk, undisturbed: 
             kill_daemon(f"slurmd.{node}")
             slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=cut")
             former = caught.ranks[0]
-            wait_until(lambda: (holder_of(run.lock) or {})["pid"] != former, 90, "the next life")
+            wait_until(lambda: (holder_of(run.lock) or NOBODY_KNOWS).pid != former, 90, "the next life")
             assert state_of(former) == "T", "the former one is still there"
         wait_until(lambda: not alive(former), 30, "the former life's end")
         assert driver.wait(120) == 0, desk.log

@@ -35,7 +35,7 @@ from slurm_box import (
 
 from sia.atomic import read_json
 from sia.run.folder import RunFolder
-from sia.run.lock import holder_of
+from sia.run.lock import NOBODY_KNOWS, holder_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -65,13 +65,13 @@ def all_processes_killed(run: RunFolder) -> None:
 
 def killed_while_it_writes_a_checkpoint(run: RunFolder) -> None:
     wait_until(run.stage(1).last.exists, 200, "a first checkpoint")
-    holder = holder_of(run.lock) or {}
-    ranks = ranks_of(holder["job_id"])
+    holder = holder_of(run.lock) or NOBODY_KNOWS
+    ranks = ranks_of(holder.job_id)
     wait_until(lambda: stopped_in_mid_write(run, ranks[0]), 120, "a checkpoint that is being written")
     send(signal.SIGKILL, ranks.values())
     assert unfinished(run) and not run.stage(1).done.exists(), "it died in the middle of the file"
     assert progress(run)[0]["epochs_done"] in range(1, EPOCHS), "the one before is whole"
-    next_job(run, holder["job_id"])
+    next_job(run, holder.job_id)
 
 
 def unfinished(run: RunFolder) -> list[Path]:
@@ -135,7 +135,7 @@ def outlives_its_time_limit(run: RunFolder, life: int) -> None:
         wait_until(lambda: state_of(caught.ranks[0]) != "T", 115, "the signal ahead of the time limit")
     wait_until(lambda: restarts(caught.job) == life, 60, f"requeue {life} of {caught.job}")
     assert_saved_in_mid_epoch(run)
-    wait_until(lambda: (holder_of(run.lock) or {"pid": 0})["pid"] not in (0, caught.ranks[0]), 120, "the next life")
+    wait_until(lambda: (holder_of(run.lock) or NOBODY_KNOWS).pid not in (0, caught.ranks[0]), 120, "the next life")
 
 
 Fault = Callable[[RunFolder], None]

@@ -209,7 +209,7 @@ def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
         # Two: it may have been cancelled at the last step of the first of them.
         wait_until(lambda: len(epoch_rows(first)) > epochs + 1, 120, f"two more epochs\n{desk.log}")
         assert look(second).state == State.STOPPED, "--only"
-        assert holder_of(first.lock)["cluster"] == "local"
+        assert holder_of(first.lock).cluster == "local"
         done = torch.load(first.stage(1).last, weights_only=True)["progress"]
         assert done["step"] > saved["step"] >= 12 * epochs
         assert desk.run("cancel.py", "tiny", "--yes", timeout=120).returncode == 0

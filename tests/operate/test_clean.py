@@ -182,7 +182,7 @@ def test_a_copy_of_the_code_stays_while_a_run_names_it(root: Path) -> None:
     aged(old), aged(trained), aged(used)
     append_row(finished.provenance, {"stage": 1, "job_id": "1", "code": str(trained)})
     write_json(
-        unfinished.stage(1).job, {"cluster": "local", "job_id": "1", "host": "gone", "folder": "", "code": str(used)}
+        unfinished.stage(1).job, {"cluster": "local", "job_id": "1", "host": "gone", "folder": "x", "code": str(used)}
     )
     assert leftovers_of_studies() == [old]
     with HeartbeatLock(root / "size" / "driver.lock"):
@@ -195,7 +195,7 @@ def test_a_copy_of_the_code_stays_while_an_evaluation_names_it(root: Path) -> No
     (code / "sia").mkdir(parents=True)
     aged(code)
     assert leftovers_of_studies() == [code]
-    write_json(run.path / "evaluations" / "abc-job.json", {"job_id": "7", "code": str(code)})
+    write_json(run.path / "evaluations" / "abc-job.json", {"cluster": "slurm", "job_id": "7", "code": str(code)})
     assert leftovers_of_studies() == []
 
 

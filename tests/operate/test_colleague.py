@@ -79,7 +79,7 @@ def test_closed_studies_are_told_so(root: Path) -> None:
 SUBMITTED = """
 from pathlib import Path
 from desk import wait_until
-from sia.atomic import read_json
+from sia.run.records import Job
 from sia.cluster.stage_job import TrainStage
 from sia.cluster.profile import Profile
 from sia.run.queue import is_in_queue
@@ -90,7 +90,7 @@ task = TrainStage(str(runs_root() / "size" / "DG1A8-0123456789"), 1, threads=1)
 def main() -> None:
     runs_root().mkdir()
     submit(task, "local", Profile())
-    wait_until(lambda: not is_in_queue(read_json(task.job_record)), 60, "the job's end")
+    wait_until(lambda: not is_in_queue(Job.read(task.job_record)), 60, "the job's end")
 run(main)
 """
 

@@ -3,12 +3,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from written_runs import begin_run, experiment, finish_run
+from written_runs import begin_run, end_stage, experiment, finish_run
 
 from sia.atomic import write_json
 from sia.errors import UserError
 from sia.report.summary import summarise
 from sia.report.write import write_report
+from sia.run.state import State, look
 
 REPORT = Path(__file__).parents[2] / "jobs" / "report.py"
 
@@ -41,8 +42,19 @@ def test_a_study_with_no_epoch_yet_has_a_report_without_figures(runs, tmp_path):
 def test_states_of_runs(runs):
     failed, stopped = (begin_run(runs, "size", experiment(**{"training.seed": seed})) for seed in (1, 2))
     write_json(failed.stage(1).failed, {"error": "out of memory"})
-    write_json(stopped.stopped, {})
+    write_json(stopped.stopped, {"by": "asha"})
     assert [summarise(run).state for run in (failed, stopped)] == ["failed", "stopped"]
+
+
+def test_a_runs_state_is_the_one_that_status_tells(runs):
+    both = begin_run(runs, "size", experiment())
+    write_json(both.stage(1).failed, {"error": "out of memory"})
+    write_json(both.stopped, {"by": "cancel"})
+    went_on = begin_run(runs, "size", experiment(**{"training.seed": 1}))
+    write_json(went_on.stage(1).failed, {"error": "of a life before"})
+    end_stage(went_on, 1)
+    assert [look(run).state for run in (both, went_on)] == [State.STOPPED, State.WAITING]
+    assert [summarise(run).state for run in (both, went_on)] == ["stopped", "unfinished"]
 
 
 def test_an_unfinished_run_tells_its_best_stage_so_far(runs):

@@ -90,7 +90,7 @@ def test_a_living_holder_is_named_and_keeps_the_lock(path, other):
     before = path.read_text()
     with pytest.raises(LockHeld, match=f"process {other.pid}") as caught:
         HeartbeatLock(path, job_id="18").acquire()
-    assert caught.value.holder["job_id"] == "17"
+    assert caught.value.holder.job_id == "17"
     assert path.read_text() == before
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
@@ -98,9 +98,9 @@ def test_a_living_holder_is_named_and_keeps_the_lock(path, other):
 def test_a_holder_that_was_killed_is_replaced_at_once(path, other):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    assert holder_of(path)["pid"] == other.pid and time.time() - path.stat().st_mtime < STALE_SECONDS
+    assert holder_of(path).pid == other.pid and time.time() - path.stat().st_mtime < STALE_SECONDS
     with HeartbeatLock(path, job_id="18"):
-        assert holder_of(path)["pid"] == os.getpid()
+        assert holder_of(path).pid == os.getpid()
         assert [one.name for one in path.parent.iterdir()] == [path.name]
     assert not path.exists()
 
@@ -112,7 +112,7 @@ def test_another_hosts_holder_is_dead_once_its_heartbeat_is_old(path):
     of_another_host(path, age=STALE_SECONDS + 1)
     assert not is_alive(path, holder_of(path))
     with HeartbeatLock(path):
-        assert holder_of(path)["pid"] == os.getpid()
+        assert holder_of(path).pid == os.getpid()
 
 
 @pytest.mark.parametrize("skew", [-1000.0, 1000.0])
@@ -125,7 +125,7 @@ def test_a_host_whose_clock_is_wrong_neither_robs_the_living_nor_waits_for_the_d
         HeartbeatLock(path).acquire()
     os.utime(path, (real() - 2 * STALE_SECONDS,) * 2)
     with HeartbeatLock(path) as lock:
-        assert holder_of(path)["token"] == lock.who["token"]
+        assert holder_of(path).token == lock.who.token
 
 
 def test_a_former_life_that_still_lives_has_noticed_before_the_next_begins(path, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_holder_that_has_ended_but_was_not_waited_for_is_dead(path):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"host": socket.gethostname(), "pid": ended.pid, "token": "theirs"}))
     with HeartbeatLock(path) as lock:
-        assert holder_of(path)["token"] == lock.who["token"]
+        assert holder_of(path).token == lock.who.token
     ended.wait()
 
 
@@ -161,7 +161,7 @@ def test_a_requeued_job_takes_over_from_its_former_life(path, monkeypatch):
     with pytest.raises(LockHeld):
         HeartbeatLock(path, job_id="18").acquire()
     with HeartbeatLock(path, job_id="17"):
-        assert holder_of(path)["host"] != "elsewhere"
+        assert holder_of(path).host != "elsewhere"
 
 
 @pytest.mark.parametrize(("cluster", "host"), [("slurm", "elsewhere"), ("local", "elsewhere")])
@@ -176,7 +176,7 @@ def test_a_requeued_slurm_job_may_come_back_on_another_host(path, monkeypatch):
     monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
     of_another_host(path, age=0, job_id="17", cluster="slurm")
     with HeartbeatLock(path, job_id="17", cluster="slurm"):
-        assert holder_of(path)["host"] != "elsewhere"
+        assert holder_of(path).host != "elsewhere"
 
 
 def test_an_empty_job_id_is_nobodys_former_life(path):
@@ -190,7 +190,7 @@ def test_release_does_not_remove_anothers_lock(path):
     lock.acquire()
     of_another_host(path, age=0)
     lock.release()
-    assert holder_of(path)["host"] == "elsewhere"
+    assert holder_of(path).host == "elsewhere"
 
 
 def test_release_twice_and_without_a_file_is_harmless(path):
@@ -282,7 +282,7 @@ def test_a_lock_that_cannot_be_read_is_held_until_its_file_is_old(path, content)
     os.utime(path, (time.time() - STALE_SECONDS - 1,) * 2)
     assert not is_alive(path, holder_of(path))
     with HeartbeatLock(path, job_id="17") as lock:
-        assert holder_of(path)["token"] == lock.who["token"]
+        assert holder_of(path).token == lock.who.token
     assert [*path.parent.iterdir()] == []
 
 
@@ -329,4 +329,4 @@ def test_lives_are_told_by_the_file_servers_clock(path, monkeypatch, skew):
 def test_who_holds_is_written_down(path):
     with HeartbeatLock(path, job_id="17", stage=2):
         found = holder_of(path)
-    assert (found["job_id"], found["stage"], found["pid"]) == ("17", 2, os.getpid())
+    assert (found.job_id, found.stage, found.pid) == ("17", 2, os.getpid())

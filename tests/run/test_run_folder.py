@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage
 
-from sia.atomic import write_json
 from sia.config import Stage
 from sia.errors import UserError
 from sia.gate import own_folder
 from sia.run.folder import (
     RunFolder,
+    Runs,
     find_run,
     find_runs,
     is_study,
-    read_job,
     run_of,
     runs_of,
     runs_root,
@@ -80,31 +79,6 @@ def test_the_users_umask_says_who_may_read(tmp_path: Path, umask: int, mode: int
     finally:
         os.umask(before)
     assert (tmp_path / "run" / "jobs").stat().st_mode & 0o777 == mode
-
-
-def test_the_record_of_a_job_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "job.json"
-    assert read_job(path) is None
-    write_json(path, {"cluster": "slurm", "job_id": "17", "code": "/c"})
-    assert read_job(path) == {"cluster": "slurm", "job_id": "17", "code": "/c"}
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({}, "keys cluster, job_id are missing"),
-        ({"cluster": "slurm"}, "key job_id is missing"),
-        (None, "delete it"),
-    ],
-)
-def test_a_file_without_a_jobs_record_is_named_with_the_cure(
-    tmp_path: Path, values: dict[str, str] | None, said: str
-) -> None:
-    path = tmp_path / "job.json"
-    path.touch() if values is None else write_json(path, values)
-    with pytest.raises(UserError, match=f"^{path}: ") as error:
-        read_job(path)
-    assert said in str(error.value) and "delete it" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_folder_without_a_run_says_so(root):
@@ -184,3 +158,11 @@ def test_an_experiment_is_read_again_once_its_file_has_changed(root):
     run.config.write_text(run.config.read_text().replace("num_workers: 10", "num_workers: 10\n  num_workers: 11"))
     with pytest.raises(UserError, match=r"config\.yaml.*'num_workers' is given twice"):
         run.experiment()
+
+
+def test_runs_are_found_under_another_root_than_the_environments(tmp_path, root):
+    run = finish_run(tmp_path / "elsewhere", "size", experiment())
+    there = Runs(tmp_path / "elsewhere")
+    assert there.all() == there.of("size") == [run] == [there.find(run.name[:4])]
+    assert there.studies() == ["size"] and there.has_study("size") and not there.has_study("../elsewhere/size")
+    assert not is_study("size") and studies() == []

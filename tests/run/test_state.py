@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from written_runs import begin_run, experiment, finish_run, plan_stage, write_finished
@@ -17,6 +18,7 @@ from sia.config import Stage
 from sia.run.folder import RunFolder
 from sia.run.lock import STALE_SECONDS, HeartbeatLock
 from sia.run.queue import Queue, is_in_queue
+from sia.run.records import Job
 from sia.run.state import State, current_stage, look
 
 CONTROLLER_IS_AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
@@ -32,7 +34,7 @@ def run(tmp_path) -> RunFolder:
 def local_job(run):
     """A live process whose command line names the run's folder, as submitit's local controller does."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(run.jobs)])
-    yield {"cluster": "local", "job_id": str(process.pid), "host": socket.gethostname(), "folder": str(run.jobs)}
+    yield Job(cluster="local", job_id=str(process.pid), host=socket.gethostname(), folder=str(run.jobs))
     process.kill()
     process.wait()
 
@@ -55,11 +57,15 @@ def squeue(tmp_path, monkeypatch):
     return answers
 
 
-SLURM_JOB = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
+SLURM_JOB = Job(cluster="slurm", job_id="17", host="login", folder="/runs")
 
 
-def submitted(run: RunFolder, job: dict, number: int = 1) -> None:
-    write_json(run.stage(number).job, {**job, "time": time.time()})
+def changed(job: Job, **values: Any) -> Job:
+    return job.model_copy(update=values)
+
+
+def submitted(run: RunFolder, job: Job, number: int = 1) -> None:
+    changed(job, time=time.time()).write(run.stage(number).job)
 
 
 def failed(run: RunFolder, number: int = 1, error: str = "loss is nan") -> None:
@@ -70,11 +76,11 @@ def done(run: RunFolder, number: int = 1) -> None:
     write_json(run.stage(number).done, {"best_epoch": 1, "best_value": 0.1, "seconds": 1.0, "epochs": 1})
 
 
-def gone(run: RunFolder) -> dict:
+def gone(run: RunFolder) -> Job:
     """A local job whose process has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
-    return {"cluster": "local", "job_id": str(process.pid), "host": socket.gethostname(), "folder": str(run.jobs)}
+    return Job(cluster="local", job_id=str(process.pid), host=socket.gethostname(), folder=str(run.jobs))
 
 
 def lock_of(run: RunFolder, age: float, **who) -> None:
@@ -103,20 +109,20 @@ def test_lost_is_a_job_that_left_without_a_word(run):
 
 
 def test_a_process_number_that_another_program_has_now_is_lost(run):
-    submitted(run, {**gone(run), "job_id": str(os.getpid())})
+    submitted(run, changed(gone(run), job_id=str(os.getpid())))
     assert look(run).state == State.LOST
 
 
 def test_a_zombie_is_lost(run):
     zombie = subprocess.Popen([sys.executable, "-c", "", str(run.jobs)])
-    submitted(run, {**gone(run), "job_id": str(zombie.pid)})
+    submitted(run, changed(gone(run), job_id=str(zombie.pid)))
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     assert look(run).state == State.LOST
     zombie.wait()
 
 
 def test_a_debug_job_that_died_is_lost(run):
-    submitted(run, {"cluster": "debug", "job_id": "debug", "host": socket.gethostname()})
+    submitted(run, Job(cluster="debug", job_id="debug", host=socket.gethostname()))
     assert look(run).state == State.LOST
 
 
@@ -139,31 +145,31 @@ def test_a_failure_of_an_earlier_stage_that_is_done_is_past(run):
 
 def test_pending_is_a_live_process_that_names_the_folder(run, local_job):
     submitted(run, local_job)
-    assert (look(run).state, look(run).job_id) == (State.PENDING, local_job["job_id"])
+    assert (look(run).state, look(run).job_id) == (State.PENDING, local_job.job_id)
 
 
 def test_pending_is_a_job_that_squeue_lists(run, squeue):
     squeue(0, stdout="16\\n17\\n18_3\\n")
     submitted(run, SLURM_JOB)
     assert look(run).state == State.PENDING
-    assert is_in_queue({**SLURM_JOB, "job_id": "18_3"})
+    assert is_in_queue(changed(SLURM_JOB, job_id="18_3"))
 
 
 def test_a_pending_job_tells_what_slurm_waits_for(run, squeue):
     squeue(0, stdout="17|PENDING|Priority\\n18|PENDING|None\\n19|SUSPENDED|None\\n")
     submitted(run, SLURM_JOB)
     assert look(run).reason == "Priority"
-    submitted(run, {**SLURM_JOB, "job_id": "18"})
+    submitted(run, changed(SLURM_JOB, job_id="18"))
     assert look(run).reason == ""
-    submitted(run, {**SLURM_JOB, "job_id": "19"})
+    submitted(run, changed(SLURM_JOB, job_id="19"))
     assert (look(run).state, look(run).reason) == (State.PENDING, "SUSPENDED"), "one that gives no sign of life"
 
 
 def test_a_colleagues_jobs_are_asked_for_too(run, squeue, tmp_path):
     squeue(0, stdout="17\\n", log=tmp_path / "asked")
-    submitted(run, {**SLURM_JOB, "user": os.getuid()})
+    submitted(run, changed(SLURM_JOB, user=os.getuid()))
     assert look(run).state == State.PENDING
-    submitted(run, {**SLURM_JOB, "user": 4711})
+    submitted(run, changed(SLURM_JOB, user=4711))
     assert [look(run).state for _ in range(3)] == [State.PENDING] * 3
     asked = (tmp_path / "asked").read_text().splitlines()
     assert ["4711" in line for line in asked] == [False, True]
@@ -193,9 +199,9 @@ def test_old_jobs_that_are_gone_are_asked_for_once(squeue, monkeypatch, tmp_path
     monkeypatch.setattr("sia.run.queue.ASK_AGAIN_SECONDS_OF_THE_ABSENT", -1.0)
     squeue(0, stdout="16\\n", log=tmp_path / "asked")
     for number in range(17, 40):
-        assert not is_in_queue({**SLURM_JOB, "job_id": str(number), "time": time.time() - 3600})
+        assert not is_in_queue(changed(SLURM_JOB, job_id=str(number), time=time.time() - 3600))
     assert len((tmp_path / "asked").read_text().split()) == 1
-    assert not is_in_queue({**SLURM_JOB, "time": time.time()})
+    assert not is_in_queue(changed(SLURM_JOB, time=time.time()))
     assert len((tmp_path / "asked").read_text().split()) == 2
 
 
@@ -220,7 +226,7 @@ def test_a_host_without_squeue_counts_as_a_yes(run, tmp_path, monkeypatch):
 
 @pytest.mark.slurm
 def test_a_real_squeue_knows_no_job_of_such_a_number():
-    assert not is_in_queue({**SLURM_JOB, "job_id": "99999999"})
+    assert not is_in_queue(changed(SLURM_JOB, job_id="99999999"))
 
 
 def test_running_is_a_fresh_heartbeat_and_names_the_job(run):
@@ -241,7 +247,7 @@ def test_an_old_heartbeat_is_no_writer(run):
 
 
 def test_a_dead_process_of_this_host_is_no_writer_however_fresh_its_lock(run):
-    lock_of(run, age=0, host=socket.gethostname(), pid=int(gone(run)["job_id"]))
+    lock_of(run, age=0, host=socket.gethostname(), pid=int(gone(run).job_id))
     assert look(run).state == State.WAITING
 
 
@@ -265,7 +271,7 @@ def test_a_cancelled_run_is_being_ended_until_its_job_has_left(run, local_job):
 
 @pytest.mark.parametrize("content", ["", "[]", '{"pid": "x"}'])
 def test_a_damaged_lock_is_a_sign_of_life_until_it_is_old(run, content):
-    submitted(run, {**SLURM_JOB, "cluster": "debug"})
+    submitted(run, changed(SLURM_JOB, cluster="debug"))
     run.lock.write_text(content)
     found = look(run)
     assert (found.state, found.job_id, found.reason) == (State.RUNNING, "17", "its lock cannot be read")
@@ -318,7 +324,7 @@ def test_the_first_row_that_matches_wins(run, local_job):
 
 
 def test_a_local_job_is_told_to_end_and_one_that_left_is_left_alone(run, local_job):
-    process = int(local_job["job_id"])
+    process = int(local_job.job_id)
     cancel_jobs([local_job])
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     assert not is_in_queue(local_job)
@@ -334,7 +340,7 @@ def test_the_ranks_of_a_local_job_end_though_its_shell_has(run):
     try:
         job = gone(run)
         assert not is_in_queue(job) and not has_left(job)
-        assert has_left({**job, "host": "elsewhere"}) and has_left({**job, "folder": str(run.path)})
+        assert has_left(changed(job, host="elsewhere")) and has_left(changed(job, folder=str(run.path)))
         cancel_jobs([job])
         assert rank.wait(10) == -15 and pager.poll() is None
         assert has_left(job)

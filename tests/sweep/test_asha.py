@@ -6,6 +6,7 @@ from desk import Desk, assert_every_epoch_once, epoch_rows, mlflow_status, value
 from sia.atomic import read_json
 from sia.run.folder import RunFolder
 from sia.run.queue import is_in_queue
+from sia.run.records import Job
 from sia.run.state import State, look
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def test_a_trial_is_given_up_in_its_first_stage_and_its_job_ended(halved):
         assert told["by"] == "asha" and 1 <= told["epoch"] < FIRST
         assert look(run).state == State.STOPPED
         assert not run.stage(1).done.exists() and not run.stage(2).plan.exists()
-        assert not is_in_queue(read_json(run.stage(1).job)) and not run.lock.exists()
+        assert not is_in_queue(Job.read(run.stage(1).job)) and not run.lock.exists()
         assert 0 < len(epoch_rows(run)) < FIRST
 
 

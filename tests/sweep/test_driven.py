@@ -16,7 +16,7 @@ from sia.cluster.profile import Profile
 from sia.errors import UserError
 from sia.run.driver import OWN_JOB, driving
 from sia.run.folder import RunFolder
-from sia.run.lock import HeartbeatLock, holder_of
+from sia.run.lock import NOBODY_KNOWS, HeartbeatLock, holder_of
 from sia.run.state import RunStatus, State, look
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
@@ -55,7 +55,7 @@ def test_a_requeued_driver_takes_over_from_its_former_life(run: RunFolder, monke
         pass
     monkeypatch.setenv(OWN_JOB, "41")
     with driving("size"):
-        assert (holder_of(lock) or {})["job_id"] == "41"
+        assert (holder_of(lock) or NOBODY_KNOWS).job_id == "41"
 
 
 DRIVE = """
@@ -74,7 +74,7 @@ def test_a_driver_that_was_stalled_leaves_the_study_to_its_successor(run: RunFol
     write_lock(run.path.parent / "driver.lock", {"host": "elsewhere", "pid": 7, "token": "t"})
     _, said = stalled.communicate(timeout=20)
     assert stalled.returncode == 1 and "another driver has taken the study over" in said
-    assert (holder_of(run.path.parent / "driver.lock") or {})["host"] == "elsewhere"
+    assert (holder_of(run.path.parent / "driver.lock") or NOBODY_KNOWS).host == "elsewhere"
 
 
 def written(path: Path, age: float, **values: object) -> None:

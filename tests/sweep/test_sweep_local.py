@@ -128,7 +128,7 @@ def test_a_grid_that_grew_adds_its_new_point_alone_through_a_ctrl_c(swept, corpu
     (new,) = [run for run in desk.runs("tiny") if run.path not in {one.path for one in old}]
     wait_until(lambda: in_mid_stage(new), 120, f"an epoch\n{desk.log}")
     job = job_of(new)
-    rank = holder_of(new.lock)["pid"]
+    rank = holder_of(new.lock).pid
     # Stopped meanwhile: it would reach the stage's end before a driver that is slow to leave.
     os.kill(rank, signal.SIGSTOP)
     try:
@@ -136,7 +136,7 @@ def test_a_grid_that_grew_adds_its_new_point_alone_through_a_ctrl_c(swept, corpu
         assert driver.wait(60) == 130, desk.log
         assert "go on" in desk.log and "submit the same grid again" in desk.log and "Traceback" not in desk.log
         assert look(new).state in (State.RUNNING, State.PENDING), "the job outlives a Ctrl-C"
-        assert holder_of(new.lock)["job_id"] == job and not new.stage(1).done.exists()
+        assert holder_of(new.lock).job_id == job and not new.stage(1).done.exists()
     finally:
         os.kill(rank, signal.SIGCONT)
 

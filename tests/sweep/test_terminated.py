@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from desk import Desk, epoch_rows, in_mid_stage, job_of, values, wait_until
 
-from sia.atomic import read_json
 from sia.cluster.end_jobs import cancel_jobs
+from sia.operate.cancel import jobs_of
 from sia.run.state import State, look
 
 pytestmark = pytest.mark.slow
@@ -31,4 +31,4 @@ def test_it_leaves_in_order_and_its_jobs_go_on(corpus: Path, tmp_path: Path) -> 
         driver.kill()
         driver.wait()
         for one in desk.runs("tiny"):
-            cancel_jobs([read_json(one.stage(1).job) or {"cluster": ""}])
+            cancel_jobs(jobs_of(one))

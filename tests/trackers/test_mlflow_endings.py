@@ -3,7 +3,7 @@
 import sqlite3
 
 from mirrored import STUDY, assert_in_step, mirrored, mlflow_runs, stages_of, trial_of
-from written_runs import BEGAN, begin_run, epoch_row, experiment, finish_run
+from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run
 
 from sia.atomic import write_json
 from sia.run.metrics import append_row, read_rows
@@ -39,6 +39,18 @@ def test_a_marker_says_more_than_that_nobody_trains_the_run(uri, two_runs):
     mirror.sync(two_runs, {run.path: Ending("FAILED", why="lost") for run in two_runs})
     assert [trial_of(uri, run).info.status for run in two_runs] == ["FINISHED", "KILLED"]
     assert trial_of(uri, two_runs[1]).data.tags["sia.ended"] == "stopped by asha"
+
+
+def test_a_run_ended_as_status_tells_it(uri, tmp_path):
+    """One that failed and was cancelled then; one that went on after a failure of an earlier stage."""
+    both, went_on = (begin_run(tmp_path, STUDY, experiment(**{"training.seed": seed})) for seed in (0, 1))
+    for run in (both, went_on):
+        write_json(run.stage(1).failed, {"error": "out of memory"})
+    write_json(both.stopped, {"by": "cancel"})
+    end_stage(went_on, 1)
+    mirrored(uri, [both, went_on])
+    assert [trial_of(uri, run).info.status for run in (both, went_on)] == ["KILLED", "RUNNING"]
+    assert stages_of(uri, trial_of(uri, both))[1].info.status == "KILLED"
 
 
 def test_the_best_is_a_metric_that_the_table_of_runs_sorts_by(uri, tmp_path):

@@ -115,7 +115,7 @@ def test_statuses_follow_the_markers(uri, tmp_path):
     configs = [experiment(**{"training.seed": seed}) for seed in range(4)]
     runs = [begin_run(tmp_path, STUDY, config) for config in configs[:3]] + [finish_run(tmp_path, STUDY, configs[3])]
     write_json(runs[1].stage(1).failed, {"error": "out of memory"})
-    write_json(runs[2].stopped, {"reason": "stopped by hand"})
+    write_json(runs[2].stopped, {"by": "asha"})
     mirror = mirrored(uri, runs)
     statuses = [trial_of(uri, run).info.status for run in runs]
     assert statuses == ["RUNNING", "FAILED", "KILLED", "FINISHED"]

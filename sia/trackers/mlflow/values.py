@@ -13,7 +13,8 @@ from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_rows
 from sia.run.records import Finished, StageDone, StagePlan
 from sia.run.selection import selection_value
-from sia.trackers.tracker import Ending, Status
+from sia.run.state import State, ending_of
+from sia.trackers.tracker import Ending
 
 Texts = dict[str, str]
 
@@ -170,28 +171,21 @@ def mirrored_count(tags: Mapping[str, str], rows: list[Row]) -> int | None:
 
 def trial_ending(run: RunFolder) -> Ending:
     """How the run ended by its markers; RUNNING where it has none."""
-    failures = sorted(run.path.glob("stages/*/failed.json"))
-    return _first_marker({run.finished: "FINISHED", **dict.fromkeys(failures, "FAILED"), run.stopped: "KILLED"})
+    found = ending_of(run)
+    if found is None:
+        return Ending("RUNNING")
+    if found.state == State.FINISHED:
+        return Ending("FINISHED", modified_ms(run.finished))
+    if found.state == State.STOPPED:
+        return Ending("KILLED", modified_ms(run.stopped), _text(f"stopped {found.error}"))
+    # MLflow refuses longer tags.
+    return Ending("FAILED", modified_ms(run.stage(found.stage).failed), _text(found.error)[:5000])
 
 
 def stage_ending(run: RunFolder, number: int) -> Ending:
     """The same for one stage."""
-    stage = run.stage(number)
-    return _first_marker({stage.done: "FINISHED", stage.failed: "FAILED", run.stopped: "KILLED"})
-
-
-def _first_marker(markers: dict[Path, Any]) -> Ending:
-    for marker, status in markers.items():
-        if (ended_ms := modified_ms(marker)) is not None:
-            return Ending(status, ended_ms, _reason(read_json(marker) or {}, status))
-    return Ending("RUNNING")
-
-
-def _reason(marker: dict[str, Any], status: Status) -> str:
-    if status == "KILLED":
-        return _text(f"stopped by {marker.get('by', 'hand')}")
-    # MLflow refuses longer tags.
-    return _text(marker.get("error", "it failed"))[:5000] if status == "FAILED" else ""
+    ended_ms = modified_ms(run.stage(number).done)
+    return trial_ending(run) if ended_ms is None else Ending("FINISHED", ended_ms)
 
 
 def closed(found: Ending, closing: Ending | None, rows: list[Row], files: Iterable[Path]) -> Ending:
