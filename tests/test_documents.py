@@ -187,7 +187,14 @@ def test_a_yaml_example_is_one_that_is_read(guide, body, tmp_path, monkeypatch):
         load_profile(path)
 
 
-@pytest.mark.parametrize("guide", GUIDES)
-def test_python_examples_are_python(guide):
-    for body in fences(guide, "python"):
-        compile(body, guide, "exec")
+def test_the_example_of_one_clip_asks_for_what_a_pair_has():
+    (example,) = fences("README.md", "python")
+    compile(example, "README.md", "exec")
+    pair = (REPOSITORY / "sia" / "inference" / "trained_pair.py").read_text()
+    asked = set(re.findall(r"pair\.(\w+)\(", example))
+    assert asked and asked <= set(re.findall(r"def (\w+)\(", pair))
+
+
+def test_scripts_that_are_run_exist():
+    scripts = {path for guide in GUIDES for path in re.findall(r"slurm/devcluster/\w+", text(guide))}
+    assert scripts and all((REPOSITORY / path).is_file() for path in scripts)
