@@ -13,7 +13,7 @@ import yaml
 from desk import REPOSITORY
 
 from sia.cluster.profile import Profile, load_profile
-from sia.config import parse_override
+from sia.config import parse_override, resolve
 from sia.data.corpora import READERS
 from sia.sweep.grid import GridFile, Where, load_grid
 
@@ -185,6 +185,14 @@ def test_a_yaml_example_is_one_that_is_read(guide, body, tmp_path, monkeypatch):
             assert load_grid(path, bool(miniature)).points
     else:
         load_profile(path)
+
+
+def test_settings_between_backticks_are_ones_that_are_read():
+    shown = re.findall(r"`((?:loss|schedule|model\.image): \{[^`]+\})`", text("sweeps/README.md"))
+    assert len(shown) >= 3
+    for setting in shown:
+        value = yaml.safe_load(setting)
+        assert resolve({"stages": [value]} if "schedule" in value else value, source=setting)
 
 
 def test_the_example_of_one_clip_asks_for_what_a_pair_has():
