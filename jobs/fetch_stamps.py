@@ -62,11 +62,15 @@ def link(unpacked: Path, out: Path) -> None:
     print(f"{out}: the stamps of {unpacked}")
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("corpora/stamps/raw"), help="the folder to unpack into")
     parser.add_argument("--deb", type=Path, help="the package, or its unpacked folder, if you have it")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     fetch(options.out, options.deb)
 
 

@@ -6,11 +6,15 @@ from pathlib import Path
 from sia import command
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", help="a folder of runs/, such as a sweep's name")
     parser.add_argument("--out", type=Path, help="where to write it (default: reports/STUDY beside runs/)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     # matplotlib takes a second to import: not before --help has been answered.
     from sia.report.write import write_report
 

@@ -1,7 +1,7 @@
 """Where one run keeps its files: `runs/<study>/<pair>-<signature>/`.
 
 The folder is the truth about a run; what Ray Tune and a tracker hold can be thrown away and rebuilt from it.
-Who writes which file, and when, is the state machine of sia/cluster/README.md. This module loads no torch.
+Who writes which file, and when, is the state machine of README.md in this folder. This module loads no torch.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The table of sia/cluster/README.md, row by row, on folders written by hand; live locks and processes are real."""
+"""The table of sia/run/README.md, row by row, on folders written by hand; live locks and processes are real."""
 
 import json
 import os

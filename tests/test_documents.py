@@ -1,0 +1,208 @@
+"""The guides against the code: trees, commands, settings, links; the front page within its length."""
+
+import argparse
+import importlib.util
+import re
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from desk import REPOSITORY
+
+from sia.cluster.profile import Profile, load_profile
+from sia.config import parse_override, resolve
+from sia.data.corpora import READERS
+from sia.sweep.grid import GridFile, Where, load_grid
+
+GUIDES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for pattern in ("README.md", "[!.]*/README.md", "sia/*/README.md")
+    for path in REPOSITORY.glob(pattern)
+)
+WORDS_OF_FRONT_PAGE = 1500
+LINES_OF_FRONT_TREE = 30
+BYTES_OF_PICTURE = 200_000
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A module, script or folder that begins a line of a tree, and its clause.
+BRANCH = re.compile(r"^(?P<path>[\w./*-]+)  +(?P<clause>\S.*)$")
+ROOMS = ("sia", "jobs", "slurm", "sweeps", "tests")
+
+
+@cache
+def text(guide: str) -> str:
+    return (REPOSITORY / guide).read_text()
+
+
+def fences(guide: str, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(text(guide)) if kind == language]
+
+
+def tree(guide: str) -> list[str]:
+    """The paths of the guide's fences of kind `text` in which every line is a path and a clause."""
+    found = [body.splitlines() for body in fences(guide, "text")]
+    trees = [lines for lines in found if all(BRANCH.match(line) for line in lines)]
+    return [match["path"] for lines in trees for line in lines if (match := BRANCH.match(line))]
+
+
+def twice(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}
+
+
+def commands(guide: str) -> list[str]:
+    """Each command line of the guide's fences without a language, or between backticks; comments are taken off."""
+    lines = [line for body in fences(guide, "") for line in re.sub(r"\\\n\s*", " ", body).splitlines()]
+    inline = re.findall(r"`([^`]+)`", FENCE.sub("", text(guide)))
+    shown = [*lines, *(" ".join(words.split()) for words in inline)]
+    return [line for line in shown if re.match(r"(\.venv/bin/)?python jobs/\w+\.py |make \w", line)]
+
+
+COMMANDS = [(guide, line) for guide in GUIDES for line in commands(guide)]
+
+
+@cache
+def parser_of(script: str):
+    path = REPOSITORY / "jobs" / script
+    spec = importlib.util.spec_from_file_location(f"command_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.parse
+
+
+def test_the_front_page_is_short():
+    assert len(text("README.md").split()) <= WORDS_OF_FRONT_PAGE
+    assert 0 < len(tree("README.md")) <= LINES_OF_FRONT_TREE
+
+
+def test_the_front_pages_tree_has_every_folder_once():
+    named = tree("README.md")
+    rooms = {f"{path.relative_to(REPOSITORY)}/" for path in (REPOSITORY / "sia").iterdir() if any(path.glob("*.py"))}
+    missing = (rooms | {f"{name}/" for name in ROOMS if name != "sia"}) - set(named)
+    assert not missing and not twice(named)
+    assert not [path for path in named if not list(REPOSITORY.glob(path))]
+
+
+def test_the_houses_tree_has_every_module_once():
+    house = REPOSITORY / "sia"
+    modules = {path.relative_to(house).as_posix() for path in house.rglob("*.py") if path.stat().st_size}
+    named = tree("sia/README.md")
+    assert (modules - set(named), set(named) - modules, twice(named)) == (set(), set(), set())
+
+
+@pytest.mark.parametrize(
+    ("guide", "pattern"),
+    [
+        ("jobs/README.md", "jobs/*.py"),
+        ("sweeps/README.md", "sweeps/*.yaml"),
+        ("slurm/README.md", "slurm/*.yaml"),
+        ("slurm/README.md", "slurm/devcluster/[!c]*"),
+    ],
+)
+def test_a_guide_names_every_file_of_its_folder(guide, pattern):
+    missing = [path.name for path in REPOSITORY.glob(pattern) if not re.search(rf"\b{path.name}\b", text(guide))]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("guide", "keys"),
+    [
+        ("slurm/README.md", [*Profile.model_fields]),
+        ("sweeps/README.md", [*GridFile.model_fields, *Where.model_fields]),
+        ("sia/data/README.md", [*READERS]),
+    ],
+)
+def test_a_guide_names_every_key(guide, keys):
+    missing = [key for key in keys if not re.search(rf"`{key}`|`{key}:", text(guide))]
+    assert not missing
+
+
+def test_commands_are_found_in_every_guide():
+    assert {guide for guide, _ in COMMANDS} >= {"README.md", "jobs/README.md", "slurm/README.md", "sweeps/README.md"}
+
+
+def test_every_command_has_an_example():
+    shown = " ".join(commands("jobs/README.md"))
+    assert not [path.name for path in (REPOSITORY / "jobs").glob("*.py") if path.name not in shown]
+
+
+@pytest.mark.parametrize(("guide", "line"), COMMANDS)
+def test_a_command_is_one_that_the_code_takes(guide, line, monkeypatch):
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        assert words[1] in targets
+        return
+    monkeypatch.setattr(sys, "argv", words[1:])
+    monkeypatch.chdir(REPOSITORY)
+    try:
+        arguments = parser_of(Path(words[1]).name)()
+    except SystemExit as ended:
+        pytest.fail(f"{guide}: {line}: exit status {ended.code}")
+    read_what_it_names(arguments)
+
+
+def read_what_it_names(arguments: argparse.Namespace) -> None:
+    """The grid, its point and its overrides, and the profile, of the repository's own files."""
+    grid, profile = getattr(arguments, "grid", None), getattr(arguments, "profile", None)
+    if grid is not None:
+        overrides = dict(parse_override(one) for one in arguments.set)
+        points = load_grid(grid, arguments.miniature, overrides).points
+        assert 1 <= (getattr(arguments, "point", None) or 1) <= len(points)
+    if profile is not None:
+        load_profile(profile)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_links_and_paths_lead_somewhere(guide):
+    folder = (REPOSITORY / guide).parent
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text(guide))
+    inline = re.findall(r"`([\w./*-]+)`", FENCE.sub("", text(guide)))
+    paths = [path for path in inline if path.split("/")[0] in ROOMS and "/" in path]
+    assert not [link for link in links if not (folder / link).exists()]
+    assert not [path for path in paths if not list(REPOSITORY.glob(path.rstrip("/")))]
+
+
+def test_pictures_are_small():
+    shown = [(guide, link) for guide in GUIDES for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text(guide))]
+    pictures = [(REPOSITORY / guide).parent / link for guide, link in shown]
+    assert pictures and all(picture.stat().st_size < BYTES_OF_PICTURE for picture in pictures)
+
+
+EXAMPLES = [(guide, body) for guide in GUIDES for body in fences(guide, "yaml")]
+
+
+@pytest.mark.parametrize(("guide", "body"), EXAMPLES)
+def test_a_yaml_example_is_one_that_is_read(guide, body, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    path = tmp_path / "example.yaml"
+    path.write_text(body)
+    given = set(yaml.safe_load(body))
+    if given & {"grid", "stages"}:
+        assert load_grid(path).points
+        for miniature in {"miniature"} & given:
+            assert load_grid(path, bool(miniature)).points
+    else:
+        load_profile(path)
+
+
+def test_settings_between_backticks_are_ones_that_are_read():
+    shown = re.findall(r"`((?:loss|schedule|model\.image): \{[^`]+\})`", text("sweeps/README.md"))
+    assert len(shown) >= 3
+    for setting in shown:
+        value = yaml.safe_load(setting)
+        assert resolve({"stages": [value]} if "schedule" in value else value, source=setting)
+
+
+def test_the_example_of_one_clip_asks_for_what_a_pair_has():
+    (example,) = fences("README.md", "python")
+    compile(example, "README.md", "exec")
+    pair = (REPOSITORY / "sia" / "inference" / "trained_pair.py").read_text()
+    asked = set(re.findall(r"pair\.(\w+)\(", example))
+    assert asked and asked <= set(re.findall(r"def (\w+)\(", pair))
+
+
+def test_scripts_that_are_run_exist():
+    scripts = {path for guide in GUIDES for path in re.findall(r"slurm/devcluster/\w+", text(guide))}
+    assert scripts and all((REPOSITORY / path).is_file() for path in scripts)
