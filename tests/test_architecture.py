@@ -262,7 +262,7 @@ except SystemExit:
 def test_one_folder_knows_the_default_tracker():
     told = {
         "sia/training/provenance.py": "records the versions of packages",
-        "sia/README.md": "names each file",
+        "sia/README.md": "tells what each file is",
         "sia/run/README.md": "tells people what they see",
     }
     files = [path for path in (REPOSITORY / "sia").rglob("*") if path.suffix in (".py", ".md", ".yaml")]
