@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sia.clock import age_seconds
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 45.0
+TRIES, TURN_SECONDS = 50, 0.1  # while others take a dead holder's lock over
 LARGEST_PID = 2**22
 
 
@@ -64,7 +66,7 @@ class HeartbeatLock:
         A former life of this job that may still live is given the time of a heartbeat to notice.
         """
         robbed = False
-        for _ in range(10):
+        for _ in range(TRIES):
             if self._create():
                 threading.Thread(target=self._beat, daemon=True).start()
                 self._released.wait(HEARTBEAT_SECONDS * 1.5 if robbed else 0)
@@ -128,18 +130,22 @@ class HeartbeatLock:
         return bool(own.job_id) and (found.job_id, found.cluster) == (own.job_id, own.cluster) and same_host
 
     def _remove_dead(self, found: Holder) -> None:
-        """Move the dead holder's file away; of several who try, the rename lets one succeed."""
-        aside = self.path.with_name(f".{self.path.name}.{self.who.token}.dead")
+        """Delete the dead holder's file, one process at a time: who looked before another took over must look again."""
+        turn = self.path.with_name(f".{self.path.name}.turn")
         try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
+            turn.mkdir()
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if self._server_time - turn.stat().st_mtime > STALE_SECONDS:  # who had it was killed
+                    turn.rmdir()
+            time.sleep(TURN_SECONDS)
             return
-        moved = holder_of(aside)
-        if moved is not None and moved.token != found.token:
-            # A new holder came between the look and the rename: give it its lock back, unless a third one came.
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, self.path)
-        aside.unlink(missing_ok=True)
+        try:
+            held = holder_of(self.path)
+            if held is not None and held.token == found.token:
+                self.path.unlink(missing_ok=True)
+        finally:
+            turn.rmdir()
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):

@@ -330,3 +330,44 @@ def test_who_holds_is_written_down(path):
     with HeartbeatLock(path, job_id="17", stage=2):
         found = holder_of(path)
     assert (found.job_id, found.stage, found.pid) == ("17", 2, os.getpid())
+
+
+def test_many_that_find_a_dead_holder_at_the_same_moment_never_hold_twice(tmp_path):
+    """Of each round's, one holds: one that looked before another took over looks again."""
+    for number in range(40):
+        path = tmp_path / str(number) / "writer.lock"
+        of_another_host(path, age=STALE_SECONDS + 1)
+        ready, held = threading.Barrier(8), []
+
+        def take(path=path, ready=ready, held=held) -> None:
+            lock = HeartbeatLock(path)
+            ready.wait()
+            try:
+                lock.acquire()
+            except LockHeld:
+                return
+            held.append(lock)
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(held) == 1
+        held[0].release()
+        assert list(path.parent.iterdir()) == []
+
+
+def test_who_looked_before_another_took_over_takes_nothing(path, monkeypatch):
+    """Not for a moment either, in which a third one would find no lock."""
+    of_another_host(path, age=STALE_SECONDS + 1)
+    found, late, link = holder_of(path), HeartbeatLock(path), os.link
+
+    def link_after_a_third(source, target) -> None:
+        of_another_host(path, age=0)
+        link(source, target)
+
+    with HeartbeatLock(path) as first:
+        monkeypatch.setattr(os, "link", link_after_a_third)
+        late._remove_dead(found)
+        assert holder_of(path).token == first.who.token
