@@ -26,7 +26,7 @@ def carried_out(tasks: Sequence[One], profile: Profile, is_done: Callable[[One],
 
     Raises UserError for the first one whose job ended without it.
     """
-    if fresh := [task for task in tasks if not is_queued(task)]:
+    if fresh := [task for task in tasks if not (is_queued(task) or is_done(task))]:
         submit_all(fresh, "slurm", profile)
     try:
         yield from _as_they_are_done(list(tasks), is_done)

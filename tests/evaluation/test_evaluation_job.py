@@ -97,7 +97,7 @@ def test_a_command_that_is_given_again_waits_for_the_array_of_the_one_before(des
     def refuse(*_: object) -> None:
         raise AssertionError("the same evaluation was submitted twice")
 
-    monkeypatch.setattr("sia.evaluation.array.submit_all", refuse)
+    monkeypatch.setattr("sia.cluster.array.submit_all", refuse)
     release = threading.Timer(3, subprocess.run, [["scontrol", "release", array]])
     release.start()
     found = list(evaluate_on_slurm(desk.runs("two"), Profile(partition="dev"), options))
