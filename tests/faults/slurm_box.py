@@ -19,7 +19,7 @@ from sia.run.lock import NOBODY_KNOWS, holder_of
 from sia.run.metrics import read_rows
 from sia.run.state import State, look
 
-EPOCHS = 4  # of the first stage: the fault lands after its first epoch
+EPOCHS = 6  # of the first stage: a fault lands after its first epoch, and a fast machine takes 0.3 s for each
 CHAIN = [{"epochs": EPOCHS, "schedule": "calr"}, {"epochs": 1, "schedule": "calr", "lr_scale": 0.5}]
 ALL_EPOCHS = EPOCHS + 1
 GONE = (ProcessLookupError, FileNotFoundError, PermissionError)
@@ -117,7 +117,8 @@ class Caught:
 @contextlib.contextmanager
 def caught_in_mid_stage(run: RunFolder, epochs: int = 1) -> Iterator[Caught]:
     """Stop the run's job in its first stage, so that a fault lands there however fast the machine is."""
-    wait_until(lambda: in_mid_stage(run, 1, epochs), 200, f"epoch {epochs} of {run.path}")
+    wait_until(lambda: in_mid_stage(run, 1, epochs) or run.stage(1).done.exists(), 200, f"epoch {epochs} of {run.path}")
+    assert not run.stage(1).done.exists(), "the stage was over before it was caught"
     job = job_of(run)
     ranks = ranks_of(job)
     send(signal.SIGSTOP, ranks.values())

@@ -10,7 +10,6 @@ import stages
 from desk import Desk, job_of, values, wait_until
 from slurm_box import (
     CHAIN,
-    EPOCHS,
     alive,
     assert_nothing_lost,
     assert_same_bits,
@@ -45,8 +44,7 @@ def test_a_node_daemon_and_then_the_controller(desk: Desk, undisturbed: RunFolde
     driver = desk.start("submit.py", "--grid", "tiny.yaml", *flags)
     with ended_in_any_case(desk, "tiny", driver):
         (run,) = wait_until(lambda: desk.runs("tiny"), 60, desk.log)
-        job = without_the_node_daemon(run)
-        without_the_controller(run)
+        job = without_the_node_daemon_then_the_controller(run)
         assert driver.wait(120) == 0, desk.log
     assert jobs_that_trained(run, 1) == [job] and restarts(job) == 0, "one life of one job"
     assert jobs_that_trained(run, 2) == [job_of(run, 2)]
@@ -54,7 +52,7 @@ def test_a_node_daemon_and_then_the_controller(desk: Desk, undisturbed: RunFolde
     assert_same_bits(run, undisturbed)
 
 
-def without_the_node_daemon(run: RunFolder) -> str:
+def without_the_node_daemon_then_the_controller(run: RunFolder) -> str:
     with caught_in_mid_stage(run) as caught:
         kill_daemon(f"slurmd.{slurm('squeue', '-h', '-j', caught.job, '-o', '%N')}")
     try:
@@ -62,21 +60,14 @@ def without_the_node_daemon(run: RunFolder) -> str:
         # Stopped, so that a fast machine does not reach the stage's end meanwhile.
         with caught_in_mid_stage(run, caught.epochs + 1):
             repair_cluster()
-    finally:
-        repair_cluster()
-    assert in_queue(caught.job) == "RUNNING"
-    return caught.job
-
-
-def without_the_controller(run: RunFolder) -> None:
-    with caught_in_mid_stage(run, EPOCHS - 1):
-        kill_daemon("slurmctld")
-    try:
+            assert in_queue(caught.job) == "RUNNING"
+            kill_daemon("slurmctld")
         wait_until(run.stage(1).done.exists, 60, "the stage's end without the controller")
         wait_until(lambda: was_refused(run), 90, "the next stage, submitted in vain")
         assert not run.stage(2).job.exists()
     finally:
         repair_cluster()
+    return caught.job
 
 
 def test_a_node_that_is_cut_off_while_its_job_lives_on(desk: Desk, undisturbed: RunFolder) -> None:
