@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.lock import holder_of, is_alive
 from sia.run.metrics import read_sound_rows, write_rows
@@ -52,17 +51,9 @@ def _complete_records(run: RunFolder) -> None:
             ).write(run.stage(number).done)
 
 
-def is_sound(kind: type[Record], path: Path) -> bool:
-    """Whether the record is there and not damaged."""
-    try:
-        return kind.read(path) is not None
-    except UserError:
-        return False
-
-
 def _damaged_markers(run: RunFolder) -> Iterator[Path]:
     """Of a restart that was added by hand the plan is none: nothing else tells what it was to be."""
     markers: list[tuple[type[Record], Path]] = [(Finished, run.finished)]
     for number in range(1, len(run.experiment().stages) + 1):
         markers += [(StagePlan, run.stage(number).plan), (StageDone, run.stage(number).done)]
-    return (path for kind, path in markers if path.exists() and not is_sound(kind, path))
+    return (path for kind, path in markers if path.exists() and kind.read_sound(path) is None)

@@ -30,6 +30,14 @@ class Record(BaseModel):
             why = ": ".join([*(str(key) for key in fault["loc"]), fault["msg"]])
             raise UserError(f"{path}: not a {cls.__name__} of this program ({why}); {CURE}") from None
 
+    @classmethod
+    def read_sound(cls: type[Own], path: Path) -> Own | None:
+        """The record, or None where it is not there, or damaged."""
+        try:
+            return cls.read(path)
+        except UserError:
+            return None
+
     def write(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))
 

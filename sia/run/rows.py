@@ -3,7 +3,6 @@
 import sys
 from functools import lru_cache
 
-from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_sound_rows, write_rows
 from sia.run.records import Finished, StageDone
@@ -48,22 +47,15 @@ def _loss(run: RunFolder, rows: list[Row]) -> str:
 
 def _on_record(run: RunFolder, found: list[Row]) -> list[Row]:
     rows: list[Row] = []
-    finished = _sound(Finished, run.finished)
+    finished = Finished.read_sound(run.finished)
     for number in range(1, len(run.planned_stages()) + 1):
-        done = _sound(StageDone, run.stage(number).done)
+        done = StageDone.read_sound(run.stage(number).done)
         own = [row for row in found if row["stage"] == number]
         tests = [row for row in own if "stage_epoch" not in row]
         rows += [row for row in own if "stage_epoch" in row] if done is None else done.rows
         # Where a restart was added by hand, the test row of the stages before it stays.
         rows += [finished.row] if finished is not None and finished.num_stages == number else tests
     return rows
-
-
-def _sound(kind, path):  # type: ignore[no-untyped-def]
-    try:
-        return kind.read(path)
-    except UserError:
-        return None
 
 
 @lru_cache(maxsize=1000)

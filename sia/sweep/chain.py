@@ -14,7 +14,6 @@ from sia.cluster.submit import submit
 from sia.config import Stage, validate
 from sia.errors import UserError
 from sia.run.folder import RunFolder
-from sia.run.mend import is_sound
 from sia.run.metrics import Row
 from sia.run.records import Failed, Job, StagePlan
 from sia.run.rows import rows_of
@@ -102,7 +101,7 @@ def _submit_when_it_is_taken(task: TrainStage, launch: Launch) -> None:
 
 def plan_stage(run: RunFolder, number: int) -> None:
     """Write plan.json: the stage's settings, and the checkpoint of the stage before that it starts from."""
-    if is_sound(StagePlan, run.stage(number).plan):
+    if StagePlan.read_sound(run.stage(number).plan) is not None:
         return
     planned = run.planned_stages()
     settings, before = planned[number - 1], planned[: number - 1]

@@ -22,20 +22,6 @@ HERE = {"host": socket.gethostname(), "pid": os.getpid(), "token": "t", "stage":
 GONE = {"cluster": "local", "job_id": str(2**22 + 1), "host": socket.gethostname(), "folder": "/nowhere"}
 
 
-@pytest.fixture(scope="module")
-def migrated_database(tmp_path_factory):
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(tmp_path, migrated_database, monkeypatch):
-    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    shutil.copy(migrated_database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
 @pytest.fixture
 def runs(tmp_path):
     """One of each state, by its name."""

@@ -1,6 +1,5 @@
 """A damaged run is its own fault: named with its file, told in a line, and no other run is left out for it."""
 
-import shutil
 import socket
 
 import pytest
@@ -12,23 +11,8 @@ from sia.operate.track import Tracked, track
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row
 from sia.trackers.mlflow.mirror import mirrored_at, note_file
-from sia.trackers.mlflow.store import connect
 
 STUDY = "size"
-
-
-@pytest.fixture(scope="module")
-def migrated_database(tmp_path_factory):
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(tmp_path, migrated_database, monkeypatch):
-    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    shutil.copy(migrated_database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.fixture

@@ -64,26 +64,24 @@ def of_another_host(path: Path, age: float, **who) -> None:
     os.utime(path, (then, then))
 
 
-def test_of_several_processes_at_once_one_holds(path):
+def answers_of_five_at_once(path: Path) -> list[str]:
     starts_at = time.time() + 2.0
     processes = [holder(path, starts_at=starts_at) for _ in range(5)]
     answers = sorted(said(process) for process in processes)
     for process in processes:
         process.kill()
         process.communicate()
-    assert answers == ["held"] + ["refused"] * 4
+    return answers
+
+
+def test_of_several_processes_at_once_one_holds(path):
+    assert answers_of_five_at_once(path) == ["held"] + ["refused"] * 4
 
 
 def test_of_several_processes_that_find_a_dead_holder_one_takes_over(path):
     for _ in range(3):
         of_another_host(path, age=STALE_SECONDS + 1)
-        starts_at = time.time() + 2.0
-        processes = [holder(path, starts_at=starts_at) for _ in range(5)]
-        answers = sorted(said(process) for process in processes)
-        for process in processes:
-            process.kill()
-            process.communicate()
-        assert answers == ["held"] + ["refused"] * 4
+        assert answers_of_five_at_once(path) == ["held"] + ["refused"] * 4
 
 
 def test_a_living_holder_is_named_and_keeps_the_lock(path, other):
