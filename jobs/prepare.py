@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from sia.cluster.prepare_corpus import prepare_corpus
+    from sia.cluster.corpus_jobs import prepare_corpus
     from sia.cluster.profile import choose_cluster, load_profile
     from sia.data.prepare import summary
     from sia.errors import UsageError

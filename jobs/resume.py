@@ -28,8 +28,7 @@ def main() -> int:
     from sia.run.folder import find_run
     from sia.sweep.chain import add_restart
     from sia.sweep.corpora import check_fit
-    from sia.sweep.drive import Sweep
-    from sia.sweep.submit_sweep import submit_sweep
+    from sia.sweep.drive import Sweep, submit_sweep
 
     run = find_run(arguments.run)
     launch = former_launch(run, arguments.cluster, arguments.profile)

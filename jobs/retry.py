@@ -20,8 +20,7 @@ def main() -> int:
     arguments = parse()
     from sia.cluster.launch import default_concurrency
     from sia.operate.retry import retry_launches, retryable
-    from sia.sweep.drive import Sweep
-    from sia.sweep.submit_sweep import submit_sweep
+    from sia.sweep.drive import Sweep, submit_sweep
 
     runs = retryable(arguments.study, arguments.only)
     if not runs:

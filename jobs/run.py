@@ -38,7 +38,8 @@ def main() -> int:
     from sia.run.folder import find_run
     from sia.sweep.corpora import check_fit, provide_corpora
     from sia.sweep.grid import GridPoint, load_grid
-    from sia.sweep.in_process import LAUNCH, chosen_point, points_table, train_here
+    from sia.sweep.plan_table import points_table
+    from sia.sweep.train_here import LAUNCH, train_here
 
     console = command.console()
     if arguments.grid is None:
@@ -49,7 +50,7 @@ def main() -> int:
         if arguments.point is None:
             console.print(points_table(grid))
             return 0
-        point = chosen_point(grid, arguments.point)
+        point = grid.point(arguments.point)
         run = point.run
     provide_corpora([point.experiment])
     check_fit(run, point.experiment, LAUNCH)

@@ -61,8 +61,7 @@ def main() -> int:
         show_rehearsal(grid, launches, console)
         return 0
     from sia.sweep.corpora import check_fit, provide_corpora
-    from sia.sweep.drive import Sweep
-    from sia.sweep.submit_sweep import submit_sweep
+    from sia.sweep.drive import Sweep, submit_sweep
 
     concurrency = arguments.max_concurrent or default_concurrency(next(iter(launches.values())))
     works_now = f"python jobs/submit.py --grid {arguments.grid} --miniature" if grid.has_miniature else ""

@@ -22,9 +22,8 @@ def main() -> int:
     from sia.config import load_experiment, parse_override
     from sia.run.folder import check_study_name
     from sia.sweep.corpora import check_fit, provide_corpora
-    from sia.sweep.drive import Sweep
+    from sia.sweep.drive import Sweep, submit_sweep
     from sia.sweep.grid import GridPoint
-    from sia.sweep.submit_sweep import submit_sweep
 
     overrides = dict(parse_override(text) for text in arguments.set)
     experiment = load_experiment(arguments.config, overrides)

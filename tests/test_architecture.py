@@ -47,18 +47,17 @@ NO_TORCH = [
         "sia.operate.cancel",
     ),
     *(
-        "sia.sweep.silent",
+        "sia.sweep.take_up",
         "sia.operate.retry",
         "sia.operate.retention",
         "sia.operate.leftovers",
         "sia.operate.track",
-        "sia.sweep.in_process",
+        "sia.sweep.train_here",
     ),
     *(
         "sia.cluster.snapshot",
-        "sia.cluster.bootstrap",
         "sia.cluster.task",
-        "sia.cluster.sbatch",
+        "sia.cluster.corpus_jobs",
         "sia.cluster.accounting",
     ),
     *(

@@ -2,22 +2,20 @@
 
 import contextlib
 import pwd
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from sia.ask import ask
 
 ANSWER_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 60.0
 SILENT_SECONDS = 300.0  # for so long it is not asked again after it gave no answer
 UNDER_WAY = ("RUNNING", "PENDING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")
 CURES = {
-    "TIMEOUT": "raise timeout_min of its profile",
+    **dict.fromkeys(("TIMEOUT", "DEADLINE"), "raise timeout_min of its profile"),
+    **dict.fromkeys(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED"), "submit again"),
     "OUT_OF_MEMORY": "raise mem_gb of its profile",
-    "NODE_FAIL": "submit again",
-    "BOOT_FAIL": "submit again",
-    "PREEMPTED": "submit again",
-    "DEADLINE": "raise timeout_min of its profile",
 }
 
 
@@ -37,38 +35,26 @@ class Accounting:
         wanted, now = list(job_ids), time.monotonic()
         new = [one for one in wanted if one not in self.known and now - self.asked.get(one, -1e9) > ASK_AGAIN_SECONDS]
         if new and now >= self.silent_until:
-            answer = _sacct(new)
-            if answer is None:
-                self.silent_until = time.monotonic() + SILENT_SECONDS
-            else:
+            command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
+            answer = ask([*command, "--jobs", ",".join(new)], ANSWER_SECONDS)
+            if answer.good:
                 self.asked.update(dict.fromkeys(new, now))
-                self.known.update(_endings(answer, set(new)))
+                self.known.update(_endings(answer.output, set(new)))
+            else:
+                self.silent_until = time.monotonic() + SILENT_SECONDS
         return {one: self.known[one] for one in wanted if one in self.known}
 
 
 ACCOUNTING = Accounting()
 
 
-def _sacct(job_ids: list[str]) -> str | None:
-    """sacct's lines on these jobs; None where there is no sacct, no accounting, or no answer in time."""
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
-    try:
-        answer = subprocess.run(
-            [*command, "--jobs", ",".join(job_ids)], capture_output=True, text=True, timeout=ANSWER_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout if answer.returncode == 0 else None
-
-
-def _endings(answer: str, wanted: set[str]) -> dict[str, str]:
-    found = {}
-    for line in answer.splitlines():
-        job_id, _, rest = line.partition("|")
-        state, _, exit_code = rest.partition("|")
-        if job_id in wanted and state and not state.startswith(UNDER_WAY):
-            found[job_id] = _in_words(state, exit_code)
-    return found
+def _endings(listed: str, wanted: set[str]) -> dict[str, str]:
+    lines = [line.split("|") for line in listed.splitlines() if line.count("|") == 2]
+    return {
+        job_id: _in_words(state, exit_code)
+        for job_id, state, exit_code in lines
+        if job_id in wanted and state and not state.startswith(UNDER_WAY)
+    }
 
 
 def _in_words(state: str, exit_code: str) -> str:

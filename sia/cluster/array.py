@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, TypeVar
 
 from sia.cluster.profile import Profile
 from sia.cluster.submit import submit_all
@@ -13,37 +14,52 @@ from sia.run.queue import is_in_queue
 from sia.run.records import Job
 
 POLL_SECONDS = 1.0
-One = TypeVar("One", bound=Task)
 
 
-def is_queued(task: Task) -> bool:
-    job = Job.read(task.job_record)
-    return job is not None and is_in_queue(job)
+class Element(Task):
+    """A task of an array: one process is enough for it."""
+
+    most_gpus: ClassVar[int] = 0
+
+    @property
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether what it makes is there."""
+
+    @property
+    def is_queued(self) -> bool:
+        job = Job.read(self.job_record)
+        return job is not None and is_in_queue(job)
 
 
-def carried_out(tasks: Sequence[One], profile: Profile, is_done: Callable[[One], bool]) -> Iterator[One]:
+One = TypeVar("One", bound=Element)
+
+
+def carried_out(tasks: Sequence[One], profile: Profile) -> Iterator[One]:
     """Each task as it is done. Those that a command left in the queue which was ended are waited for, not repeated.
 
-    Raises UserError for the first one whose job ended without it.
+    Of the profile's ranks each gets one. Raises UserError for the first one whose job ended without a result.
     """
-    if fresh := [task for task in tasks if not (is_queued(task) or is_done(task))]:
-        submit_all(fresh, "slurm", profile)
+    if fresh := [task for task in tasks if not (task.is_queued or task.is_done)]:
+        gpus = min(fresh[0].most_gpus, profile.gpus_per_node)
+        one_process = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": gpus}
+        submit_all(fresh, "slurm", profile.model_copy(update=one_process))
     try:
-        yield from _as_they_are_done(list(tasks), is_done)
+        yield from _as_they_are_done(list(tasks))
     except KeyboardInterrupt:
         job = _job(tasks[0]).job_id.partition("_")[0]
         print(f"job {job} goes on: give the same command again to wait for it, or scancel {job}", file=sys.stderr)
         raise
 
 
-def _as_they_are_done(waiting: list[One], is_done: Callable[[One], bool]) -> Iterator[One]:
+def _as_they_are_done(waiting: list[One]) -> Iterator[One]:
     while waiting:
         # The queue is asked before the files are looked for: a task that left in between has written its own.
-        left = [task for task in waiting if not is_queued(task)]
-        done = [task for task in waiting if is_done(task)]
+        left = [task for task in waiting if not task.is_queued]
+        done = [task for task in waiting if task.is_done]
         yield from done
         waiting = [task for task in waiting if task not in done]
-        for lost in (task for task in left if task in waiting):
+        if lost := next((task for task in left if task in waiting), None):
             job = _job(lost)
             logs = f"{job.folder}/{job.job_id}_0_log.err"
             raise UserError(f"{lost.name}: its job ended without a result; see {logs}, then run it again")

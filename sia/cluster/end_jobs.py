@@ -1,13 +1,14 @@
 """End jobs that nobody wants any more."""
 
+import contextlib
 import os
 import re
 import signal
 import socket
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from sia.ask import ask
 from sia.run.queue import QUEUE, is_in_queue
 from sia.run.records import Job
 
@@ -46,15 +47,11 @@ def _end_local(job: Job) -> dict[str, str]:
 
 
 def _scancel(numbers: list[str], flags: Sequence[str]) -> dict[str, str]:
-    try:
-        answer = subprocess.run(["scancel", *flags, *numbers], capture_output=True, text=True, timeout=SCANCEL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return dict.fromkeys(numbers, f"scancel did not answer within {SCANCEL_SECONDS:g} s")
-    except OSError as error:
-        return dict.fromkeys(numbers, f"scancel: {error.strerror}")
-    if answer.returncode == 0:
+    answer = ask(["scancel", *flags, *numbers], SCANCEL_SECONDS)
+    if answer.good:
         return {}
-    said = " ".join(answer.stderr.split()) or f"scancel ended with status {answer.returncode}"
+    said = " ".join(answer.errors.split()) or f"scancel ended with status {answer.status}"
+    said = said if said.startswith("scancel") else f"scancel: {said}"
     named = [number for number in numbers if re.search(rf"\b{number}\b", said)]
     return dict.fromkeys(named or numbers, said)
 
@@ -71,13 +68,15 @@ def local_processes(job: Job) -> list[int]:
     """
     if job.host != socket.gethostname():
         return []
-    named = [int(place.name) for place in Path("/proc").glob("[0-9]*") if _is_of_submitit(place, job.folder)]
-    return sorted({*named, *([int(job.job_id)] if is_in_queue(job) else [])})
+    of_submitit = {
+        pid for pid, words in processes() if job.folder in words and any(word.startswith("submitit.") for word in words)
+    }
+    return sorted(of_submitit | ({int(job.job_id)} if is_in_queue(job) else set()))
 
 
-def _is_of_submitit(place: Path, folder: str) -> bool:
-    try:
-        words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return False
-    return folder in words and any(word.startswith("submitit.") for word in words)
+def processes(variable: str = "") -> Iterator[tuple[int, list[str]]]:
+    """The number and the command line of each process of this host; `variable`: NAME=VALUE of their environment."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if not variable or variable.encode() in (place / "environ").read_bytes().split(b"\0"):
+                yield int(place.name), (place / "cmdline").read_bytes().decode(errors="replace").split("\0")

@@ -1,9 +1,8 @@
-"""A cluster profile (slurm/*.yaml): the resources of one job. It loads no torch."""
+"""A cluster profile (slurm/*.yaml): the resources of one job, and its environment. It loads no torch."""
 
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from sia.cluster.refusal import CONTROLLER_IS_AWAY, cluster_is_away
+from sia.ask import ask
+from sia.cluster.refusal import cluster_is_away
 from sia.config import Section, read_yaml, validate
 from sia.errors import UsageError, UserError
 from sia.run.driver import OWN_JOB
@@ -31,7 +31,21 @@ OF_PROFILE = {
     **{"no-requeue": "requeue: false", "setup": "setup", "environment": "environment"},
 }
 # submitit sets the first ones, and waits for what sbatch prints, which the others change.
-OURS = ("job-name", "output", "error", "open-mode", "signal", "array", "parsable", "quiet", "wait", "test-only")
+SET_BY_US = ("job-name", "output", "error", "open-mode", "signal", "array", "parsable", "quiet", "wait", "test-only")
+# Set by Ray, by a Slurm job or srun that the driver may run in, by torch's launchers, or by a detached driver's job.
+FOREIGN_PREFIXES = (
+    *("RAY_", "TUNE_", "SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "MASTER_", "TORCHELASTIC_"),
+    "SIA_DRIVER_",
+)
+# A rank's place in another job, and threads that would go before OMP_NUM_THREADS.
+FOREIGN = {
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
+    *("ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+}
+# On Slurm those of the node, which Slurm sets; on one machine the user's choice.
+DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"}
+KEPT = {"SLURM_CONF"}
 
 
 def _text(value: Any) -> Any:
@@ -119,11 +133,31 @@ def _cure_of_flag(flag: str, value: Any) -> str | None:
     """What to do about a flag that may not stand under `sbatch:`; None for one that may."""
     if flag in OF_PROFILE:
         return f"use {OF_PROFILE[flag]} instead"
-    if flag in OURS:
+    if flag in SET_BY_US:
         return "jobs of sia do not work with it; leave it out"
     if value is None or isinstance(value, list | dict):
         return "give it one value as sbatch takes it, or true where it takes none"
     return None
+
+
+def sbatch_script(profile: Profile, job_name: str, folder: Path) -> str:
+    """The script that sbatch is given for a job whose pickle and logs lie in `folder`, without a cluster."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    # The interpreter and the folder of the real command follow when the job is submitted.
+    command = f"python -u -m submitit.core._submit {folder}"
+    return _make_sbatch_string(command=command, folder=folder, **profile.slurm_parameters(job_name))
+
+
+def clean_environment(environment: dict[str, str], profile: Profile, cluster: Cluster = "local") -> dict[str, str]:
+    """The variables of `environment` that a job keeps, its number of threads, and those of the profile."""
+    foreign = FOREIGN | (DEVICES if cluster == "slurm" else set())
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name in KEPT or not (name in foreign or name.startswith(FOREIGN_PREFIXES))
+    }
+    return {**kept, "OMP_NUM_THREADS": str(profile.cpus_per_task), **profile.environment}
 
 
 def load_profile(path: Path | None) -> Profile:
@@ -157,11 +191,8 @@ def slurm_trouble() -> str | None:
     """What keeps `sinfo` from answering, in its words; None where it answers."""
     if shutil.which("sinfo") is None:
         return "sinfo is not installed"
-    try:
-        answer = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, timeout=SINFO_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"{CONTROLLER_IS_AWAY[0]} within {SINFO_SECONDS:.0f} s"
-    return None if answer.returncode == 0 else " ".join(answer.stderr.split()) or "sinfo says nothing"
+    answer = ask(["sinfo", "-h"], SINFO_SECONDS)
+    return None if answer.good else " ".join(answer.errors.split()) or "sinfo says nothing"
 
 
 def visible_gpus() -> list[int | str]:

@@ -2,8 +2,11 @@
 
 import re
 
-CONTROLLER_IS_AWAY = ("Unable to contact slurm controller", "Socket timed out", "backup controller in standby")
-MUNGE_IS_AWAY = ("Munge encode failed", "Protocol authentication error")
+IS_AWAY = (
+    *("Unable to contact slurm controller", "Socket timed out", "backup controller in standby"),
+    *("Munge encode failed", "Protocol authentication error"),
+    "no answer within",  # sia.ask's own words
+)
 QUEUE_IS_FULL = (
     "SubmitJob",  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit and their like
     "Resource temporarily unavailable",  # the cluster's own MaxJobCount
@@ -12,7 +15,7 @@ QUEUE_IS_FULL = (
 
 def cluster_is_away(said: str) -> bool:
     """Whether there is a Slurm, which does not answer now."""
-    return any(text in said for text in (*CONTROLLER_IS_AWAY, *MUNGE_IS_AWAY))
+    return any(text in said for text in IS_AWAY)
 
 
 def passes(said: str) -> bool:

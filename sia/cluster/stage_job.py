@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from sia.cluster.task import Task
 from sia.data.staging import staged
 from sia.errors import UserError
 from sia.run.folder import RunFolder
@@ -49,7 +50,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class TrainStage:
+class TrainStage(Task):
     """Train stage `number` of the run in `path`, with so many threads a rank.
 
     stage_corpus_to: where on the node's own disk the corpus is copied first; "" reads it where it lies.

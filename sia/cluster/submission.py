@@ -5,10 +5,11 @@ Each submission has a token, which stands in the job's script and in the environ
 
 import os
 import socket
-import subprocess
 import time
 from pathlib import Path
 
+from sia.ask import ask
+from sia.cluster.end_jobs import processes
 from sia.errors import UserError
 from sia.run.records import Submission
 
@@ -28,34 +29,26 @@ def job_of(left: Submission) -> str | None:
     left: the record that it made before it asked the cluster. Raises UserError where the queue does not answer.
     """
     here = left.host == socket.gethostname()
-    while here and any(_is_sbatch(words) for _, words in _processes(left.token)):
+    while here and any(Path(word).name == "sbatch" for words in _marked(left.token).values() for word in words):
         time.sleep(POLL_SECONDS)  # it outlives who called it, and may yet hand the job in
     if left.cluster == "slurm":
         return _in_slurm(left)
-    started = [pid for pid, words in _processes(left.token) if any("submitit.local._local" in word for word in words)]
+    marked = _marked(left.token) if here else {}
+    started = [pid for pid, words in marked.items() if any("submitit.local._local" in word for word in words)]
     # The eldest: setup lines make the controller a shell's child, and the job's number is the shell's.
-    return str(min(started, key=_began)) if here and started else None
+    return str(min(started, key=_began)) if started else None
 
 
 def _in_slurm(left: Submission) -> str | None:
-    command = ["squeue", "--user", str(os.getuid()), "--array", "--noheader", "--format", "%i %o"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise UserError(f"squeue: Socket timed out after {ANSWER_SECONDS:.0f} s") from None
-    if answer.returncode:
-        raise UserError(" ".join(answer.stderr.split()) or "squeue says nothing")
-    for line in answer.stdout.splitlines():
+    answer = ask(["squeue", "--user", str(os.getuid()), "--array", "--noheader", "--format", "%i %o"], ANSWER_SECONDS)
+    if not answer.good:
+        raise UserError(f"squeue: {' '.join(answer.errors.split()) or 'it says nothing'}")
+    place = "" if left.element is None else str(left.element)  # in its array: that of job 17_3 is 3
+    for line in answer.output.splitlines():
         job_id, _, script = line.strip().partition(" ")
-        if _element(job_id) == left.element and _is_of(Path(script), left):
+        if job_id.partition("_")[2] == place and _is_of(Path(script), left):
             return job_id
     return None
-
-
-def _element(job_id: str) -> int | None:
-    """The place in its array of a job `17_3`."""
-    _, _, place = job_id.partition("_")
-    return int(place) if place.isdigit() else None
 
 
 def _is_of(script: Path, left: Submission) -> bool:
@@ -65,21 +58,9 @@ def _is_of(script: Path, left: Submission) -> bool:
         return False
 
 
-def _processes(token: str) -> list[tuple[int, list[str]]]:
+def _marked(token: str) -> dict[int, list[str]]:
     """The living processes of this host that have the token, and their command lines."""
-    mark, found = f"{TOKEN}={token}".encode(), []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (place / "environ").read_bytes().split(b"\0"):
-                words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                found.append((int(place.name), words))
-        except OSError:
-            continue
-    return found
-
-
-def _is_sbatch(words: list[str]) -> bool:
-    return any(Path(word).name == "sbatch" for word in words)
+    return dict(processes(f"{TOKEN}={token}"))
 
 
 def _began(pid: int) -> int:

@@ -16,21 +16,19 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sia import gate
 from sia.atomic import write_atomically
-from sia.cluster import bootstrap
+from sia.cluster import task as of_task
 from sia.cluster.end_jobs import cancel_jobs
-from sia.cluster.environment import clean_environment
-from sia.cluster.profile import Cluster, Profile, visible_gpus
+from sia.cluster.profile import Cluster, Profile, clean_environment, visible_gpus
 from sia.cluster.refusal import in_one_line
 from sia.cluster.snapshot import check_snapshot, snapshot
 from sia.cluster.submission import TOKEN, job_of, script_mark
-from sia.cluster.task import Task, kind_of, task_of
+from sia.cluster.task import Bootstrap, Task, bootstrap_of
 from sia.errors import UserError
-from sia.gate import own_folder
 from sia.run.folder import runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.run.queue import is_in_queue
@@ -60,7 +58,8 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
     code = code or snapshot()
     top = _closed_folders(tasks)
     check_snapshot(code)
-    described = [{"kind": kind_of(task), "fields": asdict(task)} for task in tasks]
+    # Not an argument, which everybody on this host can read: a profile's variables may be keys.
+    given = {"profile": profile.model_dump(mode="json"), "tasks": [asdict(bootstrap_of(task)) for task in tasks]}
     log = tasks[0].jobs / "submit.log"
     command = [sys.executable, "-c", ENTRY, str(code), str(top), cluster]
     environment = clean_environment(dict(os.environ), profile, cluster)
@@ -71,8 +70,7 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
                 command,
                 env=environment,
                 cwd=os.environ.get("SIA_WORKING_FOLDER"),
-                # Not an argument, which everybody on this host can read: a profile's variables may be keys.
-                input=json.dumps({"profile": profile.model_dump(mode="json"), "tasks": described}),
+                input=json.dumps(given),
                 text=True,
                 stdout=stream,
                 stderr=stream,
@@ -96,7 +94,7 @@ def _closed_folders(tasks: Sequence[Task]) -> Path:
     for folder in dict.fromkeys(folders):
         if fault := gate.open_between(top, folder.parent):
             raise UserError(fault)
-        own_folder(folder)
+        gate.own_folder(folder)
     return top
 
 
@@ -107,10 +105,9 @@ def main(code: str, top: str, cluster: Cluster) -> None:
     import cloudpickle
 
     given = json.load(sys.stdin)
-    described = given["tasks"]
-    tasks = [task_of(**one) for one in described]
+    tasks: list[Task] = [Bootstrap(**one).task() for one in given["tasks"]]
     profile = Profile.model_validate(given["profile"])
-    cloudpickle.register_pickle_by_value(bootstrap)
+    cloudpickle.register_pickle_by_value(of_task)
     lock = HeartbeatLock(tasks[0].jobs / "submit.lock", on_lost=lambda: os._exit(1))
     while True:  # another one may be at it: its driver was killed, and the next one asks for the same
         with suppress(LockHeld):
@@ -118,8 +115,7 @@ def main(code: str, top: str, cluster: Cluster) -> None:
             break
         time.sleep(1.0)
     try:
-        fresh = [(task, one) for task, one in zip(tasks, described, strict=True) if not _has_job(task, one)]
-        if fresh:
+        if fresh := [task for task in tasks if not _has_job(task)]:
             _submit(fresh, code, cluster, profile, through_gate(Path(code), Path(top)))
     finally:
         lock.release()
@@ -149,28 +145,25 @@ def _leave_parent() -> None:
     os.setsid()
 
 
-def _submit(
-    fresh: list[tuple[Task, dict[str, Any]]], code: str, cluster: Cluster, profile: Profile, python: str
-) -> None:
+def _submit(fresh: list[Task], code: str, cluster: Cluster, profile: Profile, python: str) -> None:
     token = os.environ[TOKEN] = uuid4().hex
-    first = fresh[0][0]
-    executor = _executor(first, cluster, profile, python, token)
+    executor = _executor(fresh[0], cluster, profile, python, token)
     array = len(fresh) > 1 and cluster == "slurm"
     begun = Submission(
         cluster=cluster,
-        name=first.name,
+        name=fresh[0].name,
         host=socket.gethostname(),
-        folder=str(first.jobs),  # where an array's logs lie
+        folder=str(fresh[0].jobs),  # where an array's logs lie
         code=code,
         user=os.getuid(),
         profile=profile.for_records(),
         token=token,
     )
-    for number, (task, _) in enumerate(fresh):
+    for number, task in enumerate(fresh):
         begun.model_copy(update={"element": number if array else None}).write(_begun(task))
     with executor.batch() if len(fresh) > 1 else nullcontext():
-        jobs = [executor.submit(bootstrap.Bootstrap(**one)) for _, one in fresh]
-    for (task, _), job in zip(fresh, jobs, strict=True):
+        jobs = [executor.submit(bootstrap_of(task)) for task in fresh]
+    for task, job in zip(fresh, jobs, strict=True):
         _write_down(task, begun, str(job.job_id))
 
 
@@ -188,7 +181,7 @@ def _write_down(task: Task, begun: Submission, job_id: str) -> None:
         print(*cancel_jobs([job]).values(), sep="\n")
 
 
-def _has_job(task: Task, described: dict[str, Any]) -> bool:
+def _has_job(task: Task) -> bool:
     """Whether a job of the task is in the queue: by its record, or by what a submission left that was killed.
 
     The latter gets its record, and its pickle where that is still missing. Raises UserError where nobody can tell.
@@ -196,15 +189,14 @@ def _has_job(task: Task, described: dict[str, Any]) -> bool:
     job, left = Job.read(task.job_record), Submission.read(_begun(task))
     if job is not None and is_in_queue(job):
         return True
-    job_id = None if left is None else job_of(left)
-    if left is None or job_id is None:
+    if left is None or (job_id := job_of(left)) is None:
         return False
     import cloudpickle
     from submitit.core.utils import DelayedSubmission, JobPaths
 
     pickle = JobPaths(left.folder, job_id).submitted_pickle
     if not pickle.exists():
-        delayed = DelayedSubmission(bootstrap.Bootstrap(**described))
+        delayed = DelayedSubmission(bootstrap_of(task))
         delayed.set_timeout(left.profile["timeout_min"], MOST_TIMEOUTS)
         write_atomically(pickle, lambda stream: stream.write(cloudpickle.dumps(delayed)))
     _write_down(task, left, job_id)

@@ -1,38 +1,64 @@
-"""What a job carries out: any dataclass of plain fields with these properties, looked up by its place in the code."""
+"""What a job carries out, and what submitit pickles of it: its name, which the job looks up in the code that it runs.
 
+This module imports nothing of sia, and Bootstrap is pickled by value: unpickling loads no module of the code, and
+comes after sia.gate.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 
-class Task(Protocol):
-    """Called in every rank of its job."""
+class Task(ABC):
+    """A frozen dataclass of plain fields; called in every rank of its job."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What the cluster calls its job."""
 
     @property
+    @abstractmethod
     def jobs(self) -> Path:
         """The folder of its pickle and logs."""
 
     @property
+    @abstractmethod
     def job_record(self) -> Path: ...
 
     @property
     def stopped(self) -> Path | None:
         """A marker: where it is there, a job that the cluster has just taken is ended again."""
+        return None
 
+    @abstractmethod
     def __call__(self) -> None: ...
 
 
-def kind_of(task: Task) -> str:
-    """For example `sia.cluster.stage_job:TrainStage`."""
-    return f"{type(task).__module__}:{type(task).__qualname__}"
+@dataclass(frozen=True)
+class Bootstrap:
+    """A task, by its place in the code, such as `sia.cluster.stage_job:TrainStage`, and its fields."""
+
+    kind: str
+    fields: dict[str, Any]
+
+    def task(self) -> Any:
+        module, _, name = self.kind.partition(":")
+        return getattr(import_module(module), name)(**self.fields)
+
+    def __call__(self) -> Any:
+        return self.task()()
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when a job is to be requeued: the same task once more."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
-def task_of(kind: str, fields: dict[str, Any]) -> Any:
-    module, _, name = kind.partition(":")
-    return getattr(import_module(module), name)(**fields)
+def bootstrap_of(task: Task) -> Bootstrap:
+    return Bootstrap(f"{type(task).__module__}:{type(task).__qualname__}", asdict(task))

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sia.ask import ask
-from sia.cluster.environment import clean_environment
-from sia.cluster.profile import Profile, slurm_trouble
+from sia.cluster.profile import Profile, clean_environment, sbatch_script, slurm_trouble
 from sia.cluster.refusal import cluster_is_away, in_one_line
-from sia.cluster.sbatch import sbatch_script
 from sia.finding import Finding, check, ok, one_line, problem, warning
 
 SLURM_SECONDS = 8.0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sia.atomic import read_json
-from sia.cluster.array import carried_out, is_queued
+from sia.cluster.array import carried_out
 from sia.cluster.profile import Profile
 from sia.errors import UserError
 from sia.evaluation.job import EvaluateRun
@@ -19,18 +19,13 @@ def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict
     """
     tasks = [EvaluateRun(str(run.path), options) for run in runs]
     for task in tasks:
-        if not is_queued(task):
+        if not task.is_queued:
             task.result.unlink(missing_ok=True)  # of an evaluation before
     told = 0
-    for _ in carried_out(tasks, of_one_process(profile), lambda task: task.result.exists()):
-        while told < len(tasks) and tasks[told].result.exists():
+    for _ in carried_out(tasks, profile):
+        while told < len(tasks) and tasks[told].is_done:
             yield _result(tasks[told])
             told += 1
-
-
-def of_one_process(profile: Profile) -> Profile:
-    """With one GPU where the profile has any."""
-    return profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, profile.gpus_per_node)})
 
 
 def _result(task: EvaluateRun) -> dict[str, Any]:

@@ -4,18 +4,21 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sia.atomic import write_json
+from sia.cluster.array import Element
 from sia.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class EvaluateRun:
+class EvaluateRun(Element):
     """The task: `sia.evaluation.of_run.evaluate_run` of the run in `path` with these options.
 
     Its result, or error, is a file of `evaluations/` in the run's folder, named by a hash of the options.
     """
+
+    most_gpus: ClassVar[int] = 1
 
     path: str
     options: dict[str, Any]
@@ -33,12 +36,12 @@ class EvaluateRun:
         return self.jobs / f"{self._digest}-job.json"
 
     @property
-    def stopped(self) -> None:
-        return None
-
-    @property
     def result(self) -> Path:
         return self.jobs / f"{self._digest}.json"
+
+    @property
+    def is_done(self) -> bool:
+        return self.result.exists()
 
     @property
     def _digest(self) -> str:

@@ -4,8 +4,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from sia.cluster.corpus_jobs import prepare_corpus
 from sia.cluster.launch import Launch
-from sia.cluster.prepare_corpus import prepare_corpus
 from sia.config import Experiment
 from sia.data.prepare import summary
 from sia.data.prepared_corpus import (

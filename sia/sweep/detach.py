@@ -1,22 +1,45 @@
-"""A sweep whose driver is itself a job: `jobs/submit.py --detach`."""
+"""A sweep whose driver is itself a small Slurm job, so that no login shell has to live: `jobs/submit.py --detach`."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sia.ask import ask
 from sia.atomic import write_text
-from sia.cluster.driver_job import DriveStudy, driver_profile
 from sia.cluster.launch import Launch
+from sia.cluster.profile import Profile, clean_environment
+from sia.cluster.refusal import cluster_is_away
 from sia.cluster.submit import submit
+from sia.cluster.task import Task
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
-from sia.run.driver import driver_of, refuse_if_driven
+from sia.run.driver import OWN_JOB, driver_of, refuse_if_driven
 from sia.run.folder import runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.sweep.grid import Grid, profile_path
 from sia.trackers.tracker import tracker_environment
+from sia.training.preemption import PreemptionFlag
+
+LEAST_TIMEOUT_MIN = 30
+MOST_RESTARTS = 100
+ASK_AGAIN_SECONDS = 15.0
+ANSWER_SECONDS = 30.0
+ENDED_BY_TERM = 128 + signal.SIGTERM
+# Flags of a profile's `sbatch:` that say how large its jobs are, or what only they need; the others may be mandatory.
+OF_LARGE_JOBS = (
+    *("gres", "gpu", "tres", "mem", "exclusive", "ntasks", "cpus", "cores", "sockets", "threads", "core-spec"),
+    *("thread-spec", "extra-node-info", "hint", "distribution", "contiguous", "switches", "spread-job", "nodefile"),
+    *("use-min-nodes", "overcommit", "bb", "licenses", "tmp", "requeue", "dependency", "network"),
+)
+MEM_GB = 4.0  # Ray takes about 650 MB, and 116 MB for each trial that runs at once
 
 
 def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
@@ -31,40 +54,103 @@ def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], depende
     own_folder(folder / "driver")
     try:
         with HeartbeatLock(folder / "driver" / "detach.lock"):
-            return _submit_driver(grid, path, launch, arguments, dependency)
+            refuse_if_driven(grid.study)
+            frozen = folder / "driver" / "grid.yaml"
+            values = frozen_grid(read_yaml(path), path.absolute(), grid.study)
+            write_text(frozen, yaml.safe_dump(values, sort_keys=False))
+            profile = driver_profile(launch.profile, dependency)
+            environment = {**tracker_environment(grid.study), **profile.environment}
+            task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])
+            submit(task, "slurm", profile.model_copy(update={"environment": environment}), launch.code)
     except LockHeld as error:
         raise UserError(f"study {grid.study} is being detached already ({error})") from None
-
-
-def _submit_driver(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
-    refuse_if_driven(grid.study)
-    folder = runs_root() / grid.study
-    frozen = folder / "driver" / "grid.yaml"
-    write_text(frozen, yaml.safe_dump(_frozen(read_yaml(path), path.absolute(), grid.study), sort_keys=False))
-    task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])
-    profile = driver_profile(launch.profile, dependency)
-    told = profile.model_copy(update={"environment": {**tracker_environment(grid.study), **profile.environment}})
-    submit(task, "slurm", told, launch.code)
     job = driver_of(grid.study)
     return job.job_id if job is not None else ""
 
 
-def _frozen(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:
+def frozen_grid(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:
     """The grid's values with the study's name in them and absolute profiles, so that the file may lie anywhere."""
-    named = {**_absolute(values, path), "study": study}
-    if isinstance(small := values.get("miniature"), dict):
-        named["miniature"] = {**_absolute(small, path), "study": study}
-    return named
 
-
-def _absolute(values: dict[str, Any], path: Path) -> dict[str, Any]:
     def placed(holder: dict[str, Any]) -> dict[str, Any]:
-        if not holder.get("profile"):
-            return holder
+        absolute = dict(holder)
         try:
-            return {**holder, "profile": str(profile_path(path, holder["profile"]))}
+            if holder.get("profile"):
+                absolute["profile"] = str(profile_path(path, holder["profile"]))
         except UsageError:  # of a part that is not used: load_grid has found all that are
-            return holder
+            pass
+        if holder.get("where"):
+            absolute["where"] = [placed(one) for one in holder["where"]]
+        return absolute
 
-    where = [placed(one) for one in values.get("where", [])]
-    return {**placed(values), **({"where": where} if where else {})}
+    small = values.get("miniature")
+    named = {"miniature": {**placed(small), "study": study}} if isinstance(small, dict) else {}
+    return {**placed(values), **named, "study": study}
+
+
+def driver_profile(jobs: Profile, dependency: str | None) -> Profile:
+    """A small job where the study's jobs run: one core, and whatever of the profile does not say how large they are."""
+    kept = {"partition", "account", "qos", "constraint", "setup", "environment"}
+    # A life that is shorter than the grace of a lost job would never submit it again.
+    timeout_min = max(jobs.timeout_min, LEAST_TIMEOUT_MIN)
+    large = {flag for flag in jobs.sbatch if flag.replace("_", "-").startswith(OF_LARGE_JOBS)}
+    sbatch = {flag: value for flag, value in jobs.sbatch.items() if flag not in large}
+    sbatch |= {"dependency": dependency} if dependency else {}
+    return Profile(**jobs.model_dump(include=kept), timeout_min=timeout_min, mem_gb=MEM_GB, sbatch=sbatch)
+
+
+@dataclass(frozen=True)
+class DriveStudy(Task):
+    """Drive the study in `folder` with these arguments of jobs/submit.py."""
+
+    folder: str
+    arguments: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"driver of {Path(self.folder).name}"
+
+    @property
+    def jobs(self) -> Path:
+        return Path(self.folder) / "driver"
+
+    @property
+    def job_record(self) -> Path:
+        return Path(self.folder) / "driver.json"
+
+    def __call__(self) -> None:
+        """Called by submitit in the job. Raises RuntimeError where the study did not end well."""
+        from submitit import JobEnvironment
+
+        job = JobEnvironment()
+        # A partition that preempts sends it, and leaves a while to end.
+        told = PreemptionFlag().install(signal.SIGTERM)
+        status = self._drive(job.job_id)
+        if status and (told or status < 0 or status == ENDED_BY_TERM) and _goes_on(job.job_id):
+            # Preempted, or killed for its memory: a job that a person cancelled is no longer running here.
+            job._requeue(0)
+        elif status:
+            raise RuntimeError(f"the driver ended with status {status}; its output is in this folder")
+
+    def _drive(self, job_id: str) -> int:
+        """The exit status of the driver; negative where a signal ended it."""
+        code = Path(__file__).resolve().parents[2]
+        own = {"PYTHONPATH": str(code), OWN_JOB: job_id}
+        environment = {**clean_environment(dict(os.environ), Profile()), **own}
+        command = [sys.executable, "-u", str(code / "jobs" / "submit.py"), *self.arguments]
+        driver = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            return driver.wait()
+        except BaseException:
+            driver.send_signal(signal.SIGINT)
+            driver.wait(timeout=20)
+            raise
+
+
+def _goes_on(job_id: str) -> bool:
+    """Whether Slurm still counts the job as running, and has not restarted it too often."""
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= MOST_RESTARTS:
+        return False
+    command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%T"]
+    while cluster_is_away((answer := ask(command, ANSWER_SECONDS)).errors):
+        time.sleep(ASK_AGAIN_SECONDS)  # without the controller it cannot be requeued either
+    return answer.output.strip() == "RUNNING"

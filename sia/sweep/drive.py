@@ -1,25 +1,28 @@
-"""Drive a study from its grid to its table: the run folders, the scheduler, the mirror and what the terminal shows."""
+"""Drive a study from its grid to its table: the run folders, the scheduler, the mirror and what a person is told."""
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rich.console import Console
+
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Cluster
-from sia.operate.cancel import BY
-from sia.operate.damage import FAULTS, damage
+from sia.operate.damage import readable
 from sia.operate.watch import SweepDisplay
-from sia.run.driver import asked_at, driving
+from sia.report.console import sweep_table
+from sia.report.summary import summarise
+from sia.report.write import write_report
+from sia.run.driver import driving
 from sia.run.folder import RunFolder
-from sia.run.mend import mend
-from sia.run.records import Stopped
 from sia.run.state import look
-from sia.sweep.chain import StageFailed, follow_run, forget_failure
-from sia.sweep.silent import take_over
+from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.take_up import take_up
 from sia.trackers.mirror_thread import MirrorThread
-from sia.trackers.tracker import tracker_of
+from sia.trackers.tracker import Tracker, tracker_of
 
 Scheduler = Literal["tune", "asha", "none"]
 
@@ -41,6 +44,33 @@ class Sweep:
         return next(iter(self.launches.values())).cluster
 
 
+def submit_sweep(sweep: Sweep, console: Console) -> int:
+    """Drive the sweep and print its table, its report and its failures; the exit status."""
+    if warning := tracker_of(sweep.study).warning():
+        print(f"warning: {warning}", file=sys.stderr)
+    try:
+        errors = drive(sweep)
+    except KeyboardInterrupt:
+        print(
+            f"\nleft: jobs of study {sweep.study} that nobody cancelled go on; submit the same grid again to attach to "
+            f"them, or watch them with `python jobs/status.py {sweep.study}`",
+            file=sys.stderr,
+        )
+        return 130
+    console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
+    print(f"report: {write_report(sweep.study)}")
+    print(f"runs:   python jobs/status.py {sweep.study}")
+    print(_where(tracker_of(sweep.study), sweep))
+    for name, error in errors.items():
+        print(f"error: {name}: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _where(tracker: Tracker, sweep: Sweep) -> str:
+    lines = tracker.how_to_open(sweep.runs) or [f"nothing is mirrored yet; python jobs/track.py {sweep.study}"]
+    return f"{tracker.name}: " + f"\n{' ' * len(tracker.name)}  ".join(lines)
+
+
 def drive(sweep: Sweep) -> dict[str, str]:
     """Carry the sweep out; the errors of the runs that failed, by run name.
 
@@ -53,61 +83,32 @@ def drive(sweep: Sweep) -> dict[str, str]:
             # Taken here, not in Tune's workers: all jobs of this drive run the same code.
             for launch in sweep.launches.values():
                 _ = launch.code
-        return _drive(sweep)
+        damaged = take_up(sweep.study, sweep.runs, sweep.cluster, sweep.by_name, asha=sweep.scheduler == "asha")
+        whole = replace(sweep, runs=[run for run in sweep.runs if run.name not in damaged])
+        with mirrored(whole.study, whole.runs, "the next submit mirrors it"), SweepDisplay(whole.runs):
+            errors = schedule(whole)
+        return {**damaged, **errors}
 
 
-def _take_up(sweep: Sweep, run: RunFolder, asked: float) -> None:
-    """Mend the run, and forget what ended it before this drive was asked for, so that it is gone on with.
-
-    What asha gave up is taken up by whoever does not ask for asha. Raises UserError for damage that cannot be mended.
-    """
-    for line in mend(run):
-        print(f"{run.name}: {line}", file=sys.stderr, flush=True)
-    stopped = Stopped.read(run.stopped)
-    taken_up = stopped is not None and (sweep.scheduler != "asha" or stopped.by == BY)
-    if taken_up and run.stopped.stat().st_mtime < asked:
-        run.stopped.unlink(missing_ok=True)
-
-
-def _drive(sweep: Sweep) -> dict[str, str]:
-    damaged = _taken_up(sweep)
-    return {**damaged, **_drive_whole(replace(sweep, runs=[run for run in sweep.runs if run.name not in damaged]))}
-
-
-def _drive_whole(sweep: Sweep) -> dict[str, str]:
-    tracker = tracker_of(sweep.study)
-    thread = MirrorThread(tracker, lambda: sweep.runs)
+@contextmanager
+def mirrored(study: str, runs: list[RunFolder], later: str) -> Iterator[None]:
+    """The study's tracker mirrors the runs meanwhile; what it could not is told, with who makes up for it `later`."""
+    tracker = tracker_of(study)
+    thread = MirrorThread(tracker, lambda: runs)
     thread.start()
     try:
-        with SweepDisplay(sweep.runs):
-            errors = _schedule(sweep)
-    except KeyboardInterrupt:
-        # Who presses Ctrl-C does not want to wait for a store that is slow.
+        yield
+    except BaseException:
+        # Who looks at an error, or presses Ctrl-C, does not want to wait for a store that is slow.
         thread.abandon()
         raise
     thread.stop()
-    for line in tracker.told("the next submit mirrors it"):
+    for line in tracker.told(later):
         print(line, file=sys.stderr)
-    return errors
 
 
-def _taken_up(sweep: Sweep) -> dict[str, str]:
-    """The damage of each run that cannot be gone on with, by its name; the others are made ready."""
-    asked, damaged = asked_at(sweep.study), {}
-    for run in sweep.runs:
-        try:
-            _take_up(sweep, run, asked)
-            look(run)
-        except FAULTS as error:
-            damaged[run.name] = damage(run, error)
-    whole = [run for run in sweep.runs if run.name not in damaged]
-    take_over(sweep.study, whole, sweep.cluster, sweep.by_name)
-    for run in whole:
-        forget_failure(run, asked)
-    return damaged
-
-
-def _schedule(sweep: Sweep) -> dict[str, str]:
+def schedule(sweep: Sweep) -> dict[str, str]:
+    """Bring every run to its end that is not there; the errors of those that failed, by run name."""
     unfinished = [run for run in sweep.runs if not look(run).is_over]
     if not unfinished:
         return {}
@@ -121,10 +122,12 @@ def _schedule(sweep: Sweep) -> dict[str, str]:
 def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
     """Without Tune: so many runs at once, in the grid's order."""
     errors: dict[str, str] = {}
+    slots = threading.Semaphore(sweep.max_concurrent)
 
     def follow(run: RunFolder) -> None:
         try:
-            follow_run(run, sweep.launches[run.name], lambda row: None)
+            with slots:
+                follow_run(run, sweep.launches[run.name], lambda row: None)
         except StageFailed as error:
             errors[run.name] = str(error)
         except Exception as error:
@@ -134,21 +137,11 @@ def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
         # In this thread, so that a debugger stops there and signals arrive.
         for run in runs:
             follow(run)
-    else:
-        _run_threads(follow, runs, sweep.max_concurrent)
-    return errors
-
-
-def _run_threads(follow: Callable[[RunFolder], None], runs: list[RunFolder], at_once: int) -> None:
-    slots = threading.Semaphore(at_once)
-
-    def in_slot(run: RunFolder) -> None:
-        with slots:
-            follow(run)
-
+        return errors
     # Daemons: a Ctrl-C need not wait for jobs that go on by themselves.
-    threads = [threading.Thread(target=in_slot, args=(run,), daemon=True) for run in runs]
+    threads = [threading.Thread(target=follow, args=(run,), daemon=True) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return errors

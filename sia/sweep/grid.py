@@ -65,6 +65,13 @@ class Grid:
     points: list[GridPoint]
     has_miniature: bool
 
+    def point(self, number: int) -> GridPoint:
+        """Grid point `number`, from 1. Raises UsageError where the grid has no such point."""
+        if not 1 <= number <= len(self.points):
+            last = len(self.points)
+            raise UsageError(f"--point {number}: the grid has points 1 to {last}; without --point it lists them")
+        return self.points[number - 1]
+
     def create(self) -> None:
         """Make the run folders that are not there yet."""
         for point in self.points:

@@ -1,14 +1,17 @@
-"""What a sweep would do, before it does it: a row a grid point. It loads no torch and needs no corpus."""
+"""The points of a grid, and what a sweep would do with each. It loads no torch and needs no corpus."""
 
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 from sia.cluster.launch import Launch
-from sia.cluster.profile import Profile
-from sia.cluster.sbatch import sbatch_script
+from sia.cluster.profile import Profile, sbatch_script
 from sia.config import Experiment
+from sia.flatten import flatten, varying
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, differing, in_short, stages_text
+from sia.run.folder import runs_root
 from sia.run.selection import protocol
 from sia.run.state import State, look
 from sia.sweep.grid import Grid, GridPoint
@@ -97,3 +100,17 @@ def show_plan(grid: Grid, launches: dict[str, Launch], console: Console) -> None
         names = ", ".join(run.name for run in runs)
         print(f"sbatch script of each stage of {names} (the first one's):\n")
         print(sbatch_script(launch.profile, f"{grid.study}/{runs[0].name}/1", runs[0].jobs))
+
+
+def points_table(grid: Grid) -> Table:
+    """A row a point of the grid: its number for --point, its run, what sets it apart from other points, its state."""
+    table = Table(title=f"study {grid.study} (runs in {runs_root() / grid.study})", box=SIMPLE)
+    for heading in ("point", "run", "stages: epochs, schedule, rate", "settings", "state"):
+        table.add_column(heading, no_wrap=heading in ("point", "run", "state"))
+    flat = [flatten(point.experiment.model_dump(mode="json", exclude={"stages", "runtime"})) for point in grid.points]
+    keys = varying(flat)
+    for number, (point, values) in enumerate(zip(grid.points, flat, strict=True), start=1):
+        state = look(point.run).state.value if point.run.config.is_file() else "not made yet"
+        settings = "\n".join(f"{key}={values[key]}" for key in keys if key in values)
+        table.add_row(str(number), point.run.name, stages_text(point.experiment), settings, state)
+    return table

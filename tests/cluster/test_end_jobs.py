@@ -69,7 +69,7 @@ def test_a_slow_answer_is_no_traceback(program: Program, monkeypatch: pytest.Mon
     monkeypatch.setattr(cancel, "SCANCEL_SECONDS", 0.3)
     program("squeue", listed(17, 18))
     program("scancel", "sleep 5")
-    assert cancel_jobs([job(17), job(18)]) == dict.fromkeys(["17", "18"], "scancel did not answer within 0.3 s")
+    assert cancel_jobs([job(17), job(18)]) == dict.fromkeys(["17", "18"], "scancel: no answer within 0.3 s")
 
 
 def test_a_slurm_that_does_not_answer_or_is_gone(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

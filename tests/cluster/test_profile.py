@@ -9,8 +9,7 @@ from written_runs import begin_run, experiment
 
 from sia.atomic import write_json
 from sia.cluster.launch import Launch, choose_launch, default_concurrency, former_launch, local_profile, record_launch
-from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile, visible_gpus
-from sia.cluster.sbatch import sbatch_script
+from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile, sbatch_script, visible_gpus
 from sia.errors import UsageError, UserError
 
 

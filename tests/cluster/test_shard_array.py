@@ -10,7 +10,7 @@ import pytest
 import tiny_corpus
 from desk import Desk, wait_until
 
-from sia.cluster.prepare_corpus import write_shards
+from sia.cluster.corpus_jobs import write_shards
 from sia.cluster.profile import Profile
 from sia.data.prepare import finish
 from sia.data.prepared_corpus import PreparedCorpus, shard_path

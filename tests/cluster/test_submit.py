@@ -6,8 +6,7 @@ import pytest
 from desk import wait_until
 
 from sia.atomic import read_json
-from sia.cluster.environment import clean_environment
-from sia.cluster.profile import Profile
+from sia.cluster.profile import Profile, clean_environment
 from sia.cluster.stage_job import TrainStage
 from sia.cluster.submit import submit
 from sia.errors import UserError

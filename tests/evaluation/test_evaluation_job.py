@@ -13,7 +13,7 @@ from sia.atomic import read_json
 from sia.cluster.profile import Profile
 from sia.cluster.submit import submit_all
 from sia.config import Stage
-from sia.evaluation.array import evaluate_on_slurm, of_one_process
+from sia.evaluation.array import evaluate_on_slurm
 from sia.evaluation.job import EvaluateRun
 from sia.run.folder import RunFolder
 
@@ -52,12 +52,6 @@ def test_its_error_is_written_down(run: RunFolder) -> None:
 def test_other_options_are_another_file(run: RunFolder) -> None:
     one, other = (EvaluateRun(str(run.path), {**OPTIONS, "pool": pool}) for pool in (10, 20))
     assert one.result != other.result and one.job_record != other.job_record
-
-
-def test_one_process_is_enough() -> None:
-    profile = of_one_process(Profile(nodes=4, tasks_per_node=8, gpus_per_node=8, partition="gpu"))
-    assert (profile.nodes, profile.tasks_per_node, profile.gpus_per_node, profile.partition) == (1, 1, 1, "gpu")
-    assert of_one_process(Profile(nodes=2)).gpus_per_node == 0
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sia.cluster.stage_job import Place
-from sia.rehearsal.job import Rehearse, largest_batch, read_rehearsal
+from sia.rehearsal.job import Rehearse, largest_batch
 
 
 @pytest.mark.parametrize(

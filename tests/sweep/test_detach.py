@@ -9,14 +9,13 @@ import pytest
 from desk import Desk, assert_every_epoch_once, in_mid_stage, job_of, mlflow_history, values, wait_until
 
 from sia.atomic import read_json
-from sia.cluster.driver_job import LEAST_TIMEOUT_MIN, driver_profile
 from sia.cluster.launch import Launch, local_profile
 from sia.cluster.profile import Profile
 from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder
 from sia.run.lock import NOBODY_KNOWS, HeartbeatLock, living_holder
-from sia.sweep.detach import detach
+from sia.sweep.detach import LEAST_TIMEOUT_MIN, detach, driver_profile, frozen_grid
 from sia.sweep.grid import load_grid
 
 
@@ -128,15 +127,13 @@ def test_without_slurm_it_says_what_to_do(tmp_path: Path, corpus: Path) -> None:
 
 def test_the_driver_is_given_the_grid_as_it_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """With profiles that are found from anywhere, those of single points too."""
-    from sia.sweep.detach import _frozen
-
     home = desk.folder.parent / "sia"
     (home / "slurm").mkdir(parents=True)
     for name in ("gpu", "large", "small"):
         (home / "slurm" / f"{name}.yaml").touch()
     where = [{"match": {"model.gru_layers": 2}, "profile": "slurm/large.yaml"}]
     values = {"profile": "slurm/gpu.yaml", "where": where, "miniature": {"profile": "slurm/small.yaml"}}
-    frozen = _frozen(values, home / "sweeps" / "size.yaml", "mine")
+    frozen = frozen_grid(values, home / "sweeps" / "size.yaml", "mine")
     assert frozen["study"] == frozen["miniature"]["study"] == "mine"
     assert frozen["profile"] == str(home / "slurm" / "gpu.yaml")
     assert frozen["where"][0]["profile"] == str(home / "slurm" / "large.yaml")

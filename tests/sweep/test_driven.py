@@ -20,7 +20,8 @@ from sia.run.lock import NOBODY_KNOWS, HeartbeatLock, holder_of
 from sia.run.state import RunStatus, State, look
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
-from sia.sweep.drive import Sweep, _schedule, _taken_up
+from sia.sweep.drive import Sweep, schedule
+from sia.sweep.take_up import take_up
 
 LOCAL = Launch("local", Profile())
 
@@ -35,8 +36,12 @@ def write_lock(path: Path, holder: dict[str, object]) -> None:
     write_text(path, json.dumps(holder))
 
 
-def sweep(run: RunFolder, scheduler: str = "none") -> Sweep:
-    return Sweep("size", [run], {run.name: LOCAL}, scheduler)  # type: ignore[arg-type]
+def sweep(run: RunFolder) -> Sweep:
+    return Sweep("size", [run], {run.name: LOCAL}, "none")
+
+
+def taken_up_by(run: RunFolder, asha: bool = False) -> None:
+    take_up("size", [run], "local", by_name=False, asha=asha)
 
 
 def test_a_second_driver_is_refused(run: RunFolder) -> None:
@@ -94,18 +99,18 @@ def test_what_ended_since_a_driver_was_asked_for_stays_ended(
     monkeypatch.setattr("time.time", lambda: wrong - 2 * skew)
     written(run.path.parent / "driver.json", 100, job_id="41", cluster="slurm", time=wrong)
     written(run.stopped, age, by="cancel", time=wrong)
-    _taken_up(sweep(run))
+    taken_up_by(run)
     assert run.stopped.exists() is not taken_up
     run.stopped.unlink(missing_ok=True)
     written(run.stage(1).failed, age, error="loss is nan", time=wrong)
-    _taken_up(sweep(run))
+    taken_up_by(run)
     assert run.stage(1).failed.exists() is not taken_up
 
 
 def test_asha_leaves_what_it_gave_up_and_takes_up_what_a_person_cancelled(run: RunFolder) -> None:
     for by, scheduler, taken_up in (("asha", "asha", False), ("cancel", "asha", True), ("asha", "tune", True)):
         written(run.stopped, 5, by=by)
-        _taken_up(sweep(run, scheduler))
+        taken_up_by(run, asha=scheduler == "asha")
         assert run.stopped.exists() is not taken_up, (by, scheduler)
 
 
@@ -113,11 +118,11 @@ def test_a_run_that_is_being_ended_holds_up_no_driver(run: RunFolder, monkeypatc
     """Its job has the lock still: it is running, and nobody goes on with it."""
     monkeypatch.setattr("sia.sweep.drive._in_threads", lambda sweep, runs: {run.name: "followed" for run in runs})
     with HeartbeatLock(run.lock, job_id="17", stage=1):
-        assert _schedule(sweep(run)) == {run.name: "followed"}
+        assert schedule(sweep(run)) == {run.name: "followed"}
         write_json(run.stopped, {"by": "cancel"})
         assert look(run).state == State.RUNNING
         follow_run(run, LOCAL, lambda row: None)
-        assert _schedule(sweep(run)) == {}
+        assert schedule(sweep(run)) == {}
 
 
 def lost(losses: Losses, progress: object, monkeypatch: pytest.MonkeyPatch) -> bool:

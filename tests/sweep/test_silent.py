@@ -9,14 +9,12 @@ from desk import Desk, values
 from written_runs import begin_run, experiment
 
 from sia.atomic import write_json
-from sia.cluster.launch import Launch
-from sia.cluster.profile import Profile
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock
 from sia.run.queue import Queue
 from sia.run.state import State, look
-from sia.sweep.drive import Sweep, _taken_up
+from sia.sweep.take_up import take_up
 
 JOB = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
 
@@ -35,8 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 
 
 def taken_up(run: RunFolder, cluster: str, by_name: bool) -> State:
-    launch = Launch(cluster, Profile())  # type: ignore[arg-type]
-    _taken_up(Sweep(run.study, [run], {run.name: launch}, "none", by_name=by_name))
+    take_up(run.study, [run], cluster, by_name, asha=False)  # type: ignore[arg-type]
     return look(run).state
 
 

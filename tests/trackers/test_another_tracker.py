@@ -12,8 +12,7 @@ from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.command import console
 from sia.run.folder import RunFolder
-from sia.sweep.drive import Sweep
-from sia.sweep.submit_sweep import submit_sweep
+from sia.sweep.drive import Sweep, submit_sweep
 from sia.trackers.tracker import tracker_environment
 
 CSV = "csv_tracker:CsvTracker"

@@ -1,19 +1,46 @@
-"""Prepare a corpus: a job array on Slurm, processes on one machine; one shard a task."""
+"""A corpus, prepared one shard a task: by a job array on Slurm, or by processes on one machine."""
 
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia.cluster.array import carried_out
+from sia.cluster.array import Element, carried_out
 from sia.cluster.profile import Cluster, Profile
-from sia.cluster.shard_job import WriteShard
 from sia.data.caption_files import Images
-from sia.data.prepare import finish, is_written, plan
+from sia.data.prepare import finish, is_written, plan, write_shard
 from sia.orphans import end_with
 from sia.progress import tracked
+
+
+@dataclass(frozen=True)
+class WriteShard(Element):
+    """Write shard `number` of the corpus that is planned in `out`."""
+
+    out: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"prepare {Path(self.out).name}"
+
+    @property
+    def jobs(self) -> Path:
+        return Path(self.out) / "jobs"
+
+    @property
+    def job_record(self) -> Path:
+        return self.jobs / f"shard-{self.number:05d}.json"
+
+    @property
+    def is_done(self) -> bool:
+        return is_written(Path(self.out), self.number)
+
+    def __call__(self) -> None:
+        write_shard(Path(self.out), self.number)
 
 
 def prepare_corpus(
@@ -46,25 +73,20 @@ def write_shards(out: Path, num_shards: int, cluster: Cluster, profile: Profile)
 
     Raises UserError where a task ended without its shard.
     """
-    missing = [number for number in range(num_shards) if not is_written(out, number)]
-    yield from sorted(set(range(num_shards)) - set(missing))
+    tasks = [WriteShard(str(out.absolute()), number) for number in range(num_shards)]
+    missing = [task for task in tasks if not task.is_done]
+    yield from (task.number for task in tasks if task not in missing)
     if missing:
-        yield from _on_slurm(out, missing, profile) if cluster == "slurm" else _on_this_machine(out, missing)
+        written = carried_out(missing, profile) if cluster == "slurm" else _on_this_machine(missing)
+        yield from (task.number for task in written)
 
 
-def _on_this_machine(out: Path, missing: list[int]) -> Iterator[int]:
+def _on_this_machine(missing: list[WriteShard]) -> Iterator[WriteShard]:
     # Not forked: the parent may hold threads and open files.
     context = multiprocessing.get_context("spawn")
     workers = min(os.cpu_count() or 1, len(missing))
     with ProcessPoolExecutor(workers, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        numbers = {pool.submit(WriteShard(str(out.absolute()), number)): number for number in missing}
-        for future in as_completed(numbers):
+        tasks = {pool.submit(task): task for task in missing}
+        for future in as_completed(tasks):
             future.result()
-            yield numbers[future]
-
-
-def _on_slurm(out: Path, missing: list[int], profile: Profile) -> Iterator[int]:
-    tasks = [WriteShard(str(out.absolute()), number) for number in missing]
-    one_process = profile.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0})
-    for task in carried_out(tasks, one_process, lambda task: is_written(out, task.number)):
-        yield task.number
+            yield tasks[future]
