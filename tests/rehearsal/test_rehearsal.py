@@ -1,6 +1,5 @@
 """A rehearsal finds the largest batch that fits, and measures two steps of it."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,9 @@ def test_the_largest_batch_fits_and_one_more_does_not(model: float, caption: flo
 
 @pytest.mark.slow
 def test_two_steps_of_a_pair(corpus: Path, tmp_path: Path) -> None:
-    rehearsed = json.dumps(experiment(corpus).model_dump(mode="json"))
-    Rehearse(str(tmp_path), rehearsed, threads=1).rehearse(Place())
-    result = read_rehearsal(tmp_path)
+    task = Rehearse(str(tmp_path), experiment(corpus).model_dump(mode="json"), threads=1)
+    task.rehearse(Place())
+    result = task.result()
     assert result is not None
     assert result.pair == "DG1A8"
     assert result.batch_size == 4
@@ -47,6 +46,7 @@ def test_two_steps_of_a_pair(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_batch_that_the_corpus_cannot_hold_is_as_large_as_it_can(corpus: Path, tmp_path: Path) -> None:
     large = experiment(corpus, **{"training.batch_size": 512})
-    Rehearse(str(tmp_path), json.dumps(large.model_dump(mode="json")), threads=1).rehearse(Place())
-    result = read_rehearsal(tmp_path)
+    task = Rehearse(str(tmp_path), large.model_dump(mode="json"), threads=1)
+    task.rehearse(Place())
+    result = task.result()
     assert result is not None and result.batch_size == 48

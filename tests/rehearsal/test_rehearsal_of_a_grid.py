@@ -15,12 +15,14 @@ from sia.atomic import read_json
 CHILD = """
 import sys
 from pathlib import Path
+from sia import command
 from sia.cluster.profile import Profile
 from sia.config import Experiment
 from sia.cluster.launch import Launch
 from sia.rehearsal.grid import rehearse_one
 corpus, folder = map(Path, sys.argv[2:])
-rehearse_one(Experiment.model_validate_json(sys.argv[1]), corpus, folder, Launch("local", Profile(tasks_per_node=2)))
+experiment, launch = Experiment.model_validate_json(sys.argv[1]), Launch("local", Profile(tasks_per_node=2))
+command.run(lambda: print(rehearse_one(experiment, corpus, folder, launch)))
 """
 
 
