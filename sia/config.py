@@ -7,7 +7,7 @@ The resolved experiment is written into its run folder, and its signature names 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -208,11 +208,34 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """{'model.gru_layers': 2} -> {'model': {'gru_layers': 2}}; keys may also be nested already."""
     nested: dict[str, Any] = {}
     for key, value in dotted.items():
-        branch = nest(value) if isinstance(value, Mapping) else value
-        for section in reversed(str(key).split(".")):
-            branch = {section: branch}
-        nested = merge(nested, branch)
+        branch, names, depth = nested, str(key).split("."), 0
+        while depth + 1 < len(names) and isinstance(branch.get(names[depth]), dict):
+            branch, depth = branch[names[depth]], depth + 1
+        value = nest(value) if isinstance(value, Mapping) else value
+        for name in reversed(names[depth + 1 :]):
+            value = {name: value}
+        branch[names[depth]] = merge(branch.get(names[depth], {}), value, ".".join(names[: depth + 1]) + ".")
     return nested
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The inverse of `nest`; items of a list of mappings count from 1, a list of plain values becomes its JSON text."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def varying(many: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of these flat mappings whose values are not the same in all that have them."""
+    first: dict[str, Any] = {}
+    differ = {key for one in many for key, value in one.items() if first.setdefault(key, value) != value}
+    return [key for key in first if key in differ]
 
 
 def merge(below: Any, above: Any, at: str = "") -> Any:

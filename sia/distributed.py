@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,12 +42,16 @@ class Ranks:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; all ranks get the same answer. The device is not waited for."""
+        """Whether the flag is set on any rank; all ranks get the same answer."""
+        return bool(self.largest(flag))
+
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values. The device is not waited for."""
         if self.world_size == 1:
-            return flag
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value)
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return float(shared)
 
     def first_says(self, value: Any) -> Any:
         """The first rank's value, on every rank: what is read off files, one rank reads for all."""
@@ -78,24 +82,10 @@ class Ranks:
             _wait_for_rank(self.store, rank)
         return result
 
-    def largest(self, value: float) -> float:
-        """The largest of the ranks' values."""
-        if self.world_size == 1:
-            return value
-        shared = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return float(shared)
-
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank the first one's buffers, batch norm's statistics: those that a checkpoint holds."""
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the first one's values of these parameters and buffers."""
         if self.world_size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
-
-    def share_weights(self, model: nn.Module) -> None:
-        """Give every rank the first one's parameters and buffers."""
-        if self.world_size > 1:
-            for tensor in model.state_dict().values():
+            for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def average_gradients(self, module: nn.Module) -> None:
@@ -201,7 +191,12 @@ def _meet(rank: int, world_size: int, meeting_place: Path, host: str) -> dist.St
         store = dist.TCPStore(host, 0, world_size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
         write_json(meeting_place, {"host": host, "port": store.port})
         return store
-    address = _wait_for(lambda: read_json(meeting_place), TIMEOUT.total_seconds(), meeting_place)
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while (address := read_json(meeting_place)) is None:
+        if time.monotonic() > deadline:
+            seconds = f"{TIMEOUT.total_seconds():.0f} s"
+            raise UserError(f"{meeting_place}: rank 0 did not publish its address within {seconds}; see its log")
+        time.sleep(0.1)
     if "leave" in address:
         raise JobNotNeeded(address["leave"])
     return dist.TCPStore(address["host"], address["port"], world_size, timeout=TIMEOUT)
@@ -220,12 +215,3 @@ def _wait_for_rank(store: dist.Store, rank: int) -> None:
             signs, heard = now, time.monotonic()
         if time.monotonic() - heard > TIMEOUT.total_seconds():
             raise RuntimeError(f"rank {rank} gave no sign of life for {TIMEOUT.total_seconds():.0f} s; see its log")
-
-
-def _wait_for(look: Callable[[], Any], seconds: float, what: Path) -> Any:
-    deadline = time.monotonic() + seconds
-    while (found := look()) is None:
-        if time.monotonic() > deadline:
-            raise UserError(f"{what}: rank 0 did not publish its address within {seconds:.0f} s; see its log")
-        time.sleep(0.1)
-    return found

@@ -79,7 +79,7 @@ def embedder_of(run: RunFolder, checkpoint: str, corpus: PreparedCorpus, ranks: 
     experiment = run.experiment()
     model = DualEncoder.from_config(experiment.model).to(ranks.device)
     chosen = ranks.first_says(load_chosen(run, checkpoint, model, experiment.model) if ranks.is_first else None)
-    ranks.share_weights(model)
+    ranks.share(model.state_dict().values())
     batch_size, bf16 = experiment.runtime.evaluation_batch_size, uses_bf16(experiment, ranks)
     return chosen, Embedder(model, corpus, experiment.data, ranks, batch_size, bf16)
 

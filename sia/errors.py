@@ -15,3 +15,7 @@ class UsageError(UserError):
     """A fault in what was asked for: an unknown key, a grid that matches nothing, a flag's value."""
 
     exit_status = 2
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,8 +1,8 @@
 """The losses of `loss:`, each with its own settings, what it learns besides the pair, and its value on a batch.
 
-A new loss is a class here: `name` is its key in `loss.name`, its fields are its settings, `value` is its formula (those
-that stand here are in sia/losses.py), and `learned` and `measures` are there for one that learns. This module loads no
-torch, so that a login node can check a grid.
+A new loss is a class here: `name` is its key in `loss.name`, its fields are its settings, `value` is its formula (that
+of those which stand here is the function of their name in sia/losses.py), and `learned` and `measures` are there for
+one that learns. This module loads no torch, so that a login node can check a grid.
 """
 
 import math
@@ -48,25 +48,18 @@ class Loss(Kind):
 
         generator: where draws come from; the same on all ranks, and in a resume.
         """
-        raise NotImplementedError
+        from sia import losses
+
+        loss: Tensor = getattr(losses, self.name)(similarities, same_image, **self._settings(learned, generator))
+        return loss
+
+    def _settings(self, learned: "Mapping[str, Tensor]", generator: "Generator") -> dict[str, Any]:
+        """What the function of its name takes besides: its own keys."""
+        return self.model_dump(exclude={"name", "normaliser"})
 
 
 class OfMargin(Loss):
-    """Those whose function in sia/losses.py has their name and takes a margin."""
-
     margin: Annotated[float, Field(ge=0)] = 0.2
-
-    def value(
-        self, similarities: "Tensor", same_image: "Tensor", learned: "Mapping[str, Tensor]", generator: "Generator"
-    ) -> "Tensor":
-        from sia import losses
-
-        loss: Tensor = getattr(losses, self.name)(similarities, same_image, self.margin, **self._more(generator))
-        return loss
-
-    def _more(self, generator: "Generator") -> dict[str, Any]:
-        """What else that function takes."""
-        return {}
 
 
 class Hinge(OfMargin):
@@ -92,8 +85,8 @@ class HingeSampled(OfMargin):
 
     name: Literal["hinge_sampled"] = "hinge_sampled"
 
-    def _more(self, generator: "Generator") -> dict[str, Any]:
-        return {"generator": generator}
+    def _settings(self, learned: "Mapping[str, Tensor]", generator: "Generator") -> dict[str, Any]:
+        return {"margin": self.margin, "generator": generator}
 
 
 class MaskedMarginSoftmax(OfMargin):
@@ -101,9 +94,6 @@ class MaskedMarginSoftmax(OfMargin):
 
     name: Literal["masked_margin_softmax"] = "masked_margin_softmax"
     scale: Annotated[float, Field(gt=0)] = Field(20.0, description="factor of the similarities")
-
-    def _more(self, generator: "Generator") -> dict[str, Any]:
-        return {"scale": self.scale}
 
 
 class InfoNce(Loss):
@@ -120,9 +110,5 @@ class InfoNce(Loss):
     def measures(self, learned: "Mapping[str, Tensor]") -> dict[str, float]:
         return {"temperature": float((-learned["log_scale"]).exp())} if learned else {}
 
-    def value(
-        self, similarities: "Tensor", same_image: "Tensor", learned: "Mapping[str, Tensor]", generator: "Generator"
-    ) -> "Tensor":
-        from sia.losses import info_nce
-
-        return info_nce(similarities, same_image, (-learned["log_scale"]).exp() if learned else self.temperature)
+    def _settings(self, learned: "Mapping[str, Tensor]", generator: "Generator") -> dict[str, Any]:
+        return {"temperature": (-learned["log_scale"]).exp() if learned else self.temperature}

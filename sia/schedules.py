@@ -1,8 +1,7 @@
 """Learning rate as a function of the step, from 0; a schedule has no state, so a resume cannot change it.
 
-First the functions, each of which raises ValueError for a length below one step; then the schedules of
-`stages[].schedule`, each with its own settings. A new schedule is a class here: `name` is its key in the configuration,
-its fields are its settings, `build` makes its function.
+A new schedule of `stages[].schedule` is a class here: `name` is its key in the configuration, its fields are its
+settings, `build` makes its function.
 """
 
 import math
@@ -15,58 +14,6 @@ from sia.section import Kind
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Callable[[int], float]
-
-
-def calr(rate: float, total_steps: int) -> Rate:
-    """Cosine annealing from `rate` to 0 over all steps (SGDR, Loshchilov and Hutter 2017, equation 5, one cycle)."""
-    _check_length("total_steps", total_steps)
-    return lambda step: _cosine(rate, min(step, total_steps) / total_steps)
-
-
-def calwr(rate: float, first_cycle_steps: int, multiplier: int) -> Rate:
-    """Cosine annealing with warm restarts: each cycle is `multiplier` times as long as the one before (SGDR)."""
-    _check_length("first_cycle_steps", first_cycle_steps)
-    _check_length("multiplier", multiplier)
-
-    def at(step: int) -> float:
-        begin, length = 0, first_cycle_steps
-        while step >= begin + length:
-            begin, length = begin + length, length * multiplier
-        return _cosine(rate, (step - begin) / length)
-
-    return at
-
-
-def cylr(low: float, high: float, period_steps: int) -> Rate:
-    """A cyclic rate: half a cosine from `low` up to `high`, half a cosine down again, over and over.
-
-    Smith 2017 ([31] of the paper) with the cosine of Merkx et al. 2019 ([17]), who took 1e-6, 2e-4 and four epochs.
-    """
-    _check_length("period_steps", period_steps)
-    if low > high:
-        raise ValueError(f"low {low} is above high {high}; swap them")
-    return lambda step: low + (high - low) * (1 - math.cos(2 * math.pi * step / period_steps)) / 2
-
-
-def constant(rate: float) -> Rate:
-    """The same rate at every step."""
-    return lambda step: rate
-
-
-def warmup(schedule: Rate, steps: int) -> Rate:
-    """The schedule, its first `steps` steps scaled by 1/steps, 2/steps, ..., 1; 0 steps leave it as it is."""
-    if steps < 0:
-        raise ValueError(f"steps is {steps}; give 0 or more")
-    return lambda step: schedule(step) * (min(1.0, (step + 1) / steps) if steps else 1.0)
-
-
-def _cosine(rate: float, share: float) -> float:
-    return rate * (1 + math.cos(math.pi * share)) / 2
-
-
-def _check_length(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} is {value}; give 1 or more")
 
 
 class Schedule(Kind):
@@ -84,23 +31,30 @@ class Schedule(Kind):
 
 
 class Calr(Schedule):
-    """Cosine annealing to the stage's end."""
+    """Cosine annealing from the rate to 0 over the stage (SGDR, Loshchilov and Hutter 2017, equation 5, one cycle)."""
 
     name: Literal["calr"] = "calr"
 
     def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
-        return calr(rate, epochs * steps_an_epoch)
+        steps = epochs * steps_an_epoch
+        return lambda step: _cosine(rate, min(step, steps) / steps)
 
 
 class Calwr(Schedule):
-    """Cosine annealing with warm restarts."""
+    """Cosine annealing with warm restarts (SGDR)."""
 
     name: Literal["calwr"] = "calwr"
     first_cycle_epochs: Positive = 1
     multiplier: Positive = Field(2, description="each cycle is so many times as long as the one before")
 
     def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
-        return calwr(rate, self.first_cycle_epochs * steps_an_epoch, self.multiplier)
+        def at(step: int) -> float:
+            begin, length = 0, self.first_cycle_epochs * steps_an_epoch
+            while step >= begin + length:
+                begin, length = begin + length, length * self.multiplier
+            return _cosine(rate, (step - begin) / length)
+
+        return at
 
     def restarts(self, epochs: int) -> list[int]:
         """1, 3, 7, 15, 31, 63 for 127 epochs from cycles of 1, 2, 4, ..."""
@@ -112,14 +66,18 @@ class Calwr(Schedule):
 
 
 class Cylr(Schedule):
-    """A cyclic rate; the stage's rate is the highest."""
+    """A cyclic rate: half a cosine up to the stage's rate, half a cosine down again, over and over.
+
+    Smith 2017 ([31] of the paper) with the cosine of Merkx et al. 2019 ([17]), who took 1e-6, 2e-4 and four epochs.
+    """
 
     name: Literal["cylr"] = "cylr"
     period_epochs: Positive = Field(4, description="epochs from the lowest rate to the highest and back")
     lowest_rate: Annotated[float, Field(ge=0)] = Field(1e-6, description="the rate that it starts and ends at")
 
     def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
-        return cylr(min(self.lowest_rate, rate), rate, self.period_epochs * steps_an_epoch)
+        low, period = min(self.lowest_rate, rate), self.period_epochs * steps_an_epoch
+        return lambda step: low + (rate - low) * (1 - math.cos(2 * math.pi * step / period)) / 2
 
 
 class Constant(Schedule):
@@ -128,4 +86,13 @@ class Constant(Schedule):
     name: Literal["constant"] = "constant"
 
     def build(self, rate: float, epochs: int, steps_an_epoch: int) -> Rate:
-        return constant(rate)
+        return lambda step: rate
+
+
+def warmup(schedule: Rate, steps: int) -> Rate:
+    """The schedule, its first `steps` steps scaled by 1/steps, 2/steps, ..., 1; 0 steps leave it as it is."""
+    return lambda step: schedule(step) * (min(1.0, (step + 1) / steps) if steps else 1.0)
+
+
+def _cosine(rate: float, share: float) -> float:
+    return rate * (1 + math.cos(math.pi * share)) / 2

@@ -27,7 +27,6 @@ NO_TORCH = [
         "sia.run.folder",
         "sia.command",
     ),
-    "sia.flatten",
     *(
         "sia.models.parameter_counts",
         "sia.data.manifest",
@@ -75,8 +74,8 @@ NO_TORCH = [
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
-    {"errors", "atomic", "strict_yaml", "section", "clock", "gate", "flatten", "progress", "command", "orphans", "git"}
-    | {"finding", "ask", "mounts"},
+    {"errors", "atomic", "strict_yaml", "section", "clock", "gate", "progress", "command", "orphans", "git"}
+    | {"checks"},
     {"config", "losses", "objectives", "schedules", "models"},
     {"run"},
     {"recall", "distributed", "data"},

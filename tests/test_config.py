@@ -18,6 +18,7 @@ from sia.config import (
     Experiment,
     Stage,
     dump_experiment,
+    flatten,
     load_experiment,
     nest,
     parse_override,
@@ -25,7 +26,6 @@ from sia.config import (
     resolve,
 )
 from sia.errors import UsageError, UserError
-from sia.flatten import flatten
 from sia.models.backbones import Backbone
 from sia.objectives import Loss
 from sia.schedules import Cylr, Schedule

@@ -11,10 +11,9 @@ from torch import nn
 
 from sia.atomic import write_atomically
 from sia.checkpoint.chosen import Chosen, no_checkpoint, sound_checkpoints
-from sia.config import Model
+from sia.config import Model, flatten
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
-from sia.flatten import flatten
 from sia.run.folder import RunFolder
 from sia.run.selection import selection_value
 

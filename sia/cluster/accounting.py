@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sia.ask import ask
+from sia.checks import ask
 
 ANSWER_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 60.0

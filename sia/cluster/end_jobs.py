@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sia.ask import ask
+from sia.checks import ask
 from sia.run.queue import QUEUE, is_in_queue
 from sia.run.records import Job
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from sia.ask import ask
+from sia.checks import ask
 from sia.cluster.refusal import cluster_is_away
 from sia.config import Section, read_yaml, validate
 from sia.errors import UsageError, UserError

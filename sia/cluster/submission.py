@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from sia.ask import ask
+from sia.checks import ask
 from sia.cluster.end_jobs import processes
 from sia.errors import UserError
 from sia.run.records import Submission

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sia.errors import UserError
-from sia.run.folder import RunFolder, Runs
+from sia.run.folder import RunFolder, runs_of, runs_root
 from sia.run.records import TrainedOn
 
 NAMED = 4
@@ -11,10 +11,9 @@ NAMED = 4
 
 def told_runs(folder: Path, identity: str) -> str:
     """ "3 runs under runs use it (size/DG1A64-..., ...)": for a fault."""
-    runs = Runs.here()
-    using = [f"{run.study}/{run.name}" for run in runs.all() if _uses(run, folder, identity)]
+    using = [f"{run.study}/{run.name}" for run in runs_of() if _uses(run, folder, identity)]
     if not using:
-        return f"no run under {runs.root} uses it"
+        return f"no run under {runs_root()} uses it"
     named = ", ".join(using[:NAMED]) + (", ..." if len(using) > NAMED else "")
     return f"{len(using)} {'run uses' if len(using) == 1 else 'runs use'} it ({named})"
 

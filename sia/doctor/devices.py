@@ -5,9 +5,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from sia.ask import Answer, ask
+from sia.checks import Answer, Finding, ask, check, ok, problem, warning
 from sia.cluster.profile import visible_gpus
-from sia.finding import Finding, check, ok, problem, warning
 
 TORCH_SECONDS = 40.0
 PROBE = [sys.executable, "-m", "sia.doctor.torch_probe"]

@@ -8,9 +8,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from sia.checks import Finding
 from sia.cluster.profile import Profile
 from sia.doctor import devices, files, machine, slurm
-from sia.finding import Finding
 from sia.trackers.tracker import Tracker
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sia.finding import Finding, check, ok, problem, warning
+from sia.checks import NETWORK_FILE_SYSTEMS, Finding, check, existing, file_system_of, ok, problem, warning
 from sia.gate import open_to_others
-from sia.mounts import NETWORK_FILE_SYSTEMS, existing, file_system_of
 from sia.run.lock import HEARTBEAT_SECONDS, STALE_SECONDS
 
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "squashfs")

@@ -5,7 +5,7 @@ import socket
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
-from sia.finding import Finding, check, ok, problem, warning
+from sia.checks import Finding, check, ok, problem, warning
 
 INSTALL = "make a fresh environment with `make`, or: pip install -e ."
 # The driver of a sweep with Ray Tune, and sixteen trials of about 116 MB.

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sia.ask import ask
+from sia.checks import Finding, ask, check, ok, problem, warning
 from sia.cluster.profile import Profile, clean_environment, sbatch_script, slurm_trouble
 from sia.cluster.refusal import cluster_is_away, in_one_line
-from sia.finding import Finding, check, ok, one_line, problem, warning
+from sia.errors import one_line
 
 SLURM_SECONDS = 8.0
 MOST_NAMES = 64

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sia.config import Experiment
-from sia.flatten import flatten, varying
+from sia.config import Experiment, flatten, varying
 
 PAIR = ("model.gru_layers", "model.latent_size")  # told by the pair's name
 SECTIONS = tuple(name for name in Experiment.model_fields if name != "runtime")

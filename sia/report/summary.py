@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sia.config import Experiment, Stage
-from sia.flatten import flatten
+from sia.config import Experiment, Stage, flatten
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.restarts import Begun, Restart, restarts
 from sia.run.folder import RunFolder

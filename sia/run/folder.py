@@ -20,56 +20,37 @@ from sia.gate import own_folder
 from sia.run.records import StagePlan
 from sia.strict_yaml import StrictLoader
 
+STUDY_NAME = re.compile(r"\w[\w.-]*")
+
+
+class File:
+    """A path below its folder's own, as a read-only property."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: "StageFolder | RunFolder", _: object = None) -> Path:
+        return folder.path / self.name
+
 
 @dataclass(frozen=True)
 class StageFolder:
     """The files of one stage of a run; stages count from 1."""
 
     path: Path
+    plan = File("plan.json")  # the stage's settings, and the checkpoint it starts from (its lineage)
+    job = File("job.json")
+    done = File("done.json")
+    failed = File("failed.json")
+    rendezvous = File("rendezvous")
+    best = File("checkpoints/best.pt")
+    last = File("checkpoints/last.pt")  # the end of the latest epoch
+    previous = File("checkpoints/previous.pt")  # of the one before, in training: what a damaged last.pt falls back on
+    partial = File("checkpoints/partial.pt")  # saved by a signal within an epoch; there until that epoch ends
 
     @property
     def number(self) -> int:
         return int(self.path.name)
-
-    @property
-    def plan(self) -> Path:
-        """The stage's settings, and the checkpoint it starts from (its lineage)."""
-        return self.path / "plan.json"
-
-    @property
-    def job(self) -> Path:
-        return self.path / "job.json"
-
-    @property
-    def done(self) -> Path:
-        return self.path / "done.json"
-
-    @property
-    def failed(self) -> Path:
-        return self.path / "failed.json"
-
-    @property
-    def rendezvous(self) -> Path:
-        return self.path / "rendezvous"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "checkpoints" / "best.pt"
-
-    @property
-    def last(self) -> Path:
-        """The end of the latest epoch."""
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def previous(self) -> Path:
-        """The end of the epoch before the latest, while the stage is trained: what a damaged last.pt falls back on."""
-        return self.path / "checkpoints" / "previous.pt"
-
-    @property
-    def partial(self) -> Path:
-        """Saved by a signal within an epoch; there until that epoch ends."""
-        return self.path / "checkpoints" / "partial.pt"
 
     def weights_of_epoch(self, epoch: int) -> Path:
         """Weights alone, kept every `runtime.keep_every_epochs`; epochs count over the whole run, from 1."""
@@ -81,6 +62,16 @@ class RunFolder:
     """All paths of one run."""
 
     path: Path
+    config = File("config.yaml")
+    corpus = File("corpus.json")  # the identity of the corpus that the first stage was trained on
+    metrics = File("metrics.jsonl")
+    lock = File("writer.lock")  # held, with a heartbeat, by the one job that trains the run
+    finished = File("finished.json")
+    stopped = File("stopped.json")
+    provenance = File("provenance.jsonl")  # commit and package versions of each job that trained the run
+    jobs = File("jobs")  # submitit's pickles and the logs of every rank
+    launch = File("launch.json")  # the cluster and the resources that its latest job was asked for with
+    launch_environment = File("launch-environment.json")  # that job's variables, which may be keys: for its owner alone
 
     @property
     def name(self) -> str:
@@ -89,52 +80,6 @@ class RunFolder:
     @property
     def study(self) -> str:
         return self.path.parent.name
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def corpus(self) -> Path:
-        """The identity of the corpus that the first stage was trained on."""
-        return self.path / "corpus.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        """Held, with a heartbeat, by the one job that trains the run."""
-        return self.path / "writer.lock"
-
-    @property
-    def finished(self) -> Path:
-        return self.path / "finished.json"
-
-    @property
-    def stopped(self) -> Path:
-        return self.path / "stopped.json"
-
-    @property
-    def provenance(self) -> Path:
-        """Git commit and package versions of each job that trained the run, a JSON line a job."""
-        return self.path / "provenance.jsonl"
-
-    @property
-    def jobs(self) -> Path:
-        """submitit's pickles and the logs of every rank."""
-        return self.path / "jobs"
-
-    @property
-    def launch(self) -> Path:
-        """The cluster and the resources that its latest job was asked for with."""
-        return self.path / "launch.json"
-
-    @property
-    def launch_environment(self) -> Path:
-        """The variables of the profile of that job, which may be keys: a file for its owner alone."""
-        return self.path / "launch-environment.json"
 
     def stage(self, number: int) -> StageFolder:
         return StageFolder(self.path / "stages" / str(number))
@@ -178,91 +123,63 @@ class RunFolder:
 
 def check_study_name(study: str) -> str:
     """Raises UsageError for a name that is no plain folder name."""
-    if not re.fullmatch(r"\w[\w.-]*", study):
+    if not STUDY_NAME.fullmatch(study):
         raise UsageError(f"study {study!r}: use letters, digits, '.', '-' and '_', beginning with a letter or digit")
     return study
 
 
-# How a name may mean a run, the surest way first.
-_FITS = (
-    lambda run, name: name in (run.name, f"{run.study}/{run.name}"),
-    lambda run, name: run.name.startswith(name) or f"{run.study}/{run.name}".startswith(name),
-    lambda run, name: name in f"{run.study}/{run.name}",
-)
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The folder of all studies, each a folder of runs."""
-
-    root: Path
-
-    @classmethod
-    def here(cls) -> "Runs":
-        """$SIA_RUNS, or `runs` of the working folder."""
-        return cls(Path(os.environ.get("SIA_RUNS", "runs")).absolute())
-
-    def all(self) -> list[RunFolder]:
-        return [RunFolder(config.parent) for config in sorted(self.root.glob("*/*/config.yaml"))]
-
-    def of(self, study: str) -> list[RunFolder]:
-        return [RunFolder(config.parent) for config in sorted((self.root / study).glob("*/config.yaml"))]
-
-    def studies(self) -> list[str]:
-        """Those that have runs. Raises UserError where the folder of all studies may not be read."""
-        if self.root.is_dir() and not os.access(self.root, os.R_OK | os.X_OK):
-            raise UserError(f"{self.root}: Permission denied; its owner can let you read it: chmod o+rx")
-        return sorted({run.study for run in self.all()})
-
-    def has_study(self, name: str) -> bool:
-        """Whether a folder of that name holds runs, or the job of a driver that will make them."""
-        folder = self.root / name
-        plain = bool(re.fullmatch(r"\w[\w.-]*", name))
-        return plain and ((folder / "driver.json").is_file() or next(folder.glob("*/config.yaml"), None) is not None)
-
-    def find(self, name: str) -> RunFolder:
-        """A run by its path, by `study/run`, by its name, or by a part of these that no other run has.
-
-        A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is
-        no such run, or more than one.
-        """
-        if not name:
-            raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
-        if (Path(name) / "config.yaml").is_file():
-            return RunFolder(Path(name).absolute())
-        runs = self.all()
-        found = next((matching for fits in _FITS if (matching := [run for run in runs if fits(run, name)])), [])
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            cure = "give the path of a run that `python jobs/status.py` lists"
-            raise UserError(f"{name}: no such run under {self.root}; {cure}")
-        listed = ", ".join(f"{run.study}/{run.name}" for run in found[:8]) + (", ..." if len(found) > 8 else "")
-        raise UserError(f"{name}: {len(found)} runs have that name under {self.root}; give one of {listed}")
-
-
 def runs_root() -> Path:
-    return Runs.here().root
+    """The folder of all studies, each a folder of runs: $SIA_RUNS, or `runs` of the working folder."""
+    return Path(os.environ.get("SIA_RUNS", "runs")).absolute()
 
 
 def run_of(study: str, experiment: Experiment) -> RunFolder:
     return RunFolder(runs_root() / study / experiment.run_name)
 
 
-def runs_of(study: str) -> list[RunFolder]:
-    return Runs.here().of(study)
+def runs_of(study: str | None = None) -> list[RunFolder]:
+    """The runs of a study, or of all."""
+    root = runs_root()
+    configs = root.glob("*/*/config.yaml") if study is None else (root / study).glob("*/config.yaml")
+    return [RunFolder(config.parent) for config in sorted(configs)]
 
 
 def studies() -> list[str]:
-    return Runs.here().studies()
+    """Those that have runs. Raises UserError where the folder of all studies may not be read."""
+    root = runs_root()
+    if root.is_dir() and not os.access(root, os.R_OK | os.X_OK):
+        raise UserError(f"{root}: Permission denied; its owner can let you read it: chmod o+rx")
+    return sorted({run.study for run in runs_of()})
 
 
 def is_study(name: str) -> bool:
-    return Runs.here().has_study(name)
+    """Whether a folder of that name holds runs, or the job of a driver that will make them."""
+    return bool(STUDY_NAME.fullmatch(name)) and ((runs_root() / name / "driver.json").is_file() or bool(runs_of(name)))
 
 
 def find_run(name: str) -> RunFolder:
-    return Runs.here().find(name)
+    """A run by its path, by `study/run`, by its name, or by a part of these that no other run has.
+
+    A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is no
+    such run, or more than one.
+    """
+    if not name:
+        raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
+    if (Path(name) / "config.yaml").is_file():
+        return RunFolder(Path(name).absolute())
+    named = [(run, f"{run.study}/{run.name}") for run in runs_of()]
+    found = (
+        [run for run, path in named if name in (run.name, path)]
+        or [run for run, path in named if run.name.startswith(name) or path.startswith(name)]
+        or [run for run, path in named if name in path]
+    )
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        cure = "give the path of a run that `python jobs/status.py` lists"
+        raise UserError(f"{name}: no such run under {runs_root()}; {cure}")
+    listed = ", ".join(f"{run.study}/{run.name}" for run in found[:8]) + (", ..." if len(found) > 8 else "")
+    raise UserError(f"{name}: {len(found)} runs have that name under {runs_root()}; give one of {listed}")
 
 
 def find_runs(name: str) -> list[RunFolder]:

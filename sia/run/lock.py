@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from sia.atomic import write_text
 from sia.clock import age_seconds
 
 HEARTBEAT_SECONDS = 5.0
@@ -108,13 +109,9 @@ class HeartbeatLock:
 
         On the disk before it counts: a machine that loses its power leaves no empty lock.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.{self.who.token}")
         try:
-            with open(unfinished, "w") as stream:
-                stream.write(self.who.model_dump_json(exclude_none=True))
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_text(unfinished, self.who.model_dump_json(exclude_none=True))
             self._server_time = unfinished.stat().st_mtime
             os.link(unfinished, self.path)
             _sync(self.path.parent)
@@ -212,12 +209,7 @@ def _process_exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether the process has ended, and its parent has not asked how; no where there is no /proc."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
+    # One that has ended, of which its parent has not asked how, is there all the same.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True

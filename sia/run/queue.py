@@ -2,12 +2,12 @@
 
 import os
 import socket
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from sia.checks import ask
 from sia.run.records import Job
 
 ASK_AGAIN_SECONDS = 10.0
@@ -86,13 +86,10 @@ QUEUE = Queue()
 def _squeue(users: set[int]) -> dict[str, Listed] | None:
     whose = ",".join(str(user) for user in sorted(users))
     command = ["squeue", "--user", whose, "--array", "--noheader", "--format", "%i|%T|%r|%U|%j"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (subprocess.TimeoutExpired, OSError):
+    answer = ask(command, timeout_s=30)
+    if not answer.good:
         return None
-    if answer.returncode:
-        return None
-    jobs = ((line.strip() + "||||").split("|", 4) for line in answer.stdout.splitlines())
+    jobs = ((line.strip() + "||||").split("|", 4) for line in answer.output.splitlines())
     return {job_id: Listed(_reason(state, why), user, name.rstrip("|")) for job_id, state, why, user, name in jobs}
 
 
@@ -103,10 +100,8 @@ def _reason(state: str, why: str) -> str:
 
 
 def _is_our_process(pid: int, folder: str) -> bool:
-    # Process numbers are used again: the command line tells whether it is still this job.
+    # Process numbers are used again: the command line, empty of one that has ended, tells whether it is still this job.
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+        return folder in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return folder in command and state != "Z"

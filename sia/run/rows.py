@@ -1,11 +1,18 @@
-"""The rows of a run, which outlive damage to metrics.jsonl: done.json holds those of its stage. It loads no torch."""
+"""What of a damaged run folder the rest of it gives again: its rows, done.json holding those of its stage, its records.
+
+It loads no torch.
+"""
 
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 from sia.run.folder import RunFolder
+from sia.run.lock import living_holder
 from sia.run.metrics import Row, read_sound_rows, write_rows
-from sia.run.records import Finished, StageDone
+from sia.run.records import Finished, Record, StageDone, StagePlan
+from sia.run.selection import selection_value
 
 
 def rows_of(run: RunFolder) -> list[Row]:
@@ -17,14 +24,6 @@ def rows_of(run: RunFolder) -> list[Row]:
     if fault:
         _warn(fault)
     return rows
-
-
-def mend_rows(run: RunFolder) -> str:
-    """Write a damaged metrics.jsonl anew, as `rows_of` tells it; what was wrong with it, or nothing."""
-    rows, fault = sound_rows(run)
-    if fault:
-        write_rows(run.metrics, rows)
-    return fault
 
 
 def sound_rows(run: RunFolder) -> tuple[list[Row], str]:
@@ -61,3 +60,51 @@ def _on_record(run: RunFolder, found: list[Row]) -> list[Row]:
 @lru_cache(maxsize=1000)
 def _warn(fault: str) -> None:
     print(f"warning: {fault}", file=sys.stderr, flush=True)
+
+
+def mend(run: RunFolder) -> list[str]:
+    """Mend the run's records and rows, unless a job has the run: it mends them itself; a line on each that was damaged.
+
+    A marker of what is done goes: who does it again finds it done, and writes the marker anew. Raises UserError for
+    damage that only a person can answer.
+    """
+    if living_holder(run.lock) is not None:
+        return []
+    lines = []
+    for path in _damaged_markers(run):
+        path.unlink()
+        lines.append(f"{path}: damaged; it is written anew")
+    rows, fault = sound_rows(run)
+    if fault:
+        write_rows(run.metrics, rows)
+        lines.append(f"{fault.partition(';')[0]}; its rows are written anew from the records of its stages")
+    if run.finished.exists():
+        _complete_records(run, rows)
+    jobs = read_sound_rows(run.provenance)
+    if jobs.fault:
+        write_rows(run.provenance, jobs.rows)
+        lines.append(f"{jobs.fault.partition(';')[0]}; the jobs before that line are kept")
+    return lines
+
+
+def _complete_records(run: RunFolder, rows: list[Row]) -> None:
+    """Nobody trains a finished run again: where done.json of a stage is missing, its rows tell what it held."""
+    for number in range(1, len(run.planned_stages()) + 1):
+        own = [row for row in rows if row["stage"] == number and "stage_epoch" in row]
+        if own and not run.stage(number).done.exists():
+            best = max(own, key=selection_value)
+            StageDone(
+                best_epoch=best["epoch"],
+                best_value=selection_value(best),
+                seconds=sum(row["train/seconds"] for row in own),
+                epochs=len(own),
+                rows=own,
+            ).write(run.stage(number).done)
+
+
+def _damaged_markers(run: RunFolder) -> Iterator[Path]:
+    """Of a restart that was added by hand the plan is none: nothing else tells what it was to be."""
+    markers: list[tuple[type[Record], Path]] = [(Finished, run.finished)]
+    for number in range(1, len(run.experiment().stages) + 1):
+        markers += [(StagePlan, run.stage(number).plan), (StageDone, run.stage(number).done)]
+    return (path for kind, path in markers if path.exists() and kind.read_sound(path) is None)

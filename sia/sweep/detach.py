@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from sia.ask import ask
 from sia.atomic import write_text
+from sia.checks import ask
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile, clean_environment
 from sia.cluster.refusal import cluster_is_away

@@ -6,8 +6,7 @@ from rich.table import Table
 
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile, sbatch_script
-from sia.config import Experiment
-from sia.flatten import flatten, varying
+from sia.config import Experiment, flatten, varying
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, differing, in_short, stages_text

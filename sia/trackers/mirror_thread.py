@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from sia.finding import one_line
+from sia.errors import one_line
 from sia.run.folder import RunFolder
 from sia.trackers.tracker import Tracker
 

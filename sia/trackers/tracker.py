@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sia.errors import UserError
-from sia.finding import Finding, one_line
+from sia.checks import Finding
+from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
 
 CHOICE = "SIA_TRACKER"

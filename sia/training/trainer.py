@@ -81,7 +81,7 @@ class Trainer:
         """Recall of the split that selects the best epoch, and of a fixed sample of the training split."""
         training = self.experiment.training
         # With local statistics each rank's last step moved its own; unshared, ranks would embed with different models.
-        self.ranks.share_buffers(self.state.model)
+        self.ranks.share(self.state.model.buffers())
         queries: dict[str, list[int]] = {training.select_on: self.corpus.split(training.select_on)}
         if training.train_recall_sample:
             train = self.corpus.split("train")

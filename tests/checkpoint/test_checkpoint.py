@@ -10,10 +10,9 @@ import torch
 
 from sia.checkpoint.chosen import damage_of
 from sia.checkpoint.state import Progress, TrainingState, load_weights, read_checkpoint
-from sia.config import Model, merge, nest
+from sia.config import Model, flatten, merge, nest
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
-from sia.flatten import flatten
 from sia.models.dual_encoder import DualEncoder
 
 torch.set_num_threads(1)

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 from desk import Desk
 
-from sia.ask import ask
+from sia.checks import Finding, ask, check, ok
 from sia.cluster.profile import Profile
 from sia.command import console
 from sia.doctor import devices, files, machine
 from sia.doctor.diagnose import Patient, diagnose, findings_table, line_of
-from sia.finding import Finding, check, ok
 from sia.trackers.mlflow import check as store
 from sia.trackers.mlflow.mirror import MlflowMirror
 

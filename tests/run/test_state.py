@@ -94,53 +94,38 @@ def test_new_is_a_config_alone(tmp_path):
     assert (look(run).state, look(run).stage, look(run).job) == (State.NEW, 1, None)
 
 
-def test_waiting_is_a_stage_without_a_job(run):
+def test_waiting_is_a_stage_without_a_job_and_tells_why_none_was_taken(run):
     assert (look(run).state, look(run).stage) == (State.WAITING, 1)
+    failed(run)
     done(run)
-    assert (look(run).state, look(run).stage) == (State.WAITING, 2)
+    assert (look(run).state, look(run).stage) == (State.WAITING, 2), "the failure of a stage that is done is past"
     plan_stage(run, 2, experiment().stages[1], 3, 2)
-    assert (look(run).state, look(run).stage) == (State.WAITING, 2)
+    write_json(run.launch, {"cluster": "slurm", "profile": {}, "refused": "AssocMaxSubmitJobLimit"})
+    assert (look(run).state, look(run).stage, look(run).error) == (State.WAITING, 2, "AssocMaxSubmitJobLimit")
 
 
-def test_lost_is_a_job_that_left_without_a_word(run):
-    submitted(run, gone(run))
-    assert (look(run).state, look(run).stage) == (State.LOST, 1)
-    assert look(run).job_id
-
-
-def test_a_process_number_that_another_program_has_now_is_lost(run):
-    submitted(run, changed(gone(run), job_id=str(os.getpid())))
-    assert look(run).state == State.LOST
-
-
-def test_a_zombie_is_lost(run):
+def test_lost_is_a_job_that_left_without_a_word(run, squeue):
+    left = gone(run)
+    squeue(0)
     zombie = subprocess.Popen([sys.executable, "-c", "", str(run.jobs)])
-    submitted(run, changed(gone(run), job_id=str(zombie.pid)))
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    assert look(run).state == State.LOST
+    for job in (
+        left,
+        changed(left, job_id=str(os.getpid())),  # a number that another program has now
+        changed(left, job_id=str(zombie.pid)),
+        Job(cluster="debug", job_id="debug", host=socket.gethostname()),
+        SLURM_JOB,
+    ):
+        submitted(run, job)
+        assert (look(run).state, look(run).stage, look(run).job_id) == (State.LOST, 1, job.job_id)
     zombie.wait()
 
 
-def test_a_debug_job_that_died_is_lost(run):
-    submitted(run, Job(cluster="debug", job_id="debug", host=socket.gethostname()))
-    assert look(run).state == State.LOST
-
-
-def test_failed_says_its_error(run, local_job):
-    submitted(run, gone(run))
-    failed(run)
-    assert (look(run).state, look(run).error) == (State.FAILED, "loss is nan")
-
-
-def test_failed_without_a_job_is_one_that_no_cluster_took(run):
+def test_failed_says_its_error_whether_or_not_a_cluster_took_its_job(run):
     failed(run, error="sbatch: invalid partition")
-    assert look(run).state == State.FAILED
-
-
-def test_a_failure_of_an_earlier_stage_that_is_done_is_past(run):
-    failed(run)
-    done(run)
-    assert look(run).state == State.WAITING
+    assert (look(run).state, look(run).error) == (State.FAILED, "sbatch: invalid partition")
+    submitted(run, gone(run))
+    assert (look(run).state, look(run).error) == (State.FAILED, "sbatch: invalid partition")
 
 
 def test_pending_is_a_live_process_that_names_the_folder(run, local_job):
@@ -148,77 +133,40 @@ def test_pending_is_a_live_process_that_names_the_folder(run, local_job):
     assert (look(run).state, look(run).job_id) == (State.PENDING, local_job.job_id)
 
 
-def test_pending_is_a_job_that_squeue_lists(run, squeue):
-    squeue(0, stdout="16\\n17\\n18_3\\n")
-    submitted(run, SLURM_JOB)
-    assert look(run).state == State.PENDING
-    assert is_in_queue(changed(SLURM_JOB, job_id="18_3"))
+@pytest.mark.parametrize(
+    ("job_id", "why"), [("16", ""), ("17", "Priority"), ("18", ""), ("19", "SUSPENDED"), ("20_3", "")]
+)
+def test_pending_is_a_job_that_squeue_lists_and_tells_what_it_waits_for(run, squeue, job_id, why):
+    """Or that it was started, and gives no sign of life."""
+    squeue(0, stdout="16\\n17|PENDING|Priority\\n18|PENDING|None\\n19|SUSPENDED|None\\n20_3\\n")
+    submitted(run, changed(SLURM_JOB, job_id=job_id))
+    assert (look(run).state, look(run).reason) == (State.PENDING, why)
 
 
-def test_a_pending_job_tells_what_slurm_waits_for(run, squeue):
-    squeue(0, stdout="17|PENDING|Priority\\n18|PENDING|None\\n19|SUSPENDED|None\\n")
-    submitted(run, SLURM_JOB)
-    assert look(run).reason == "Priority"
-    submitted(run, changed(SLURM_JOB, job_id="18"))
-    assert look(run).reason == ""
-    submitted(run, changed(SLURM_JOB, job_id="19"))
-    assert (look(run).state, look(run).reason) == (State.PENDING, "SUSPENDED"), "one that gives no sign of life"
-
-
-def test_a_colleagues_jobs_are_asked_for_too(run, squeue, tmp_path):
+def test_a_queue_is_asked_once_for_many_looks_and_again_for_a_colleague(run, squeue, tmp_path):
     squeue(0, stdout="17\\n", log=tmp_path / "asked")
-    submitted(run, changed(SLURM_JOB, user=os.getuid()))
-    assert look(run).state == State.PENDING
-    submitted(run, changed(SLURM_JOB, user=4711))
-    assert [look(run).state for _ in range(3)] == [State.PENDING] * 3
+    for user in (os.getuid(), 4711):
+        submitted(run, changed(SLURM_JOB, user=user))
+        assert {look(run).state for _ in range(20)} == {State.PENDING}
     asked = (tmp_path / "asked").read_text().splitlines()
     assert ["4711" in line for line in asked] == [False, True]
 
 
-def test_a_run_that_no_cluster_took_yet_tells_why(run):
-    write_json(run.launch, {"cluster": "slurm", "profile": {}, "refused": "AssocMaxSubmitJobLimit"})
-    assert (look(run).state, look(run).error) == (State.WAITING, "AssocMaxSubmitJobLimit")
-
-
-def test_a_queue_is_asked_once_for_many_looks(run, squeue, tmp_path):
-    squeue(0, stdout="17\\n", log=tmp_path / "asked")
-    submitted(run, SLURM_JOB)
-    assert {look(run).state for _ in range(20)} == {State.PENDING}
-    assert len((tmp_path / "asked").read_text().split()) == 1
-
-
-def test_a_job_that_came_after_the_last_answer_is_asked_for_again(squeue, monkeypatch):
-    monkeypatch.setattr("sia.run.queue.ASK_AGAIN_SECONDS_OF_THE_ABSENT", -1.0)
-    squeue(0, stdout="16\\n")
-    assert not is_in_queue(SLURM_JOB)
-    squeue(0, stdout="16\\n17\\n")
-    assert is_in_queue(SLURM_JOB)
-
-
-def test_old_jobs_that_are_gone_are_asked_for_once(squeue, monkeypatch, tmp_path):
+def test_a_job_that_came_after_the_last_answer_is_asked_for_again_and_an_old_one_is_not(squeue, monkeypatch, tmp_path):
     monkeypatch.setattr("sia.run.queue.ASK_AGAIN_SECONDS_OF_THE_ABSENT", -1.0)
     squeue(0, stdout="16\\n", log=tmp_path / "asked")
     for number in range(17, 40):
         assert not is_in_queue(changed(SLURM_JOB, job_id=str(number), time=time.time() - 3600))
     assert len((tmp_path / "asked").read_text().split()) == 1
-    assert not is_in_queue(changed(SLURM_JOB, time=time.time()))
-    assert len((tmp_path / "asked").read_text().split()) == 2
+    squeue(0, stdout="16\\n17\\n")
+    assert is_in_queue(changed(SLURM_JOB, time=time.time()))
 
 
-def test_a_job_that_squeue_has_no_line_for_is_lost(run, squeue):
-    squeue(0)
-    submitted(run, SLURM_JOB)
-    assert look(run).state == State.LOST
-
-
-def test_a_queue_that_cannot_be_asked_counts_as_a_yes(run, squeue):
+def test_a_queue_that_cannot_be_asked_counts_as_a_yes(run, squeue, tmp_path, monkeypatch):
     squeue(1, stderr=CONTROLLER_IS_AWAY)
     submitted(run, SLURM_JOB)
     failed(run)
     assert look(run).state == State.PENDING
-
-
-def test_a_host_without_squeue_counts_as_a_yes(run, tmp_path, monkeypatch):
     monkeypatch.setattr("sia.run.queue.QUEUE", Queue())
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert is_in_queue(SLURM_JOB)
@@ -232,41 +180,12 @@ def test_a_real_squeue_knows_no_job_of_such_a_number():
 def test_running_is_a_fresh_heartbeat_and_names_the_job(run):
     lock_of(run, age=STALE_SECONDS / 2, job_id="23", stage=2)
     assert (look(run).state, look(run).stage, look(run).job_id) == (State.RUNNING, 2, "23")
-
-
-def test_running_by_a_real_lock(run):
+    lock_of(run, age=STALE_SECONDS + 1)
+    assert look(run).state == State.WAITING
+    lock_of(run, age=0, host=socket.gethostname(), pid=int(gone(run).job_id))
+    assert look(run).state == State.WAITING, "a dead process of this host"
     with HeartbeatLock(run.lock, job_id="23", stage=1):
         assert look(run).state == State.RUNNING
-    assert look(run).state == State.WAITING
-
-
-def test_an_old_heartbeat_is_no_writer(run):
-    lock_of(run, age=STALE_SECONDS + 1)
-    submitted(run, gone(run))
-    assert look(run).state == State.LOST
-
-
-def test_a_dead_process_of_this_host_is_no_writer_however_fresh_its_lock(run):
-    lock_of(run, age=0, host=socket.gethostname(), pid=int(gone(run).job_id))
-    assert look(run).state == State.WAITING
-
-
-def test_stopped_says_by_whom(run):
-    write_json(run.stopped, {"by": "asha", "epoch": 3, "value": 0.1})
-    assert (look(run).state, look(run).error) == (State.STOPPED, "by asha")
-
-
-def test_a_cancelled_run_is_being_ended_until_its_job_has_left(run, local_job):
-    """The marker comes before the job's end."""
-    write_json(run.stopped, {"by": "cancel"})
-    submitted(run, local_job)
-    lock_of(run, age=0)
-    for state in (State.RUNNING, State.PENDING):
-        found = look(run)
-        assert (found.state, found.stopped_by, found.reason) == (state, "cancel", "being ended")
-        run.lock.unlink(missing_ok=True)
-    submitted(run, gone(run))
-    assert (look(run).state, look(run).stopped_by, look(run).reason) == (State.STOPPED, "cancel", "")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"pid": "x"}'])
@@ -279,23 +198,29 @@ def test_a_damaged_lock_is_a_sign_of_life_until_it_is_old(run, content):
     assert look(run).state == State.LOST
 
 
-def test_finished_is_the_marker(tmp_path):
-    assert look(finish_run(tmp_path, "size", experiment())).state == State.FINISHED
+def test_a_cancelled_run_is_being_ended_until_its_job_has_left(run, local_job):
+    """The marker comes before the job's end."""
+    write_json(run.stopped, {"by": "cancel", "epoch": 3, "value": 0.1})
+    submitted(run, local_job)
+    lock_of(run, age=0)
+    for state in (State.RUNNING, State.PENDING):
+        found = look(run)
+        assert (found.state, found.stopped_by, found.reason) == (state, "cancel", "being ended")
+        run.lock.unlink(missing_ok=True)
+    submitted(run, gone(run))
+    found = look(run)
+    assert (found.state, found.stopped_by, found.error, found.reason) == (State.STOPPED, "cancel", "by cancel", "")
 
 
-def test_a_run_whose_test_split_was_not_measured_is_in_its_last_stage(tmp_path):
+def test_finished_is_the_marker_and_without_it_the_last_stage_goes_on(tmp_path):
     run = finish_run(tmp_path, "size", experiment())
+    assert look(run).state == State.FINISHED
     run.finished.unlink()
-    assert (current_stage(run), look(run).stage) == (2, 2)
+    assert (current_stage(run), look(run).stage) == (2, 2), "the test split was not measured"
     submitted(run, gone(run), 2)
     assert look(run).state == State.LOST
-
-
-def test_a_restart_added_by_hand_comes_next(tmp_path):
-    run = finish_run(tmp_path, "size", experiment())
     plan_stage(run, 3, Stage(epochs=1), 5, 4)
-    run.finished.unlink()
-    assert (look(run).state, look(run).stage) == (State.WAITING, 3)
+    assert (look(run).state, look(run).stage) == (State.WAITING, 3), "a restart that was added by hand comes next"
 
 
 def test_the_first_row_that_matches_wins(run, local_job):

@@ -18,8 +18,8 @@ from sia.errors import UserError
 from sia.evaluation.of_run import evaluate_run
 from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
-from sia.run.mend import mend
 from sia.run.records import Finished, StagePlan
+from sia.run.rows import mend
 from sia.sweep.chain import add_restart, plan_stage
 from sia.training.finish import finish_run
 

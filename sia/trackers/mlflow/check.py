@@ -5,9 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
-from sia.ask import ask
-from sia.finding import Finding, check, ok, problem, warning
-from sia.mounts import existing
+from sia.checks import Finding, ask, check, existing, ok, problem, warning
 from sia.trackers.mlflow.store import network_mount_warning, sqlite_path, without_password
 
 UI_PORT = 5000

@@ -11,8 +11,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from sia.errors import UserError
-from sia.finding import one_line
+from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
 from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at
 from sia.trackers.mlflow.store import connect, store_faults, tracking_uri, without_password

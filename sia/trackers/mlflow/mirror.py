@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sia.atomic import read_json, write_json
-from sia.errors import UserError
-from sia.finding import Finding, one_line
+from sia.checks import Finding
+from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
 from sia.trackers.mlflow import check, values

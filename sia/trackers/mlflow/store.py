@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sia.mounts import NETWORK_FILE_SYSTEMS, file_system_of
+from sia.checks import NETWORK_FILE_SYSTEMS, file_system_of
 from sia.trackers.mlflow.database import whole_database
 
 if TYPE_CHECKING:

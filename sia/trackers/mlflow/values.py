@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sia.atomic import read_json
-from sia.flatten import flatten
+from sia.config import flatten
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_rows
