@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO
 
 from sia.errors import UserError
 
@@ -20,19 +22,21 @@ PADDING_BYTES = 1 << 20  # more than follows a tar archive's end
 def unpack(deb: Path, folder: Path) -> None:
     """Unpack the files of `deb` into the new folder `folder`, which is whole or absent.
 
-    Raises UserError for a file that is no Debian package, and for a folder that cannot be written.
+    Raises UserError for a file that is no whole Debian package, and for a folder that cannot be written.
     """
     if not deb.is_file():
         raise UserError(f"{deb}: no such file; give the path of the package's .deb")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            _unpack_into(deb, unfinished)
-            unfinished.chmod(0o755)
+        with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
+            unfinished = Path(temporary) / folder.name
+            unfinished.mkdir()
+            with _packed(deb) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+                _extract_files(archive, unfinished)
             os.replace(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        cure = "download it again, or unpack it with `dpkg -x` and give the folder"
+        raise UserError(f"{deb}: cannot unpack it ({error}); {cure}") from None
     except OSError as error:
         reason = f"{error.strerror or error}"
         raise UserError(
@@ -40,63 +44,41 @@ def unpack(deb: Path, folder: Path) -> None:
         ) from None
 
 
-def _unpack_into(deb: Path, folder: Path) -> None:
+def _packed(deb: Path) -> AbstractContextManager[IO[bytes]]:
+    """The package's data.tar: decompressed by dpkg-deb, in whichever way it is packed, or else as it is."""
+    return _by_dpkg(deb) if shutil.which("dpkg-deb") else _by_hand(deb)
+
+
+@contextmanager
+def _by_dpkg(deb: Path) -> Iterator[IO[bytes]]:
+    packing = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    with TemporaryFile("w+") as said, subprocess.Popen(packing, stdout=subprocess.PIPE, stderr=said) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            process.stdout.read(PADDING_BYTES)
+        finally:
+            process.stdout.close()
+            if process.wait() != 0:
+                said.seek(0)
+                raise ValueError((said.read().strip().splitlines() or [f"exit status {process.returncode}"])[0])
+
+
+@contextmanager
+def _by_hand(deb: Path) -> Iterator[IO[bytes]]:
+    """A .deb is an ar archive: `stream` is moved to the first byte of its member data.tar.*."""
     with open(deb, "rb") as stream:
         if stream.read(len(AR_MAGIC)) != AR_MAGIC:
-            raise UserError(f"{deb}: no Debian package; give a .deb file or an unpacked folder")
-    if shutil.which("dpkg-deb"):
-        _unpack_with_dpkg(deb, folder)
-    else:
-        unpack_with_python(deb, folder)
-
-
-def _unpack_with_dpkg(deb: Path, folder: Path) -> None:
-    """dpkg-deb decompresses, in whichever way; what is written where is decided here."""
-    packing = ["dpkg-deb", "--fsys-tarfile", str(deb)]
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(packing, stdout=subprocess.PIPE, stderr=said) as packed,
-    ):
-        assert packed.stdout is not None
-        fault = ""
-        try:
-            with tarfile.open(fileobj=packed.stdout, mode="r|") as archive:
-                _extract_files(archive, folder)
-            packed.stdout.read(PADDING_BYTES)
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            fault = str(error)
-        packed.stdout.close()
-        if packed.wait() != 0 or fault:
-            said.seek(0)
-            told = (said.read().strip().splitlines() or [fault or f"exit status {packed.returncode}"])[0]
-            raise UserError(f"{deb}: cannot unpack it ({told}); download the package again")
-
-
-def unpack_with_python(deb: Path, folder: Path) -> None:
-    """For machines without dpkg: a .deb is an ar archive that holds a data.tar.*.
-
-    Raises UserError where the archive is cut short, or compressed in a way that Python's tarfile does not know.
-    """
-    try:
-        with open(deb, "rb") as stream:
-            _seek_data(stream)
-            with tarfile.open(fileobj=stream, mode="r|*") as archive:
-                _extract_files(archive, folder)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError(f"{deb}: cannot unpack it ({error}); unpack it with `dpkg -x` and give the folder") from None
-
-
-def _seek_data(stream: BinaryIO) -> None:
-    """Move `stream` to the first byte of the member data.tar.*; ValueError where there is none."""
-    stream.seek(len(AR_MAGIC))
-    while len(header := stream.read(AR_HEADER_BYTES)) == AR_HEADER_BYTES:
-        name, num_bytes = header[:16].decode("ascii", "replace").strip(), int(header[48:58])
-        if num_bytes < 0:
-            raise ValueError(f"a member of {num_bytes} bytes")
-        if name.startswith("data.tar"):
-            return
-        stream.seek(num_bytes + num_bytes % 2, os.SEEK_CUR)
-    raise ValueError("no data.tar in it")
+            raise ValueError("no Debian package")
+        while len(header := stream.read(AR_HEADER_BYTES)) == AR_HEADER_BYTES:
+            name, num_bytes = header[:16].decode("ascii", "replace").strip(), int(header[48:58])
+            if num_bytes < 0:
+                raise ValueError(f"a member of {num_bytes} bytes")
+            if name.startswith("data.tar"):
+                yield stream
+                return
+            stream.seek(num_bytes + num_bytes % 2, os.SEEK_CUR)
+        raise ValueError("no data.tar in it")
 
 
 def _extract_files(archive: tarfile.TarFile, folder: Path) -> None:

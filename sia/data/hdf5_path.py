@@ -37,7 +37,7 @@ def parse(path: str) -> Hdf5Path | None:
     match = _INSIDE.fullmatch(path)
     if match is None:
         return None
-    return Hdf5Path(match["file"], match["dataset"], None if match["row"] is None else int(match["row"]))
+    return Hdf5Path(match["file"], match["dataset"], int(match["row"]) if match["row"] else None)
 
 
 def open_unlocked(path: Path | str) -> h5py.File:
@@ -97,8 +97,7 @@ def read_frames(path: str) -> np.ndarray:
     Where a dataset `DATASET_len` lies beside it, a row is [F, columns], of which the first `DATASET_len[ROW]` are
     frames and the rest padding (ResDAVEnet). Raises UserError that names what is missing or of another shape.
     """
-    place = _place(path)
-    values, length = _row(place)
+    values, length = _row(path)
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise UserError(f"{path}: {values.dtype} of shape {list(values.shape)}, not frames [T, F]; {CURE}")
     frames = values if length is None else values[:, : max(0, length)].T
@@ -107,34 +106,31 @@ def read_frames(path: str) -> np.ndarray:
 
 def read_bytes(path: str) -> bytes:
     """The image file of which `FILE.h5::DATASET[ROW]` holds the bytes. Raises UserError where it is not there."""
-    values, _ = _row(_place(path))
+    values, _ = _row(path)
     if values.ndim != 1 or values.dtype != np.uint8:
         raise UserError(f"{path}: {values.dtype} of shape {list(values.shape)}, not the bytes of a file; {CURE}")
     return values.tobytes()
 
 
-def _place(path: str) -> Hdf5Path:
-    place = parse(path)
-    if place is None:
-        raise UserError(f"{path}: a plain file, where FILE.h5::DATASET is expected; {CURE}")
-    return place
-
-
-def _row(place: Hdf5Path) -> tuple[np.ndarray, int | None]:
+def _row(path: str) -> tuple[np.ndarray, int | None]:
     """A dataset or a row of it, and the number of its columns that are no padding, where the file tells it."""
+    if (place := parse(path)) is None:
+        raise UserError(f"{path}: a plain file, where FILE.h5::DATASET is expected; {CURE}")
     try:
         file = _opened(place.file, Path(place.file).stat().st_mtime_ns)
         dataset = held_dataset(file, place.dataset)
-        check_size(dataset, 1 if place.row is not None or not dataset.shape else len(dataset))
         if place.row is None:
+            check_size(dataset, len(dataset) if dataset.shape else 1)
             return np.asarray(dataset[()]), None
-        if held(file, f"{place.dataset}_len") is None:
-            return np.asarray(dataset[place.row]), None
-        lengths = held_dataset(file, f"{place.dataset}_len")
-        check_size(lengths, 1)
-        return np.asarray(dataset[place.row]), int(lengths[place.row])
+        check_size(dataset, 1)
+        values, length = np.asarray(dataset[place.row]), None
+        if held(file, f"{place.dataset}_len") is not None:
+            lengths = held_dataset(file, f"{place.dataset}_len")
+            check_size(lengths, 1)
+            length = int(lengths[place.row])
     except (OSError, KeyError, IndexError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())}); {CURE}") from None
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); {CURE}") from None
+    return values, length
 
 
 @lru_cache(maxsize=OPEN_FILES)

@@ -6,7 +6,6 @@ Flickr_8k.trainImages.txt, devImages and testImages, or those of Karpathy's data
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from sia.data.corpora.records import collect, first_file, read_json_records, read_lines, read_pairs
 from sia.data.manifest import Dropped, Reading, SpokenCaption
@@ -28,19 +27,8 @@ IMAGE_FOLDERS = (
     *("Flicker8k_Images", "Flickr8k_images"),
 )
 
-
-class Metadata(NamedTuple):
-    """What the text files tell: the split of each image, the text of each (image, caption number), and speakers."""
-
-    split_of: dict[str, str]
-    texts: dict[tuple[str, str], str]
-    speaker_of: dict[str, str]
-    notes: tuple[str, ...]
-
-
-class Folders(NamedTuple):
-    wavs: Path
-    images: Path
+SplitOf = dict[str, str]  # by image
+Texts = dict[tuple[str, str], str]  # by image and caption number
 
 
 def read(root: Path) -> Reading:
@@ -49,42 +37,36 @@ def read(root: Path) -> Reading:
     A recording that is missing, or whose image is in no split, is dropped. Raises UserError that names the file, and
     the line, at fault.
     """
-    places = _places(root)
+    roots = [root, root.parent] if root.name in ("flickr_audio", "Flickr8k_text") else [root]
+    places = [folder / name for folder in roots for name in FOLDERS]
     listed = first_file(["wav2capt.txt"], places)
     if listed is None:
         raise UserError(f"{root}: no wav2capt.txt; {CURE}")
-    folders = Folders(_folder(["wavs"], root, places), _folder(IMAGE_FOLDERS, root, places))
-    metadata = _read_metadata(root, places)
-    dropped: list[Dropped] = []
-    captions = collect(_captions(listed, folders, metadata, dropped))
-    return Reading(captions, dropped, notes=metadata.notes)
-
-
-def _captions(
-    listed: Path, folders: Folders, metadata: Metadata, dropped: list[Dropped]
-) -> Iterator[tuple[str, SpokenCaption]]:
-    """The captions of wav2capt.txt, each after its line; those left out are added to `dropped`."""
-    present = {path.name for path in folders.wavs.iterdir()}
+    wavs, images = _folder(["wavs"], root, places), _folder(IMAGE_FOLDERS, root, places)
+    split_of, texts = _splits_and_texts(root, places)
+    speakers = first_file(["wav2spk.txt"], places)
+    speaker_of = read_pairs(speakers) if speakers else {}
+    present = {path.name for path in wavs.iterdir()}
+    placed, dropped = [], []
     for place, wav, image, number in _read_wav2capt(listed):
-        if image not in metadata.split_of:
-            dropped.append(Dropped(Path(wav).stem, "its image is in no split", image))
+        name, speech, shown = Path(wav).stem, str(wavs / wav), str(images / image)
+        if image not in split_of:
+            dropped.append(Dropped(name, "its image is in no split", image))
         elif wav not in present:
-            dropped.append(Dropped(Path(wav).stem, "no such recording", str(folders.wavs / wav)))
+            dropped.append(Dropped(name, "no such recording", speech))
         else:
-            yield place, _caption(wav, image, number, folders, metadata)
+            told = (split_of[image], speaker_of.get(wav, ""), "en", texts.get((image, number), ""))
+            placed.append((place, SpokenCaption(name, image, speech, shown, *told)))
+    notes = [] if texts else ["no Flickr8k.token.txt or dataset.json: captions have no text"]
+    notes += [] if speakers else ["no wav2spk.txt: speakers are unknown"]
+    return Reading(collect(placed), dropped, notes=tuple(notes))
 
 
-def _caption(wav: str, image: str, number: str, folders: Folders, metadata: Metadata) -> SpokenCaption:
-    return SpokenCaption(
-        utterance_id=Path(wav).stem,
-        image_id=image,
-        speech_path=str(folders.wavs / wav),
-        image_path=str(folders.images / image),
-        split=metadata.split_of[image],
-        speaker=metadata.speaker_of.get(wav, ""),
-        language="en",
-        text=metadata.texts.get((image, number), ""),
-    )
+def _folder(names: Sequence[str], root: Path, places: list[Path]) -> Path:
+    found = next((place / name for place in places for name in names if (place / name).is_dir()), None)
+    if found is None:
+        raise UserError(f"{root}: no folder {names[0]}; {CURE}")
+    return found
 
 
 def _read_wav2capt(path: Path) -> Iterator[tuple[str, str, str, str]]:
@@ -96,25 +78,22 @@ def _read_wav2capt(path: Path) -> Iterator[tuple[str, str, str, str]]:
         yield place, words[0], words[1], words[2][1:]
 
 
-def _read_metadata(root: Path, places: list[Path]) -> Metadata:
+def _splits_and_texts(root: Path, places: list[Path]) -> tuple[SplitOf, Texts]:
+    """Of the lists and the token file, and of Karpathy's where one of these is missing."""
     karpathy = first_file(KARPATHY, places)
-    split_of, texts = _read_karpathy(karpathy) if karpathy else ({}, {})
+    split_of, texts = read_karpathy(karpathy) if karpathy else ({}, {})
     lists = {name: first_file([name], places) for name in SPLIT_OF_LIST}
     missing = [name for name, path in lists.items() if path is None]
+    if missing and karpathy is None:
+        raise UserError(f"{root}: no {', '.join(missing)}, and no dataset.json in their place; {CURE}")
     if not missing:
         split_of = _read_lists([path for path in lists.values() if path])
-    elif karpathy is None:
-        raise UserError(f"{root}: no {', '.join(missing)}, and no dataset.json in their place; {CURE}")
-    if tokens := first_file(["Flickr8k.token.txt"], places):
-        texts = _read_tokens(tokens)
-    speakers = first_file(["wav2spk.txt"], places)
-    notes = [] if texts else ["no Flickr8k.token.txt or dataset.json: captions have no text"]
-    notes += [] if speakers else ["no wav2spk.txt: speakers are unknown"]
-    return Metadata(split_of, texts, read_pairs(speakers) if speakers else {}, tuple(notes))
+    tokens = first_file(["Flickr8k.token.txt"], places)
+    return split_of, _read_tokens(tokens) if tokens else texts
 
 
-def _read_lists(paths: list[Path]) -> dict[str, str]:
-    split_of: dict[str, str] = {}
+def _read_lists(paths: list[Path]) -> SplitOf:
+    split_of: SplitOf = {}
     for path in paths:
         split = SPLIT_OF_LIST[path.name]
         for place, image in read_lines(path):
@@ -123,22 +102,20 @@ def _read_lists(paths: list[Path]) -> dict[str, str]:
     return split_of
 
 
-def _read_karpathy(path: Path) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    """The split of each image, and the text of each (image, caption number)."""
-    split_of: dict[str, str] = {}
-    texts = {}
+def read_karpathy(path: Path) -> tuple[SplitOf, Texts]:
+    """The splits and texts of Karpathy's dataset.json. Raises UserError that names the record at fault."""
+    split_of: SplitOf = {}
+    texts: Texts = {}
     for record in read_json_records(path, "images", "Karpathy's")[1]:
-        image, split = record.text("filename"), record.text("split")
-        if split not in SPLIT_OF_KARPATHY:
-            raise UserError(f"{record.place} has split {split!r}; use one of {', '.join(SPLIT_OF_KARPATHY)}")
-        if split_of.setdefault(image, SPLIT_OF_KARPATHY[split]) != SPLIT_OF_KARPATHY[split]:
+        image, split = record.text("filename"), record.one_of("split", SPLIT_OF_KARPATHY)
+        if split_of.setdefault(image, split) != split:
             raise UserError(f"{record.place}: {image} is in another split before; remove one")
         sentences = record.records("sentences") if "sentences" in record.values else []
         texts.update({(image, str(number)): sentence.optional("raw") for number, sentence in enumerate(sentences)})
     return split_of, texts
 
 
-def _read_tokens(path: Path) -> dict[tuple[str, str], str]:
+def _read_tokens(path: Path) -> Texts:
     """Lines "x.jpg#0<TAB>caption"; some name no image that there is, and are never asked for."""
     texts = {}
     for place, line in read_lines(path):
@@ -148,16 +125,3 @@ def _read_tokens(path: Path) -> dict[tuple[str, str], str]:
             raise UserError(f'{place}: {line[:60]!r} is not like "x.jpg#0<TAB>caption"; mend or remove it')
         texts[image, number.strip()] = text.strip()
     return texts
-
-
-def _places(root: Path) -> list[Path]:
-    """The folders in which metadata, wavs and images are looked for."""
-    roots = [root, root.parent] if root.name in ("flickr_audio", "Flickr8k_text") else [root]
-    return [folder / name for folder in roots for name in FOLDERS]
-
-
-def _folder(names: Sequence[str], root: Path, places: list[Path]) -> Path:
-    found = next((place / name for place in places for name in names if (place / name).is_dir()), None)
-    if found is None:
-        raise UserError(f"{root}: no folder {names[0]}; {CURE}")
-    return found

@@ -6,10 +6,17 @@ For corpora that bring no validation split, seeded images are held out of train,
 from dataclasses import replace
 from hashlib import sha256
 
-from sia.data.manifest import SPLITS, Dropped, SpokenCaption
+from sia.data.manifest import SPLITS, Dropped, Reading, SpokenCaption
 
 HELD_OUT_IMAGES = 1000
 LARGEST_SHARE_HELD_OUT = 0.05
+
+
+def tested_on_val(captions: list[SpokenCaption], dropped: list[Dropped]) -> Reading:
+    """The reading of a corpus whose val is the test split, and whose images of train validate in part."""
+    captions, shared = without_shared_images(captions)
+    captions, told = hold_out(captions)
+    return Reading(captions, dropped + shared, notes=(f"val is the test split; {told}",))
 
 
 def hold_out(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], str]:
@@ -19,8 +26,12 @@ def hold_out(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], str]:
     at least where there are two, and never all.
     """
     held = held_images({caption.image_id for caption in captions if caption.split == "train"})
-    moved = [_validating(caption) if caption.image_id in held else caption for caption in captions]
-    return moved, _told(len(held))
+    if not held:
+        return captions, "train has too few images to hold one out for validation"
+    moves = {("train", image): "validation" for image in held}
+    moved = [replace(one, split=moves.get((one.split, one.image_id), one.split)) for one in captions]
+    told = "1 image held out of train is" if len(held) == 1 else f"{len(held):,} images held out of train are"
+    return moved, f"{told} validation"
 
 
 def held_images(images: set[str]) -> set[str]:
@@ -31,9 +42,9 @@ def held_images(images: set[str]) -> set[str]:
     return set(ranked[: min(max(1, number), len(ranked) - 1)]) if ranked else set()
 
 
-def draw(image_id: str) -> float:
-    """A number in [0, 1) that depends on the image alone."""
-    return int.from_bytes(sha256(image_id.encode()).digest()[:6], "big") / 2**48
+def draw(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone: not on the order of files, or on what else there is."""
+    return int.from_bytes(sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 def without_shared_images(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], list[Dropped]]:
@@ -48,14 +59,3 @@ def without_shared_images(captions: list[SpokenCaption]) -> tuple[list[SpokenCap
         if (other := strictest[caption.image_id]) != caption.split
     ]
     return kept, dropped
-
-
-def _validating(caption: SpokenCaption) -> SpokenCaption:
-    return replace(caption, split="validation") if caption.split == "train" else caption
-
-
-def _told(number: int) -> str:
-    if number == 0:
-        return "train has too few images to hold one out for validation"
-    images = "image" if number == 1 else "images"
-    return f"{number:,} {images} held out of train {'is' if number == 1 else 'are'} validation"

@@ -5,38 +5,35 @@ acl_2017_val_uttids): val is the test split of both, and seeded images are held 
 2020 has dev_* for validation and test_* for testing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from sia.data.corpora.held_out import hold_out, without_shared_images
+from sia.data.corpora.held_out import tested_on_val, without_shared_images
 from sia.data.corpora.records import (
     Record,
     collect,
     first_file,
-    folder_holding,
-    located,
-    named_folder,
     read_json_records,
     read_lines,
     read_pairs,
+    spoken_captions,
 )
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
 
 CURE = "give the folder that holds metadata/train.json and val.json, or the *_2020.json files, with --root"
 SPLIT_OF_2020 = {
-    "train_2020": "train",
-    **{"dev_seen_2020": "validation", "dev_unseen_2020": "validation"},
-    **{"test_seen_2020": "test", "test_unseen_2020": "test"},
+    "train_2020.json": "train",
+    **{"dev_seen_2020.json": "validation", "dev_unseen_2020.json": "validation"},
+    **{"test_seen_2020.json": "test", "test_unseen_2020.json": "test"},
 }
-SPLIT_OF_FIRST = {"train": "train", "val": "test"}
+SPLIT_OF_FIRST = {"train.json": "train", "val.json": "test"}
 
 # The folders that the releases are packed in, and those that Places 205's images are packed in.
 PACKED = ("", "placesaudio_2020_splits", "PlacesAudio_400k_distro", "placesaudio_distro_part_1")
 PACKED_IMAGES = ("", "images256", "images", "data/vision/torralba/deeplearning/images256")
 TRANSCRIPTS = ("utt2ASR", "utt2asr", "utt2text")
-
-Placed = tuple[str, SpokenCaption]
 
 
 def read(root: Path) -> Reading:
@@ -48,48 +45,30 @@ def read(root: Path) -> Reading:
     if found := first_file(["train_2020.json"], folders):
         note = "dev_seen and dev_unseen are validation, test_seen and test_unseen are the test split"
         return Reading(*without_shared_images(_read_release(root, found.parent, SPLIT_OF_2020)), notes=(note,))
-    if found := first_file(["train.json", "val.json"], folders):
-        return _validated(_read_release(root, found.parent, SPLIT_OF_FIRST), [])
+    if found := first_file(SPLIT_OF_FIRST, folders):
+        return tested_on_val(_read_release(root, found.parent, SPLIT_OF_FIRST), [])
     if found := first_file(["utt2wav"], folders):
-        return _validated(*_read_lists(root, found.parent))
+        return tested_on_val(*_read_lists(root, found.parent))
     raise UserError(f"{root}: no train.json, val.json, train_2020.json or utt2wav there; {CURE}")
 
 
-def _validated(captions: list[SpokenCaption], dropped: list[Dropped]) -> Reading:
-    captions, shared = without_shared_images(captions)
-    captions, told = hold_out(captions)
-    return Reading(captions, dropped + shared, notes=(f"val is the test split; {told}",))
-
-
-def _read_release(root: Path, folder: Path, splits: dict[str, str]) -> list[SpokenCaption]:
-    missing = [f"{name}.json" for name in splits if not (folder / f"{name}.json").is_file()]
+def _read_release(root: Path, folder: Path, split_of: dict[str, str]) -> list[SpokenCaption]:
+    missing = [name for name in split_of if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: no {', '.join(missing)}; {CURE}")
-    return collect(
-        placed for name, split in splits.items() for placed in _read_file(root, folder / f"{name}.json", split)
-    )
+    return collect(placed for name, split in split_of.items() for placed in _read_file(root, folder / name, split))
 
 
-def _read_file(root: Path, path: Path, split: str) -> Iterator[Placed]:
+def _read_file(root: Path, path: Path, split: str) -> Iterator[tuple[str, SpokenCaption]]:
     content, records = read_json_records(path, "data", "Places'")
-    wavs, shown = [record.text("wav") for record in records], [record.text("image") for record in records]
-    speech = _speech_folder(root, path.parent, wavs, named_folder(content, "audio_base_path", root))
-    images = _image_folder(root, path.parent, shown, named_folder(content, "image_base_path", root))
-    for record in records:
-        yield record.place, _caption(record, speech, images, split)
+    records = [
+        Record(record.place, {**record.values, "split": split, "text": _transcript(record)}) for record in records
+    ]
+    return _captions(root, path.parent, content, records)
 
 
-def _caption(record: Record, speech: Path, images: Path, split: str) -> SpokenCaption:
-    return SpokenCaption(
-        utterance_id=record.text("uttid"),
-        image_id=record.text("image"),
-        speech_path=located(speech, record.text("wav")),
-        image_path=located(images, record.text("image")),
-        split=split,
-        speaker=record.optional("speaker"),
-        language="en",
-        text=record.optional("asr_text") or aligned_words(record.optional("text_alignment")),
-    )
+def _transcript(record: Record) -> str:
+    return record.optional("asr_text") or aligned_words(record.optional("text_alignment"))
 
 
 def aligned_words(alignment: str) -> str:
@@ -109,51 +88,37 @@ def _read_lists(root: Path, folder: Path) -> tuple[list[SpokenCaption], list[Dro
     held = {line.split()[0] for _, line in read_lines(listed)}
     dropped = [Dropped(name, "no line in utt2image") for name in wavs if name not in images]
     dropped += [Dropped(name, "no line in utt2wav") for name in dict.fromkeys([*images, *held]) if name not in wavs]
-    return _listed_captions(root, folder, wavs, images, held), dropped
-
-
-def _listed_captions(
-    root: Path, folder: Path, wavs: dict[str, str], images: dict[str, str], held: set[str]
-) -> list[SpokenCaption]:
-    speakers, texts = _optional_pairs(folder, ["utt2spk"]), _optional_pairs(folder, TRANSCRIPTS)
-    # utt2image's names begin with a slash, though they are relative to the images' folder.
-    images = {name: image.lstrip("/") for name, image in images.items()}
-    speech = _speech_folder(root, folder, list(wavs.values()))
-    pictures = _image_folder(root, folder, list(images.values()))
-    return [
-        SpokenCaption(
-            utterance_id=name,
-            image_id=images[name],
-            speech_path=located(speech, wav),
-            image_path=located(pictures, images[name]),
-            split="test" if name in held else "train",
-            speaker=speakers.get(name, ""),
-            language="en",
-            text=texts.get(name, ""),
+    speakers, texts = _optional_pairs(folder, "utt2spk"), _optional_pairs(folder, *TRANSCRIPTS)
+    records = [
+        Record(
+            f"{folder}: utterance {name}",
+            {
+                "uttid": name,
+                "wav": wav,
+                "image": images[name].lstrip("/"),  # relative to the images' folder all the same
+                "split": "test" if name in held else "train",
+                "speaker": speakers.get(name),
+                "text": texts.get(name),
+            },
         )
         for name, wav in wavs.items()
         if name in images
     ]
+    return collect(_captions(root, folder, {}, records)), dropped
 
 
-def _optional_pairs(folder: Path, names: Sequence[str]) -> dict[str, str]:
+def _optional_pairs(folder: Path, *names: str) -> dict[str, str]:
     """What one of the lists tells of utterances; a transcript may be empty, so a lone key is no fault."""
     path = first_file(names, [folder])
-    if path is None:
-        return {}
-    return {key: " ".join(words) for key, *words in (line.split() for _, line in read_lines(path))}
+    lines = [line.split() for _, line in read_lines(path)] if path else []
+    return {key: " ".join(words) for key, *words in lines}
 
 
-def _speech_folder(root: Path, metadata: Path, names: list[str], named: Sequence[Path] = ()) -> Path:
-    return folder_holding(names, [*named, *_corpus_folders(root, metadata)])
-
-
-def _image_folder(root: Path, metadata: Path, names: list[str], named: Sequence[Path] = ()) -> Path:
-    folders = _corpus_folders(root, metadata)
-    return folder_holding(names, [*named, *(folder / packed for folder in folders for packed in PACKED_IMAGES)])
-
-
-def _corpus_folders(root: Path, metadata: Path) -> list[Path]:
-    """Where wavs/ may lie: beside the metadata first, for a root that is their folder."""
+def _captions(
+    root: Path, metadata: Path, content: dict[str, Any], records: list[Record]
+) -> Iterator[tuple[str, SpokenCaption]]:
+    # wavs/ may lie beside the metadata first, for a root that is their folder.
     own = metadata.parent if metadata.name == "metadata" else metadata
-    return list(dict.fromkeys([own, *(root / packed for packed in PACKED)]))
+    folders = list(dict.fromkeys([own, *(root / packed for packed in PACKED)]))
+    images = [folder / packed for folder in folders for packed in PACKED_IMAGES]
+    return spoken_captions(root, content, records, folders, images)

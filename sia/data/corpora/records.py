@@ -2,12 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sia.data import hdf5_path
 from sia.data.manifest import SpokenCaption
 from sia.errors import UserError
 
@@ -36,12 +34,18 @@ class Record(NamedTuple):
             raise UserError(f"{self.place} has a {type(value).__name__} at {key!r}; make it a text")
         return str(value).strip()
 
-    def records(self, key: str) -> list[Any]:
+    def records(self, key: str) -> list["Record"]:
         """The records in the list at `key`. Raises UserError where it is no list of records."""
         value = self.values.get(key)
         if not isinstance(value, list):
             raise UserError(f"{self.place} has no list {key!r}; mend it, or fetch the file again")
         return [as_record(f"{self.place}, {key} {number}", item) for number, item in enumerate(value)]
+
+    def one_of(self, key: str, values: dict[str, str]) -> str:
+        """What the text at `key` stands for. Raises UserError that lists the texts there may be."""
+        if (found := self.text(key)) in values:
+            return values[found]
+        raise UserError(f"{self.place} has {key} {found!r}; use one of {', '.join(values)}")
 
 
 def as_record(place: str, value: Any) -> Record:
@@ -107,45 +111,6 @@ def located(folder: Path, name: str) -> str:
     return path if ".." not in name or os.path.exists(path) else os.path.normpath(path)
 
 
-def named_folder(content: dict[str, Any], key: str, root: Path) -> list[Path]:
-    """The folder that the metadata name at `key`, if there is one of that name; it often is that of another machine."""
-    named = content.get(key)
-    folder = root / named if named and isinstance(named, str) else None
-    return [folder] if folder is not None and folder.is_dir() else []
-
-
-def folder_holding(names: Sequence[str], folders: Sequence[Path]) -> Path:
-    """The first of the folders that holds one of the first names, or else the first folder."""
-    few = names[:NAMES_TO_LOOK_FOR]
-    holding = (folder for folder in folders if any(os.path.exists(located(folder, name)) for name in few))
-    return next(holding, folders[0])
-
-
-def base(root: Path) -> Path:
-    """The root, or the folder of a root that is a file."""
-    return root.parent if root.is_file() else root
-
-
-def check_confined(captions: Iterable[SpokenCaption], folders: Sequence[Path]) -> None:
-    """Raises UserError for a caption whose files lie, links followed, in none of the folders.
-
-    A table that somebody else wrote could name any file that its reader may read.
-    """
-    within = [os.path.join(os.path.realpath(folder), "") for folder in folders]
-    real_folder = lru_cache(maxsize=None)(os.path.realpath)
-    for caption in captions:
-        for path in (caption.speech_path, caption.image_path):
-            inside = hdf5_path.parse(path)
-            file = inside.file if inside else path
-            folder, name = os.path.split(file)
-            real = os.path.realpath(file) if os.path.islink(file) else os.path.join(real_folder(folder), name)
-            if name in ("", ".", "..") or not real.startswith(tuple(within)):
-                raise UserError(
-                    f"{folders[0]}: utterance {caption.utterance_id!r} names {path}, which lies outside; "
-                    f"if it is meant, allow its folder: --allow {os.path.dirname(real)}"
-                )
-
-
 def first_file(names: Iterable[str], folders: Iterable[Path]) -> Path | None:
     """The first file there is, of the names in each folder in turn."""
     names = list(names)
@@ -160,3 +125,38 @@ def collect(placed: Iterable[tuple[str, SpokenCaption]]) -> list[SpokenCaption]:
             raise UserError(f"{place}: utterance {caption.utterance_id!r} is there twice; remove one")
         captions[caption.utterance_id] = caption
     return list(captions.values())
+
+
+def spoken_captions(
+    root: Path, content: dict[str, Any], records: list[Record], speech: list[Path], images: list[Path]
+) -> Iterator[tuple[str, SpokenCaption]]:
+    """The captions of records {uttid, wav, image, split}, and speaker and text where they have them, with their places.
+
+    The files lie in the folders that `content` names, where these are here; else in the first of the folders `speech`
+    and `images` that holds some of them.
+    """
+    speech_folder = _folder_of(records, "wav", [*_named_folder(root, content.get("audio_base_path")), *speech])
+    image_folder = _folder_of(records, "image", [*_named_folder(root, content.get("image_base_path")), *images])
+    for record in records:
+        caption = SpokenCaption(
+            utterance_id=record.text("uttid"),
+            image_id=record.text("image"),
+            speech_path=located(speech_folder, record.text("wav")),
+            image_path=located(image_folder, record.text("image")),
+            split=record.text("split"),
+            speaker=record.optional("speaker"),
+            language="en",
+            text=record.optional("text"),
+        )
+        yield record.place, caption
+
+
+def _named_folder(root: Path, named: Any) -> list[Path]:
+    return [root / named] if named and isinstance(named, str) and (root / named).is_dir() else []
+
+
+def _folder_of(records: list[Record], key: str, folders: list[Path]) -> Path:
+    """The first of the folders that holds one of the first files named at `key`, or else the first folder."""
+    names = list(dict.fromkeys(record.text(key) for record in records))[:NAMES_TO_LOOK_FOR]
+    holding = (folder for folder in folders if any(os.path.exists(located(folder, name)) for name in names))
+    return next(holding, folders[0])

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import h5py
 
 from sia.data.corpora.held_out import hold_out, without_shared_images
-from sia.data.corpora.records import read_text
+from sia.data.corpora.records import first_file, read_text
 from sia.data.hdf5_path import Hdf5Path, check_size, held_dataset, open_named
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
@@ -48,10 +48,15 @@ class Dump(NamedTuple):
 
 def read(root: Path) -> Reading:
     """The captions of the JSON files in `root`. Raises UserError that names the file at fault."""
-    dumps = _dumps(root)
-    widths = {dump.shape[1] for dump in dumps}
-    if len(widths) > 1:
-        raise UserError(f"{root}: spectra of {sorted(widths)} mel bands; give a folder with files of one width")
+    described = {path: content for path in sorted(root.glob("*.json")) if (content := _described(path))}
+    if not described:
+        raise UserError(f"{root}: no JSON file with {' and '.join(KEYS)} there; {CURE}")
+    has_test = any(_named_split(path) == "test" for path in described)
+    split_of = {"train": "train", "dev": "validation", "test": "test", "val": "validation" if has_test else "test"}
+    dumps = [_dump(path, content, split_of[_named_split(path)]) for path, content in described.items()]
+    width, *others = sorted({dump.shape[1] for dump in dumps})
+    if others:
+        raise UserError(f"{root}: spectra of {[width, *others]} mel bands; give a folder with files of one width")
     dropped: list[Dropped] = []
     image_paths: dict[str, str] = {}
     captions = [caption for dump in dumps for caption in _captions(dump, image_paths, dropped)]
@@ -60,17 +65,8 @@ def read(root: Path) -> Reading:
     if "validation" not in {dump.split for dump in dumps}:
         captions, told = hold_out(captions)
         notes.append(told)
-    features = {**SPECTRUM, **{key: width for width in widths for key in ("coefficients", "mel_bands")}}
+    features = {**SPECTRUM, "coefficients": width, "mel_bands": width}
     return Reading(captions, dropped + shared, notes=tuple(notes), features=features)
-
-
-def _dumps(root: Path) -> list[Dump]:
-    described = {path: content for path in sorted(root.glob("*.json")) if (content := _described(path))}
-    if not described:
-        raise UserError(f"{root}: no JSON file with {' and '.join(KEYS)} there; {CURE}")
-    has_test = any(_named_split(path) == "test" for path in described)
-    split_of = {"train": "train", "dev": "validation", "test": "test", "val": "validation" if has_test else "test"}
-    return [_dump(path, content, split_of[_named_split(path)]) for path, content in described.items()]
 
 
 def _described(path: Path) -> dict[str, Any] | None:
@@ -104,8 +100,7 @@ def _located(path: Path, key: str, named: Any) -> Path:
     """The HDF5 file that the JSON file names, which often is a path of another machine: then the one beside it."""
     if not isinstance(named, str) or not named:
         raise UserError(f"{path}: {key} is {named!r}; give the path of an HDF5 file")
-    candidates = [path.parent / named, path.parent / Path(named).name]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = first_file([named, Path(named).name], [path.parent])
     if found is None:
         raise UserError(f"{path}: {key} {named} is not there; put the file beside {path.name}")
     return found

@@ -12,13 +12,12 @@ far apart its frames are (10 ms by the tool's default), so hours of speech are n
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 
 from sia.data.corpora import places205
-from sia.data.corpora.flickr8k import IMAGE_FOLDERS, KARPATHY, SPLIT_OF_KARPATHY
-from sia.data.corpora.records import Record, first_file, read_json_records
+from sia.data.corpora.flickr8k import IMAGE_FOLDERS, KARPATHY, read_karpathy
+from sia.data.corpora.records import first_file
 from sia.data.hdf5_path import Hdf5Path, LinkOut, held, open_named, parse
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
@@ -29,13 +28,7 @@ FILES = ("flickr_features.h5", "places_features.h5")
 FEATURES = ("mfcc", "fbanks", "freq_spectrum", "mbn")
 FLICKR, PLACES, SUBGROUP = "flickr_", "places_", "subgroup_"
 
-
-class Source(NamedTuple):
-    """The file that is read, the feature that is taken from it, and its numbers a frame."""
-
-    file: Path
-    feature: str
-    coefficients: int
+Spoken = dict[str, list[str]]  # by the name of an image's or utterance's group: the paths of its arrays
 
 
 def read(root: Path) -> Reading:
@@ -47,14 +40,15 @@ def read(root: Path) -> Reading:
     path, wanted = (Path(place.file), (place.dataset,)) if place else (_found(root), FEATURES)
     try:
         with open_named(path) as file:
-            source = _source(path, file, wanted)
-            found = {name: list(_arrays(group, source.feature)) for name, group in _groups(file)}
+            feature, coefficients = _feature(path, file, wanted)
+            spoken = {name: [array.name for array in _arrays(group, feature)] for name, group in _groups(file)}
     except LinkOut as error:
         raise UserError(f"{path}: {error}; fetch the file again") from None
-    flickr = next(iter(found)).startswith(f"/{FLICKR}")
-    captions, dropped, notes = _flickr(source, found) if flickr else _places(source, found)
-    features = {"kind": source.feature, "coefficients": source.coefficients, "source": "speech2image"}
-    return Reading(captions, dropped, notes=(f"frames are {source.feature} of {path.name}", *notes), features=features)
+    reading = _flickr(path, spoken) if next(iter(spoken)).startswith(FLICKR) else _places(path, spoken)
+    return reading._replace(
+        notes=(f"frames are {feature} of {path.name}", *reading.notes),
+        features={"kind": feature, "coefficients": coefficients, "source": "speech2image"},
+    )
 
 
 def _found(root: Path) -> Path:
@@ -69,25 +63,24 @@ def _found(root: Path) -> Path:
 
 
 def _groups(file: h5py.File) -> Iterator[tuple[str, h5py.Group]]:
-    """The group of each image (Flickr8k) or utterance (Places), by its path."""
+    """The group of each image (Flickr8k) or utterance (Places), after its own name."""
     for name in file:
         group = held(file, name) if name.startswith((FLICKR, SUBGROUP)) else None
-        if not isinstance(group, h5py.Group):
-            continue
-        if name.startswith(FLICKR):
-            yield f"/{name}", group
-        else:
-            yield from ((f"/{name}/{below}", held(group, below)) for below in group if below.startswith(PLACES))
+        if isinstance(group, h5py.Group) and name.startswith(FLICKR):
+            yield name, group
+        elif isinstance(group, h5py.Group):
+            inner = ((below, held(group, below)) for below in group if below.startswith(PLACES))
+            yield from ((below, found) for below, found in inner if isinstance(found, h5py.Group))
 
 
-def _source(path: Path, file: h5py.File, wanted: tuple[str, ...]) -> Source:
-    """The first feature of those wanted that an image or utterance has."""
+def _feature(path: Path, file: h5py.File, wanted: tuple[str, ...]) -> tuple[str, int]:
+    """The first feature of those wanted that an image or utterance has, and its numbers a frame."""
     present: set[str] = set()
     for _, group in _groups(file):
         present |= set(group)
         for feature in wanted:
-            for array in _arrays(group, feature).values():
-                return Source(path, feature, int(array.shape[-1]))
+            for array in _arrays(group, feature):
+                return feature, int(array.shape[-1])
     if not present:
         raise UserError(f"{path}: no groups {FLICKR}* or {SUBGROUP}*/{PLACES}* that hold anything; {CURE}")
     raise UserError(
@@ -96,70 +89,48 @@ def _source(path: Path, file: h5py.File, wanted: tuple[str, ...]) -> Source:
     )
 
 
-def _arrays(group: h5py.Group, feature: str) -> dict[str, h5py.Dataset]:
-    """The arrays [T, F] of a feature, by their names, which are those of recordings."""
-    below = held(group, feature) if isinstance(group, h5py.Group) else None
-    arrays = {name: held(below, name) for name in below} if isinstance(below, h5py.Group) else {}
-    return {name: array for name, array in arrays.items() if isinstance(array, h5py.Dataset) and array.ndim == 2}
+def _arrays(group: h5py.Group, feature: str) -> list[h5py.Dataset]:
+    """The arrays [T, F] of a feature, whose names are those of recordings."""
+    below = held(group, feature)
+    arrays = [held(below, name) for name in below] if isinstance(below, h5py.Group) else []
+    return [array for array in arrays if isinstance(array, h5py.Dataset) and array.ndim == 2]
 
 
-def _speech_path(source: Source, group: str, array: str) -> str:
-    return str(Hdf5Path(str(source.file), f"{group}/{source.feature}/{array}"))
-
-
-def _flickr(source: Source, found: dict[str, list[str]]) -> tuple[list[SpokenCaption], list[Dropped], tuple[str, ...]]:
-    folder = source.file.parent
+def _flickr(path: Path, spoken: Spoken) -> Reading:
+    folder = path.parent
     listed = first_file(KARPATHY, [folder])
     if listed is None:
         raise UserError(f"{folder}: no {KARPATHY[0]}, which names the splits; {CURE}")
-    records = {Path(r.text("filename")).stem: r for r in read_json_records(listed, "images", "Karpathy's")[1]}
+    split_of, texts = read_karpathy(listed)
+    file_of = {Path(name).stem: name for name in split_of}
     images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), folder)
     captions, dropped = [], []
-    for group, arrays in found.items():
-        image = group.removeprefix(f"/{FLICKR}")
+    for group, arrays in spoken.items():
+        image_id = file_of.get(group.removeprefix(FLICKR), "")
         for array in arrays:
-            name = array.removeprefix(FLICKR)
-            if reason := _why_dropped(image, name, records):
-                dropped.append(Dropped(name, reason, f"{source.file}::{group}"))
+            name = array.rpartition("/")[2].removeprefix(FLICKR)
+            image, _, number = name.rpartition("_")
+            # The tool gave an image each recording whose name holds the image's, be it another's that is longer.
+            if image != group.removeprefix(FLICKR):
+                dropped.append(Dropped(name, "its recording is one of another image", f"{path}::/{group}"))
+            elif not image_id:
+                dropped.append(Dropped(name, "its image is in no split", f"{path}::/{group}"))
             else:
-                speech = _speech_path(source, group, array)
-                captions.append(_flickr_caption(name, speech, images, records[image]))
-    return captions, dropped, ()
+                speech, text = str(Hdf5Path(str(path), array)), texts.get((image_id, number), "")
+                shown, split = str(images / image_id), split_of[image_id]
+                captions.append(SpokenCaption(name, image_id, speech, shown, split, language="en", text=text))
+    return Reading(captions, dropped)
 
 
-def _why_dropped(image: str, name: str, records: dict[str, Record]) -> str:
-    """Why an array is left out, or "" where it is not."""
-    # The tool gave an image each recording whose name holds the image's, be it another's that is longer.
-    if name.rpartition("_")[0] != image:
-        return "its recording is one of another image"
-    return "" if image in records else "its image is in no split"
-
-
-def _flickr_caption(name: str, speech: str, images: Path, record: Record) -> SpokenCaption:
-    split, number = record.text("split"), name.rpartition("_")[2]
-    if split not in SPLIT_OF_KARPATHY:
-        raise UserError(f"{record.place} has split {split!r}; use one of {', '.join(SPLIT_OF_KARPATHY)}")
-    sentences = record.records("sentences") if "sentences" in record.values else []
-    told = sentences[int(number)].optional("raw") if number.isdecimal() and int(number) < len(sentences) else ""
-    filename = record.text("filename")
-    return SpokenCaption(
-        name, filename, speech, str(images / filename), SPLIT_OF_KARPATHY[split], language="en", text=told
-    )
-
-
-def _places(source: Source, found: dict[str, list[str]]) -> tuple[list[SpokenCaption], list[Dropped], tuple[str, ...]]:
-    reading = places205.read(source.file.parent)
-    arrays = {
-        group.rpartition("/")[2].removeprefix(PLACES): _speech_path(source, group, names[0])
-        for group, names in found.items()
-        if names
-    }
+def _places(path: Path, spoken: Spoken) -> Reading:
+    reading = places205.read(path.parent)
+    arrays = {group.removeprefix(PLACES): paths[0] for group, paths in spoken.items() if paths}
     captions, dropped = [], [*reading.dropped]
     for caption in reading.captions:
-        if speech := arrays.pop(caption.utterance_id.replace("-", "_"), ""):
-            captions.append(replace(caption, speech_path=speech))
+        if array := arrays.pop(caption.utterance_id.replace("-", "_"), ""):
+            captions.append(replace(caption, speech_path=str(Hdf5Path(str(path), array))))
         else:
-            dropped.append(Dropped(caption.utterance_id, "no frames of it in the HDF5 file", str(source.file)))
+            dropped.append(Dropped(caption.utterance_id, "no frames of it in the HDF5 file", str(path)))
     known = {entry.utterance_id.replace("-", "_") for entry in reading.dropped}
-    dropped += [Dropped(name, "in no metadata", str(source.file)) for name in arrays if name not in known]
-    return captions, dropped, reading.notes
+    dropped += [Dropped(name, "in no metadata", str(path)) for name in arrays if name not in known]
+    return Reading(captions, dropped, notes=reading.notes)

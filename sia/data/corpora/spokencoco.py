@@ -6,16 +6,8 @@ val is the test split, and seeded images are held out of train for validation.
 from collections.abc import Iterator
 from pathlib import Path
 
-from sia.data.corpora.held_out import hold_out, without_shared_images
-from sia.data.corpora.records import (
-    Record,
-    collect,
-    first_file,
-    folder_holding,
-    located,
-    named_folder,
-    read_json_records,
-)
+from sia.data.corpora.held_out import tested_on_val
+from sia.data.corpora.records import Record, collect, first_file, read_json_records, spoken_captions
 from sia.data.manifest import Reading, SpokenCaption
 from sia.errors import UserError
 
@@ -31,39 +23,18 @@ def read(root: Path) -> Reading:
     missing = [name for name in SPLIT_OF if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: no {', '.join(missing)}; {CURE}")
-    captions, dropped = without_shared_images(
-        collect(placed for name, split in SPLIT_OF.items() for placed in _read_file(root, folder / name, split))
-    )
-    captions, told = hold_out(captions)
-    return Reading(captions, dropped, notes=(f"val is the test split; {told}",))
+    placed = (caption for name in SPLIT_OF for caption in _read_file(root, folder / name))
+    return tested_on_val(collect(placed), [])
 
 
-def _read_file(root: Path, path: Path, split: str) -> Iterator[tuple[str, SpokenCaption]]:
-    content, records = read_json_records(path, "data", "SpokenCOCO's")
-    spoken = [(record, caption) for record in records for caption in record.records("captions")]
-    wavs, shown = [caption.text("wav") for _, caption in spoken], [record.text("image") for record in records]
-    speech = folder_holding(wavs, [*named_folder(content, "audio_base_path", root), path.parent, root])
-    images = folder_holding(
-        shown, [*named_folder(content, "image_base_path", root), *_image_folders(root, path.parent)]
-    )
-    for record, caption in spoken:
-        yield caption.place, _caption(record, caption, speech, images, split)
+def _read_file(root: Path, path: Path) -> Iterator[tuple[str, SpokenCaption]]:
+    content, images = read_json_records(path, "data", "SpokenCOCO's")
+    records = [caption for image in images for caption in _captions(image, SPLIT_OF[path.name])]
+    # train2014/ and val2014/; COCO often is unpacked beside SpokenCOCO.
+    image_folders = [place / name for place in (root, path.parent, path.parent.parent) for name in IMAGE_FOLDERS]
+    return spoken_captions(root, content, records, [path.parent, root], image_folders)
 
 
-def _image_folders(root: Path, folder: Path) -> list[Path]:
-    """Where train2014/ and val2014/ may lie; COCO often is unpacked beside SpokenCOCO."""
-    return [place / name for place in (root, folder, folder.parent) for name in IMAGE_FOLDERS]
-
-
-def _caption(record: Record, caption: Record, speech: Path, images: Path, split: str) -> SpokenCaption:
-    image = record.text("image")
-    return SpokenCaption(
-        utterance_id=caption.text("uttid"),
-        image_id=image,
-        speech_path=located(speech, caption.text("wav")),
-        image_path=located(images, image),
-        split=split,
-        speaker=caption.optional("speaker"),
-        language="en",
-        text=caption.optional("text"),
-    )
+def _captions(image: Record, split: str) -> list[Record]:
+    more = {"image": image.text("image"), "split": split}
+    return [Record(caption.place, {**caption.values, **more}) for caption in image.records("captions")]

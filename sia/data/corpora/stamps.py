@@ -6,9 +6,9 @@ The Debian package tuxpaint-stamps-default (GPL-2) holds them. Beside NAME.png l
 
 import re
 from collections import defaultdict
-from hashlib import sha256
 from pathlib import Path
 
+from sia.data.corpora.held_out import draw
 from sia.data.deb import unpack
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.data.recordings import shared_recordings
@@ -46,15 +46,12 @@ def read(root: Path) -> Reading:
 
 
 def _stamps_folder(root: Path) -> Path:
-    if root.is_file():
-        deb, root = root, root.with_suffix("")
-        if deb.suffix != ".deb":
-            raise UserError(f"{deb}: neither a folder nor a .deb; {CURE}")
-        if not root.exists():
-            unpack(deb, root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; {CURE}")
-    return root / PACKAGED if (root / PACKAGED).is_dir() else root
+    folder = root.with_suffix("") if root.suffix == ".deb" and root.is_file() else root
+    if folder != root and not folder.exists():
+        unpack(root, folder)
+    if not folder.is_dir():
+        raise UserError(f"{root}: neither a folder nor a .deb; {CURE}")
+    return folder / PACKAGED if (folder / PACKAGED).is_dir() else folder
 
 
 def _find(folder: Path) -> tuple[dict[str, Recordings], list[Dropped]]:
@@ -104,19 +101,14 @@ def _lent(image_id: str, recordings: Recordings, unshared: set[Path]) -> dict[st
     A recording that several images share stays in training: elsewhere it would be heard in two splits.
     """
     languages = [language for language, path in recordings.items() if path in unshared]
-    languages.sort(key=lambda language: _draw(f"{image_id}_{language}"))
+    languages.sort(key=lambda language: draw(f"{image_id}_{language}"))
     if not languages or len(recordings) < FEWEST_TO_LEND_ONE:
         return {}
-    draw = _draw(image_id)
-    splits = [split for split, drawn in (("test", draw), ("validation", 1 - draw)) if drawn < LENDING_SHARE]
+    drawn = draw(image_id)
+    splits = [split for split, chance in (("test", drawn), ("validation", 1 - drawn)) if chance < LENDING_SHARE]
     if len(splits) == 2 and (len(languages) < 2 or len(recordings) < FEWEST_TO_LEND_TWO):
-        splits = ["test" if draw < 0.5 else "validation"]
+        splits = ["test" if drawn < 0.5 else "validation"]
     return dict(zip(languages, splits, strict=False))
-
-
-def _draw(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone, not on the order of the files or on other images."""
-    return int.from_bytes(sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 def _texts(path: Path) -> dict[str, str]:
@@ -124,7 +116,5 @@ def _texts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     first, *others = path.read_bytes().decode("utf-8-sig", "replace").split("\n")
-    texts = {
-        key.strip().removesuffix(".utf8"): text.strip() for key, _, text in (line.partition("=") for line in others)
-    }
-    return {**texts, "en": first.strip()}
+    pairs = (line.partition("=") for line in others)
+    return {**{key.strip().removesuffix(".utf8"): text.strip() for key, _, text in pairs}, "en": first.strip()}

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sia.data.corpora.held_out import hold_out
@@ -26,27 +26,24 @@ def read(root: Path) -> Reading:
     """
     path = _table(root)
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
-    captions = collect(_checked((row.place, _caption(row, path.parent)) for row in rows))
+    captions = collect(_captions(rows, path.parent))
     present = {caption.split for caption in captions}
     if present == {"train", "test"}:
         captions, told = hold_out(captions)
         return Reading(captions, [], notes=(f"no validation split; {told}",))
-    missing = [split for split in SPLITS if split not in present]
-    return Reading(captions, [], notes=tuple(f"no {split} split" for split in missing))
+    return Reading(captions, [], notes=tuple(f"no {split} split" for split in SPLITS if split not in present))
 
 
 def _table(root: Path) -> Path:
-    if root.is_file():
-        if root.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{root}: neither a .csv nor a .jsonl file; {CURE}")
-        return root
-    found = sorted(path for path in root.glob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f"{root}: no .csv or .jsonl file there; {CURE}")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    found = [root] if root.is_file() else sorted(path for path in root.glob("[!.]*") if path.is_file())
+    tables = [path for path in found if path.suffix.lower() in SUFFIXES]
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
         raise UserError(f"{root}: several tables ({names}); give the path of one with --root")
-    return found[0]
+    if not tables:
+        problem = "neither a .csv nor a .jsonl file" if root.is_file() else "no .csv or .jsonl file there"
+        raise UserError(f"{root}: {problem}; {CURE}")
+    return tables[0]
 
 
 def _csv_rows(path: Path) -> Iterator[Record]:
@@ -83,32 +80,20 @@ def _json_rows(path: Path) -> Iterator[Record]:
         yield as_record(place, value)
 
 
-def _caption(row: Record, folder: Path) -> SpokenCaption:
-    split = row.text("split")
-    if split not in SPLIT_OF:
-        raise UserError(f"{row.place} has split {split!r}; use one of {', '.join(SPLIT_OF)}")
-    return SpokenCaption(
-        utterance_id=row.text("utterance_id"),
-        image_id=row.text("image_id"),
-        speech_path=located(folder, row.text("speech_path")),
-        image_path=located(folder, row.text("image_path")),
-        split=SPLIT_OF[split],
-        speaker=row.optional("speaker"),
-        language=row.optional("language"),
-        text=row.optional("text"),
-    )
-
-
-def _checked(placed: Iterator[tuple[str, SpokenCaption]]) -> Iterator[tuple[str, SpokenCaption]]:
-    """The same captions. Raises UserError that names the line where an image gets a second split or path."""
+def _captions(rows: Iterable[Record], folder: Path) -> Iterator[tuple[str, SpokenCaption]]:
+    """Raises UserError that names the line where an image gets a second split or path."""
     image_of: dict[str, tuple[str, str]] = {}
-    for place, caption in placed:
-        split, path = image_of.setdefault(caption.image_id, (caption.split, caption.image_path))
-        if split != caption.split:
+    for row in rows:
+        split = row.one_of("split", SPLIT_OF)
+        values = {name: row.text(name) for name in COLUMNS} | {name: row.optional(name) for name in OPTIONAL_COLUMNS}
+        paths = {name: located(folder, values[name]) for name in ("speech_path", "image_path")}
+        caption = SpokenCaption(**{**values, **paths, "split": split})
+        first_split, first_path = image_of.setdefault(caption.image_id, (split, caption.image_path))
+        if first_split != split:
             raise UserError(
-                f"{place}: image {caption.image_id!r} is in split {caption.split} here and in {split} before; "
+                f"{row.place}: image {caption.image_id!r} is in split {split} here and in {first_split} before; "
                 "give each image one split"
             )
-        if path != caption.image_path:
-            raise UserError(f"{place}: image {caption.image_id!r} has another path than before; give it one path")
-        yield place, caption
+        if first_path != caption.image_path:
+            raise UserError(f"{row.place}: image {caption.image_id!r} has another path than before; give it one path")
+        yield row.place, caption

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sia.data import corpora
 from sia.data.corpora.stamps import PACKAGED, read
-from sia.data.deb import AR_MAGIC, unpack, unpack_with_python
+from sia.data.deb import AR_MAGIC, unpack
 from sia.data.manifest import Reading, validate_captions
 from sia.errors import UserError
 

@@ -1,26 +1,27 @@
-"""Makes one block: `python -m sia.data.corpora.scenes FOLDER`, the block as JSON on standard input."""
+"""Makes one block in a fresh process: `python -m sia.data.corpora.scenes FOLDER`, the pickled block on standard input.
 
+Its pictures are PNG, its utterances FLAC of 16 kHz, 16 bits, one channel.
+"""
+
+import pickle
 import sys
 from pathlib import Path
 from random import Random
 
 import soundfile
 
-from sia.data.corpora.scenes.plan import Block, block_from_json, image_name, speech_name
+from sia.data.corpora.scenes.plan import Block
 from sia.data.corpora.scenes.rendering import render
 from sia.data.corpora.scenes.speech import SAMPLE_RATE, Speaker
 
 
 def make_block(folder: Path, block: Block) -> None:
-    """Writes the block's pictures (PNG) and utterances (FLAC: 16 kHz, 16 bits, mono) into `folder`."""
     speaker = Speaker()
     for planned in block.scenes:
-        picture = render(planned.scene, block.image_side, Random(planned.image_id))
-        picture.save(folder / image_name(planned))
+        render(planned.scene, block.image_side, Random(planned.image_id)).save(folder / planned.file_name)
         for utterance in planned.utterances:
-            waveform = speaker.speak(utterance)
-            soundfile.write(folder / speech_name(utterance), waveform, SAMPLE_RATE, subtype="PCM_16")
+            soundfile.write(folder / utterance.file_name, speaker.speak(utterance), SAMPLE_RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":
-    make_block(Path(sys.argv[1]), block_from_json(sys.stdin.read()))
+    make_block(Path(sys.argv[1]), pickle.load(sys.stdin.buffer))

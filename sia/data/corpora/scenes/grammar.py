@@ -1,5 +1,6 @@
 """What a scene is, which scenes are easily confused with it, and the sentences that describe it."""
 
+from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations, product
 from random import Random
 from typing import NamedTuple
@@ -40,18 +41,48 @@ class Scene(NamedTuple):
         return [*sorted(word for thing in self.things for word in thing), self.background]
 
 
+def sample_apart(draw: Callable[[], list[Scene]], number: int, taken: set[Scene]) -> list[Scene]:
+    """So many draws that share no scene with each other or with `taken`, to which theirs are added.
+
+    Raises UserError where there are not so many; a draw of no scenes has failed.
+    """
+    scenes: list[Scene] = []
+    missing = number
+    for _ in range(200 * number):
+        drawn = draw() if missing else []
+        if drawn and taken.isdisjoint(drawn):
+            taken.update(drawn)
+            scenes += drawn
+            missing -= 1
+    if missing:
+        raise UserError(f"scenes: the recipe gives {missing} of {number} too few; ask for fewer, or give it more words")
+    return scenes
+
+
+def sample_family(random: Random, recipe: Recipe) -> list[Scene]:
+    """A scene, then some that are easily confused with it; none where there are not so many as the recipe asks for."""
+    base = sample_scene(random, recipe)
+    alike, near = arrangements(base), edits(base, recipe)
+    others = random.sample(alike, min(len(alike), recipe.family_arrangements - 1))
+    family = [base, *others, *random.sample(near, min(len(near), recipe.family_edits))]
+    return family if len(family) == recipe.family_size else []
+
+
 def sample_scene(random: Random, recipe: Recipe) -> Scene:
     """A scene whose objects share no attribute as far as there are enough values, so that every exchange shows."""
-    columns = [_draw(random, values, recipe.objects) for values in _attributes(recipe)]
-    return Scene(tuple(Thing(*values) for values in zip(*columns, strict=True)), random.choice(recipe.backgrounds))
+    objects = recipe.objects
+    columns = [
+        random.sample(values, objects) if objects <= len(values) else random.choices(values, k=objects)
+        for values in _attributes(recipe)
+    ]
+    return _of_columns(columns, random.choice(recipe.backgrounds))
 
 
 def arrangements(scene: Scene) -> list[Scene]:
     """All other scenes with the same words: sizes, textures, colours and shapes exchanged among the objects."""
     columns = list(zip(*scene.things, strict=True))
     ways = product(*(sorted(set(permutations(column))) for column in columns))
-    every = (Scene(tuple(Thing(*values) for values in zip(*way, strict=True)), scene.background) for way in ways)
-    return [other for other in every if other != scene]
+    return [other for way in ways if (other := _of_columns(way, scene.background)) != scene]
 
 
 def edits(scene: Scene, recipe: Recipe) -> list[Scene]:
@@ -66,37 +97,13 @@ def edits(scene: Scene, recipe: Recipe) -> list[Scene]:
     return changed
 
 
-def sample_families(random: Random, recipe: Recipe, number: int, taken: set[Scene]) -> list[list[Scene]]:
-    """Families that share no scene with each other or with `taken`, to which theirs are added. The base comes first.
-
-    Raises UserError where the recipe's words do not allow so many scenes.
-    """
-    families: list[list[Scene]] = []
-    for _ in range(200 * number):
-        if len(families) == number:
-            break
-        family = _family(random, recipe)
-        if len(family) == recipe.family_size and taken.isdisjoint(family):
-            taken.update(family)
-            families.append(family)
-    if len(families) < number:
-        raise UserError(f"scenes: the recipe gives fewer than {number} families; ask for fewer, or give it more words")
-    return families
+def _of_columns(columns: Iterable[Sequence[str]], background: str) -> Scene:
+    """A scene by its objects' sizes, textures, colours and shapes."""
+    return Scene(tuple(Thing(*values) for values in zip(*columns, strict=True)), background)
 
 
-def sample_scenes(random: Random, recipe: Recipe, number: int, taken: set[Scene]) -> list[Scene]:
-    """Scenes that are not in `taken`, to which they are added. Raises UserError where there are not so many."""
-    scenes: list[Scene] = []
-    for _ in range(200 * number):
-        if len(scenes) == number:
-            break
-        scene = sample_scene(random, recipe)
-        if scene not in taken:
-            taken.add(scene)
-            scenes.append(scene)
-    if len(scenes) < number:
-        raise UserError(f"scenes: the recipe gives fewer than {number} scenes; ask for fewer, or give it more words")
-    return scenes
+def _attributes(recipe: Recipe) -> tuple[tuple[str, ...], ...]:
+    return recipe.sizes, recipe.textures, recipe.colours, recipe.shapes
 
 
 def describe(scene: Scene, random: Random) -> str:
@@ -104,30 +111,11 @@ def describe(scene: Scene, random: Random) -> str:
     upward = random.random() < 0.5
     things = scene.things[::-1] if upward else scene.things
     relations = [f" {random.choice(UPWARD if upward else DOWNWARD)} " for _ in things[1:]] + [""]
-    phrases = [_noun_phrase(thing, random) for thing in things]
+    phrases = [" ".join(["a", *filter(None, (_say(word, random) for word in thing))]) for thing in things]
     objects = "".join(phrase + relation for phrase, relation in zip(phrases, relations, strict=True))
     background = _say(scene.background, random)
     return f"{background}, {objects}" if random.random() < 0.5 else f"{objects}, {background}"
 
 
-def _noun_phrase(thing: Thing, random: Random) -> str:
-    return " ".join(["a", *filter(None, (_say(word, random) for word in thing))])
-
-
 def _say(word: str, random: Random) -> str:
     return random.choice(SAID.get(word, (word,)))
-
-
-def _attributes(recipe: Recipe) -> tuple[tuple[str, ...], ...]:
-    return recipe.sizes, recipe.textures, recipe.colours, recipe.shapes
-
-
-def _draw(random: Random, values: tuple[str, ...], number: int) -> list[str]:
-    return random.sample(values, number) if number <= len(values) else random.choices(values, k=number)
-
-
-def _family(random: Random, recipe: Recipe) -> list[Scene]:
-    base = sample_scene(random, recipe)
-    alike, near = arrangements(base), edits(base, recipe)
-    others = random.sample(alike, min(len(alike), recipe.family_arrangements - 1))
-    return [base, *others, *random.sample(near, min(len(near), recipe.family_edits))]

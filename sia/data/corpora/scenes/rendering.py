@@ -81,35 +81,17 @@ def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, centre: Point, radius: fl
         x, y = centre
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
     else:
-        outline = OUTLINES[shape]
-        draw.polygon([(centre[0] + radius * x, centre[1] + radius * y) for x, y in outline], fill=255)
-
-
-def _star() -> list[Point]:
-    """Five tips, each followed by the notch to its right."""
-    radii = (1.15, 0.5)
-    return [(radii[i % 2] * sin(i * pi / 5), -radii[i % 2] * cos(i * pi / 5)) for i in range(10)]
+        draw.polygon([(centre[0] + radius * x, centre[1] + radius * y) for x, y in OUTLINES[shape]], fill=255)
 
 
 ARM = 0.36  # half the width of the cross's arms
+CORNERS = [(-ARM, -1), (ARM, -1), (ARM, -ARM)]  # of the upper arm; the others are it, turned
+STAR = (1.15, 0.5)  # the radii of its tips and of its notches
 
 # Corners around (0, 0) within about the unit circle; y points down.
 OUTLINES: dict[str, list[Point]] = {
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
     "triangle": [(0, -1), (1.05, 0.85), (-1.05, 0.85)],
-    "cross": [
-        (-ARM, -1),
-        (ARM, -1),
-        (ARM, -ARM),
-        (1, -ARM),
-        (1, ARM),
-        (ARM, ARM),
-        (ARM, 1),
-        (-ARM, 1),
-        (-ARM, ARM),
-        (-1, ARM),
-        (-1, -ARM),
-        (-ARM, -ARM),
-    ],
-    "star": _star(),
+    "cross": CORNERS + [(-y, x) for x, y in CORNERS] + [(-x, -y) for x, y in CORNERS] + [(y, -x) for x, y in CORNERS],
+    "star": [(STAR[i % 2] * sin(i * pi / 5), -STAR[i % 2] * cos(i * pi / 5)) for i in range(10)],
 }

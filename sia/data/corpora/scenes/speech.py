@@ -32,7 +32,10 @@ class Speaker:
 
     def __init__(self) -> None:
         self._chunks: list[np.ndarray] = []
-        self._library = _load_library()
+        try:
+            self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        except OSError as error:
+            raise UserError(f"espeak-ng: {error}; install the package espeakng-loader again") from None
         self._on_samples = _OnSamples(self._keep)  # kept, or Python would free what espeak calls
         self._folder = TemporaryDirectory()
         self._rate = _initialise(self._library, Path(self._folder.name))
@@ -41,19 +44,16 @@ class Speaker:
 
     def speak(self, utterance: Utterance) -> np.ndarray:
         """The utterance's waveform [samples], float in -1 to 1, 16 kHz, without the silence around it."""
-        self._set(utterance)
+        if self._library.espeak_SetVoiceByName(utterance.speaker.encode()) != 0:
+            raise UserError(f"espeak-ng: unknown voice {utterance.speaker!r}; use another in the recipe's speakers")
+        self._library.espeak_SetParameter(_RATE, utterance.words_per_minute, 0)
+        self._library.espeak_SetParameter(_PITCH, utterance.pitch, 0)
         self._chunks = []
         text = utterance.text.encode()
         self._library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 0, 0, _UTF8, None, None)
         if not self._chunks:
             raise UserError(f"espeak-ng: no sound for {utterance.text!r}; install espeakng-loader again")
         return trim(resample(HEADROOM * np.concatenate(self._chunks) / 32768, self._rate, SAMPLE_RATE))
-
-    def _set(self, utterance: Utterance) -> None:
-        if self._library.espeak_SetVoiceByName(utterance.speaker.encode()) != 0:
-            raise UserError(f"espeak-ng: unknown voice {utterance.speaker!r}; use another in the recipe's speakers")
-        self._library.espeak_SetParameter(_RATE, utterance.words_per_minute, 0)
-        self._library.espeak_SetParameter(_PITCH, utterance.pitch, 0)
 
     def _keep(self, samples: "ctypes._Pointer[ctypes.c_short]", number: int, _events: int | None) -> int:
         if samples and number:
@@ -64,9 +64,8 @@ class Speaker:
 def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """The band-limited waveform at `new_rate`, by cutting the spectrum of the whole."""
     step = rate // np.gcd(rate, new_rate)
-    padded = np.pad(
-        waveform, (0, -len(waveform) % step + step)
-    )  # silence, so that the end does not leak into the start
+    # With silence, so that the end does not leak into the start.
+    padded = np.pad(waveform, (0, -len(waveform) % step + step))
     length = len(padded) * new_rate // rate
     spectrum = np.fft.rfft(padded)[: length // 2 + 1]
     return np.fft.irfft(spectrum, length) * new_rate / rate
@@ -77,13 +76,6 @@ def trim(waveform: np.ndarray) -> np.ndarray:
     audible = np.flatnonzero(np.abs(waveform) > SILENCE * np.abs(waveform).max())
     margin = int(MARGIN_SECONDS * SAMPLE_RATE)
     return waveform[max(0, audible[0] - margin) : audible[-1] + margin]
-
-
-def _load_library() -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(espeakng_loader.get_library_path())
-    except OSError as error:
-        raise UserError(f"espeak-ng: {error}; install the package espeakng-loader again") from None
 
 
 def _initialise(library: ctypes.CDLL, folder: Path) -> int:
