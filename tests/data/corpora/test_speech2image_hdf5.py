@@ -6,13 +6,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from corpus_files import dropped, picture, prepared, refused, write_json
 
 from sia.data.corpora import read
-from sia.data.prepare import finish, plan, write_shard
-from sia.data.prepared_corpus import PreparedCorpus
-from sia.errors import UserError
+from sia.data.manifest import Reading
 
+NAME = "speech2image_hdf5"
 IMAGES = {"1000_ab": "train", "1001_cd": "train", "1002_ef": "val", "1003_gh": "test", "1003_gh_2": "train"}
 
 
@@ -29,11 +28,6 @@ def add(file: h5py.File, group: str, recordings: list[str], prefix: str, feature
     file[f"{group}/resnet/{prefix}image"] = np.zeros(2048, np.float32)
 
 
-def picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 50), (len(path.name), 1, 2)).save(path)
-
-
 @pytest.fixture
 def flickr(tmp_path: Path) -> Path:
     """Five images of two captions each; the tool gave the fourth one of the fifth's recordings, too."""
@@ -41,7 +35,7 @@ def flickr(tmp_path: Path) -> Path:
         {"filename": f"{image}.jpg", "split": split, "sentences": [{"raw": f"{image} zero"}, {"raw": f"{image} one"}]}
         for image, split in IMAGES.items()
     ]
-    (tmp_path / "dataset.json").write_text(json.dumps({"images": listed}))
+    write_json(tmp_path / "dataset.json", {"images": listed})
     with h5py.File(tmp_path / "flickr_features.h5", "w") as file:
         for image in IMAGES:
             picture(tmp_path / "Flicker8k_Dataset" / f"{image}.jpg")
@@ -50,35 +44,29 @@ def flickr(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepared(root: Path, out: Path) -> PreparedCorpus:
-    for number in range(plan("speech2image_hdf5", root, out, 2, 32)):
-        write_shard(out, number)
-    finish(out)
-    return PreparedCorpus.open(out)
-
-
-def refused(root: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read("speech2image_hdf5", root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def speech2image(root: Path | str) -> Reading:
+    return read(NAME, root)
 
 
 def test_flickr_captions_have_karpathys_splits_and_texts(flickr: Path) -> None:
-    reading = read("speech2image_hdf5", flickr)
+    with h5py.File(flickr / "flickr_features.h5", "r+") as file:
+        add(file, "flickr_2000_zz", ["2000_zz_0"], "flickr_", {"mfcc": 39})
+        file.create_group("flickr_3000_zz/mfcc")
+    reading = speech2image(flickr)
     by_name = {caption.utterance_id: caption for caption in reading.captions}
     assert len(by_name) == 10
     assert (by_name["1002_ef_1"].split, by_name["1002_ef_1"].text) == ("validation", "1002_ef one")
     assert by_name["1003_gh_0"].image_path == str(flickr / "Flicker8k_Dataset" / "1003_gh.jpg")
     assert by_name["1003_gh_2_0"].image_id == "1003_gh_2.jpg"
-    assert [(d.utterance_id, d.reason) for d in reading.dropped] == [
-        ("1003_gh_2_0", "its recording is one of another image")
-    ]
+    assert dropped(reading) == {
+        "1003_gh_2_0": "its recording is one of another image",
+        "2000_zz_0": "its image is in no split",
+    }
     assert reading.features == {"kind": "mfcc", "coefficients": 39, "source": "speech2image"}
 
 
 def test_prepared_frames_are_those_of_the_file(flickr: Path, tmp_path: Path) -> None:
-    corpus = prepared(flickr, tmp_path / "out")
+    corpus = prepared(NAME, flickr, tmp_path / "out")
     for index, caption in enumerate(corpus.captions):
         assert np.array_equal(corpus.frames(index), frames(caption.utterance_id, 39))
     assert len(corpus.captions) == 10 and corpus.description["hours"] is None
@@ -86,19 +74,9 @@ def test_prepared_frames_are_those_of_the_file(flickr: Path, tmp_path: Path) -> 
 
 
 def test_another_feature_may_be_named(flickr: Path) -> None:
-    features = read("speech2image_hdf5", f"{flickr}/flickr_features.h5::fbanks").features
+    features = speech2image(f"{flickr}/flickr_features.h5::fbanks").features
     assert features is not None and (features["kind"], features["coefficients"]) == ("fbanks", 40)
-    said = refused(Path(f"{flickr}/flickr_features.h5::mbn"))
-    assert "no feature mbn" in said and "fbanks, mfcc, resnet" in said
-
-
-def test_images_without_a_split_and_without_frames(flickr: Path) -> None:
-    with h5py.File(flickr / "flickr_features.h5", "r+") as file:
-        add(file, "flickr_2000_zz", ["2000_zz_0"], "flickr_", {"mfcc": 39})
-        file.create_group("flickr_3000_zz/mfcc")
-    reading = read("speech2image_hdf5", flickr)
-    assert len(reading.captions) == 10
-    assert ("2000_zz_0", "its image is in no split") in [(d.utterance_id, d.reason) for d in reading.dropped]
+    refused(NAME, Path(f"{flickr}/flickr_features.h5::mbn"), "no feature mbn there, but fbanks, mfcc, resnet")
 
 
 @pytest.fixture
@@ -110,7 +88,7 @@ def places(tmp_path: Path) -> Path:
             {"uttid": name, "wav": f"wavs/1/{name}.wav", "image": f"a/abbey/{name}.jpg", "asr_text": "an abbey"}
             for name in names
         ]
-        (tmp_path / f"{split}.json").write_text(json.dumps({"data": data}))
+        write_json(tmp_path / f"{split}.json", {"data": data})
         for name in names:
             picture(tmp_path / "images" / f"a/abbey/{name}.jpg")
     with h5py.File(tmp_path / "places_features.h5", "w") as file:
@@ -121,32 +99,29 @@ def places(tmp_path: Path) -> Path:
 
 
 def test_places_captions_have_the_metadatas_splits_and_images(places: Path, tmp_path: Path) -> None:
-    reading = read("speech2image_hdf5", places)
+    reading = speech2image(places)
     by_name = {caption.utterance_id: caption for caption in reading.captions}
     assert by_name.keys() == {"A1-GSUN_1", "A1-GSUN_2", "A3-GSUN_4"}
     assert by_name["A3-GSUN_4"].split == "test" and by_name["A1-GSUN_1"].text == "an abbey"
-    reasons = {d.utterance_id: d.reason for d in reading.dropped}
-    assert reasons == {"A2-GSUN_3": "no frames of it in the HDF5 file", "A9_GSUN_9": "in no metadata"}
-    corpus = prepared(places, tmp_path / "out")
-    assert len(corpus.captions) == 3 and not corpus.description["dropped"].keys() - set(reasons.values())
+    assert dropped(reading) == {"A2-GSUN_3": "no frames of it in the HDF5 file", "A9_GSUN_9": "in no metadata"}
+    corpus = prepared(NAME, places, tmp_path / "out")
+    assert len(corpus.captions) == 3
     for index, caption in enumerate(corpus.captions):
         assert np.array_equal(corpus.frames(index), frames(caption.utterance_id, 39))
 
 
-def test_what_is_missing_is_named(flickr: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert "no .h5 file there" in refused(tmp_path / "empty")
-    (flickr / "dataset.json").unlink()
-    assert "no dataset.json" in refused(flickr)
-    with h5py.File(tmp_path / "empty" / "other.h5", "w") as file:
-        file["data"] = [1]
-    assert "no groups flickr_*" in refused(tmp_path / "empty")
-    (tmp_path / "empty" / "another.h5").touch()
-    assert "several .h5 files (another.h5, other.h5)" in refused(tmp_path / "empty")
-
-
-def test_an_unknown_split_names_its_record(flickr: Path) -> None:
+def test_what_is_missing_or_unknown_is_named(flickr: Path, tmp_path: Path) -> None:
     content = json.loads((flickr / "dataset.json").read_text())
     content["images"][2]["split"] = "dev2"
-    (flickr / "dataset.json").write_text(json.dumps(content))
-    assert "record 2" in (said := refused(flickr)) and "dev2" in said
+    write_json(flickr / "dataset.json", content)
+    refused(NAME, flickr, "record 2 of `images` has split 'dev2'")
+    (flickr / "dataset.json").unlink()
+    refused(NAME, flickr, r"no dataset\.json")
+    other = tmp_path / "other"
+    other.mkdir()
+    refused(NAME, other, r"no \.h5 file there")
+    with h5py.File(other / "other.h5", "w") as file:
+        file["data"] = [1]
+    refused(NAME, other, r"no groups flickr_\*")
+    (other / "another.h5").touch()
+    refused(NAME, other, r"several \.h5 files \(another\.h5, other\.h5\)")
