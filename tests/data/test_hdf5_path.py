@@ -4,7 +4,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia.data.hdf5_path import Hdf5Path, parse, read_bytes, read_frames
@@ -26,6 +26,7 @@ def file(tmp_path: Path) -> str:
     return str(tmp_path / "a.h5")
 
 
+@settings(max_examples=40)
 @given(WORD, WORD, st.none() | st.integers(0, 10**9))
 def test_a_path_is_read_as_it_was_written(name: str, dataset: str, row: int | None) -> None:
     place = Hdf5Path(f"{name.replace('::', '')}.h5", dataset.replace(":", ""), row)
@@ -38,19 +39,13 @@ def test_plain_files_are_no_such_paths(path: str) -> None:
     assert parse(path) is None
 
 
-def test_frames_of_a_dataset_and_of_a_row(file: str) -> None:
+def test_frames_of_a_dataset_and_of_a_row_without_padding_and_bytes_of_a_file(file: str) -> None:
     whole = read_frames(f"{file}::group/frames")
     assert whole.dtype == np.float32 and whole.tolist() == np.arange(12).reshape(4, 3).tolist()
     assert read_frames(f"{file}::/group/frames").tolist() == whole.tolist()
     assert read_frames(f"{file}::whole[1]").tolist() == np.arange(12, 24).reshape(4, 3).tolist()
-
-
-def test_padding_is_left_out_and_columns_are_frames(file: str) -> None:
     assert read_frames(f"{file}::padded[0]").tolist() == [[0, 4, 8], [1, 5, 9]]
     assert read_frames(f"{file}::padded[1]").shape == (4, 3)
-
-
-def test_bytes_of_a_file(file: str) -> None:
     assert read_bytes(f"{file}::image[0]") == b"a file"
 
 

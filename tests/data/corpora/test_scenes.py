@@ -15,7 +15,7 @@ from PIL import Image
 
 from sia.data.corpora import scenes
 from sia.data.corpora.scenes.grammar import Scene
-from sia.data.corpora.scenes.plan import plan_scenes
+from sia.data.corpora.scenes.plan import PlannedScene, plan_scenes
 from sia.data.corpora.scenes.recipe import Recipe
 from sia.data.manifest import SpokenCaption, validate_captions
 from sia.errors import UserError
@@ -25,14 +25,29 @@ SMALL = Recipe(train_scenes=12, validation_families=1, test_families=2, block_sc
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small recipe's corpus; not to be changed."""
     root = tmp_path_factory.mktemp("scenes") / "made"
     scenes.read(root, SMALL)
     return root
 
 
+@pytest.fixture
+def killed(root: Path, tmp_path: Path) -> Path:
+    """A copy without its marker: what a killed generation leaves."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / scenes.MARKER).unlink()
+    return copy
+
+
 @pytest.fixture(scope="module")
 def captions(root: Path) -> list[SpokenCaption]:
     return scenes.read(root, SMALL).captions
+
+
+@pytest.fixture(scope="module")
+def planned() -> list[PlannedScene]:
+    return plan_scenes(Recipe())
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -49,54 +64,34 @@ def evaluation_families(recipe: Recipe) -> list[list[Scene]]:
     return [held_out[start : start + size] for start in range(0, len(held_out), size)]
 
 
+def words(scene: Scene) -> list[str]:
+    """The bag of words: all attributes, without the object that each belongs to."""
+    return [*sorted(word for thing in scene.things for word in thing), scene.background]
+
+
 def differences(scene: Scene, other: Scene) -> int:
     values = [[word for thing in each.things for word in thing] + [each.background] for each in (scene, other)]
     return sum(a != b for a, b in zip(*values, strict=True))
-
-
-def test_a_recipe_gives_the_same_bytes_in_another_folder(root: Path, tmp_path: Path) -> None:
-    scenes.read(tmp_path, SMALL)
-    assert digests(tmp_path) == digests(root)
 
 
 def test_another_seed_gives_other_scenes() -> None:
     assert {row.scene for row in plan_scenes(SMALL)} != {row.scene for row in plan_scenes(replace(SMALL, seed=4))}
 
 
-@pytest.mark.parametrize("lost", ["marker", "marker and files", "marker and a block"])
-def test_a_killed_generation_resumes_to_the_same_bytes(root: Path, tmp_path: Path, lost: str) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(root, copy)
-    (copy / scenes.MARKER).unlink()
-    if lost == "marker and files":
-        for path in [*sorted(copy.rglob("*.flac"))[:3], next(copy.rglob("*.png"))]:
-            path.unlink()
-    if lost == "marker and a block":
-        shutil.rmtree(sorted(copy.glob("block-*"))[1])
-    scenes.read(copy, SMALL)
-    assert digests(copy) == digests(root)
-
-
-def test_whole_blocks_are_not_made_again(root: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(root, copy)
-    (copy / scenes.MARKER).unlink()
-    kept, lost = sorted(copy.glob("block-*"))[:2]
-    next(lost.glob("*.png")).unlink()
-    before = kept.stat().st_ino
-    scenes.read(copy, SMALL)
-    assert kept.stat().st_ino == before
-
-
-def test_the_unfinished_blocks_of_a_killed_generation_are_removed_in_time(root: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(root, copy)
-    (copy / scenes.MARKER).unlink()
+def test_a_killed_generation_resumes_to_the_same_bytes(root: Path, killed: Path) -> None:
+    """What is lost is made again, what is whole is kept, and what was unfinished goes in time."""
+    kept, incomplete, lost, *_ = sorted(killed.glob("block-*"))
+    next(incomplete.glob("*.flac")).unlink()
+    next(incomplete.glob("*.png")).unlink()
+    shutil.rmtree(lost)
     for name in (".making-old", ".making-new"):
-        (copy / name).mkdir()
-    os.utime(copy / ".making-old", (0, 0))
-    scenes.read(copy, SMALL)
-    assert [path.name for path in copy.glob(".making-*")] == [".making-new"]
+        (killed / name).mkdir()
+    os.utime(killed / ".making-old", (0, 0))
+    before = kept.stat().st_ino
+    scenes.read(killed, SMALL)
+    assert digests(killed) == digests(root)
+    assert kept.stat().st_ino == before
+    assert [path.name for path in killed.glob(".making-*")] == [".making-new"]
 
 
 def test_a_folder_may_be_moved(root: Path, captions: list[SpokenCaption], tmp_path: Path) -> None:
@@ -108,15 +103,13 @@ def test_a_folder_may_be_moved(root: Path, captions: list[SpokenCaption], tmp_pa
 
 
 @pytest.mark.parametrize("marker", ['{"version": 0}', "[]", "torn"])
-def test_a_marker_of_another_version_names_the_file_and_the_cure(tmp_path: Path, marker: str) -> None:
+def test_a_marker_of_another_version_or_recipe_names_the_file_and_the_cure(
+    root: Path, tmp_path: Path, marker: str
+) -> None:
     (tmp_path / scenes.MARKER).write_text(marker)
-    with pytest.raises(UserError, match=r"scenes\.json.*delete the folder"):
-        scenes.read(tmp_path, SMALL)
-
-
-def test_a_marker_of_another_recipe_is_refused(root: Path) -> None:
-    with pytest.raises(UserError, match="delete the folder"):
-        scenes.read(root, replace(SMALL, train_scenes=13))
+    for folder, recipe in ((tmp_path, SMALL), (root, replace(SMALL, train_scenes=13))):
+        with pytest.raises(UserError, match=r"scenes\.json.*delete the folder"):
+            scenes.read(folder, recipe)
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -135,33 +128,27 @@ def test_more_scenes_than_the_words_allow_is_an_error() -> None:
         plan_scenes(replace(SMALL, colours=("red", "blue"), shapes=("star", "cross"), train_scenes=500, family_edits=1))
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), SMALL, replace(SMALL, objects=3)])
+@pytest.mark.parametrize("recipe", [SMALL, replace(SMALL, objects=3)])
 def test_a_family_differs_in_who_has_what_or_in_one_attribute(recipe: Recipe) -> None:
     for base, *others in evaluation_families(recipe):
-        alike = [scene for scene in others if scene.words() == base.words()]
-        near = [scene for scene in others if scene.words() != base.words()]
+        alike = [scene for scene in others if words(scene) == words(base)]
+        near = [scene for scene in others if words(scene) != words(base)]
         assert (len(alike), len(near)) == (recipe.family_arrangements - 1, recipe.family_edits)
         assert all(differences(base, scene) == 1 for scene in near)
         assert all(differences(base, scene) >= 2 for scene in alike)
 
 
-def test_no_scene_is_there_twice() -> None:
-    planned = plan_scenes(Recipe())
-    assert max(Counter(row.scene for row in planned).values()) == 1
-    assert len({row.image_id for row in planned}) == len(planned)
-
-
-def test_the_default_sizes() -> None:
-    images = Counter(row.split for row in plan_scenes(Recipe()))
+def test_no_scene_is_there_twice_and_sizes_are_the_recipes(planned: list[PlannedScene]) -> None:
+    assert len({row.scene for row in planned}) == len({row.image_id for row in planned}) == len(planned)
+    images = Counter(row.split for row in planned)
     assert images == {"train": Recipe().train_scenes, "validation": 320, "test": 400}
 
 
-def test_sentences_name_every_attribute_in_varied_words() -> None:
-    rows = plan_scenes(Recipe())
-    for row in rows:
+def test_sentences_name_every_attribute_in_varied_words(planned: list[PlannedScene]) -> None:
+    for row in planned:
         spoken = set(row.utterances[0].text.replace(",", "").replace("little", "small").replace("big", "large").split())
-        assert set(row.scene.words()) - {"plain"} <= spoken
-    assert len({utterance.text for row in rows for utterance in row.utterances}) > 0.9 * len(rows)
+        assert set(words(row.scene)) - {"plain"} <= spoken
+    assert len({utterance.text for row in planned for utterance in row.utterances}) > 0.9 * len(planned)
 
 
 def test_every_caption_names_files_that_exist(captions: list[SpokenCaption]) -> None:

@@ -36,10 +36,6 @@ class Scene(NamedTuple):
     things: tuple[Thing, ...]
     background: str
 
-    def words(self) -> list[str]:
-        """The bag of words: all attributes, without the object that each belongs to."""
-        return [*sorted(word for thing in self.things for word in thing), self.background]
-
 
 def sample_apart(draw: Callable[[], list[Scene]], number: int, taken: set[Scene]) -> list[Scene]:
     """So many draws that share no scene with each other or with `taken`, to which theirs are added.
