@@ -9,13 +9,6 @@ from sia.report.settings import PAIR, in_short
 from sia.run.selection import protocol
 
 SPLIT = "training.select_on"
-HEADINGS = {
-    **{"run": "run", "state": "state", "stage": "stage", "epoch": "epoch", "job": "job"},
-    **{"s→i": "speech_to_image", "i→s": "image_to_speech", "best": "best"},
-}
-MIXED = {"on": "measured_on"}
-ALIVE = {"heartbeat": "heartbeat"}
-TOLD = {"settings": "settings"}
 LEFT_OUT = ("heartbeat", "job", "stage", "i→s", "s→i")  # the first one first, as a terminal gets narrower
 COUNTED = ("finished", "stopped", "failed", "lost", DAMAGED, "running", "pending", "waiting", "new")
 
@@ -30,26 +23,16 @@ def views_table(study: str, runs: Sequence[RunView], of: Sequence[RunView] = (),
     """
     everyone = of or runs
     splits = {run.measured_on for run in everyone if run.measured_on}
-    settings = _settings(runs, everyone)
-    headings = {
-        **HEADINGS,
-        **(MIXED if len(splits) > 1 else {}),
-        **(ALIVE if any(run.heartbeat_seconds is not None for run in everyone) else {}),
-        **(TOLD if any(settings) else {}),
-    }
-    table = FittedTable(_left_out(everyone), _titles(study, splits) if runs else ())
-    for heading in headings:
-        table.add_column(heading, no_wrap=one_line or heading != "settings", overflow="fold")
-    for run, setting in zip(runs, settings, strict=True):
-        cells = {**status_cells(run), "settings": setting}
-        table.add_row(*(cells[key] for key in headings.values()))
-    return table
-
-
-def _settings(runs: Sequence[RunView], everyone: Sequence[RunView]) -> list[str]:
     short = in_short([one.settings for one in everyone], (*PAIR, SPLIT))
-    by_folder = dict(zip((one.folder for one in everyone), short, strict=True))
-    return [", ".join(by_folder[run.folder]) for run in runs]
+    settings = {one.folder: ", ".join(told) for one, told in zip(everyone, short, strict=True)}
+    shown_if = {
+        "on": len(splits) > 1,
+        "heartbeat": any(run.heartbeat_seconds is not None for run in everyone),
+        "settings": any(settings[run.folder] for run in runs),
+    }
+    rows = [{**_cells(run), "settings": settings[run.folder]} for run in runs]
+    wrap = () if one_line else ("settings",)
+    return FittedTable(rows, _left_out(everyone), _titles(study, splits), wrap=wrap, shown_if=shown_if)
 
 
 def _left_out(runs: Sequence[RunView]) -> tuple[str, ...]:
@@ -64,8 +47,7 @@ def _titles(study: str, splits: set[str]) -> tuple[str, ...]:
     return f"{what} of the last epoch, and the best mean of both directions, in percent", f"{what}, percent"
 
 
-def status_cells(run: RunView) -> dict[str, str]:
-    """What status tells of a run, as text."""
+def _cells(run: RunView) -> dict[str, str]:
     under_way = "" if run.share_of_epoch is None else f" +{run.share_of_epoch:.0%}"
     known = run.state != DAMAGED
     return {
@@ -74,10 +56,10 @@ def status_cells(run: RunView) -> dict[str, str]:
         "stage": f"{run.stage}/{run.stages}" if known else "",
         "epoch": f"{run.epoch}/{run.epochs}{under_way}" if known else "",
         "job": f"{run.job_id} {run.reason}".strip(),
-        "speech_to_image": percent(run.speech_to_image),
-        "image_to_speech": percent(run.image_to_speech),
+        "s→i": percent(run.speech_to_image),
+        "i→s": percent(run.image_to_speech),
         "best": percent(run.best),
-        "measured_on": run.measured_on,
+        "on": run.measured_on,
         "heartbeat": "" if run.heartbeat_seconds is None else f"{run.heartbeat_seconds:.0f} s ago",
     }
 

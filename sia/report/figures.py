@@ -1,7 +1,6 @@
 """The report's figures as PNG: recall by epoch (the paper's figure 2), and recall against the speech encoder's size."""
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,11 @@ DIRECTIONS = {"speech_to_image": "speech â†’ image", "image_to_speech": "image â
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 CHOSEN_ON_TEST = "chosen on test"
-MIXED_LABEL = "R@10 on the split that chose the best epoch (%)"
+EPOCHS_LABELS = {
+    ("validation",): "R@10 on the validation split (%)",
+    ("test",): "R@10 on the test split, which chose the best epoch (%)",
+    ("test", "validation"): "R@10 on the split that chose the best epoch (%)",
+}
 MANY_CYCLES = 12
 FEW_EPOCHS = 40
 MANY_SIZES = 8
@@ -45,33 +48,33 @@ def curves(summaries: list[RunSummary]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     groups = [group for group in grouped(summaries) if any(run.epoch_rows for run in group.runs)]
-    figure, panels = _subplots(1, 2, figsize=(11, 4.8), sharey=True)
+    cycles, colours = cycles_drawn(summaries), _colours(len(groups))
+    figure, panels = _subplots(2, (11, 4.8))
     for axes, direction in zip(panels, DIRECTIONS, strict=True):
-        for after_epoch in cycles_drawn(summaries):
+        for after_epoch in cycles:
             axes.axvline(after_epoch + 0.5, color="grey", linewidth=0.8, alpha=0.35, zorder=0)
-        for group, colour in zip(groups, _colours(len(groups)), strict=True):
+        for group, colour in zip(groups, colours, strict=True):
             for run in group.runs:
                 _draw_run(axes, run, f"{run.selected_on}/{direction}/R_at_10", colour)
         axes.set(title=DIRECTIONS[direction], xlabel="epoch", ylim=(0, None), xlim=(0.5, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_ylabel(epochs_label(groups))
-    _legend(figure, groups, bool(cycles_drawn(summaries)))
+    panels[0].set_ylabel(EPOCHS_LABELS[splits_of(groups)])
+    _legend(figure, [label_of(group, groups) for group in groups], colours, bool(cycles))
     return figure
 
 
-def segments(run: RunSummary, key: str) -> Iterator[tuple[list[int], list[float]]]:
-    """The epochs and values (percent) of each stage: a stage does not go on where the one before it ended."""
+def segments(run: RunSummary, key: str) -> Iterator[dict[int, float]]:
+    """The values (percent) of each stage by epoch: a stage does not go on where the one before it ended."""
     for stage in sorted({row["stage"] for row in run.epoch_rows}):
-        rows = [row for row in run.epoch_rows if row["stage"] == stage and key in row]
-        if rows:
-            yield [row["epoch"] for row in rows], [row[key] * 100 for row in rows]
+        if values := {row["epoch"]: row[key] * 100 for row in run.epoch_rows if row["stage"] == stage and key in row}:
+            yield values
 
 
 def _draw_run(axes: "Axes", run: RunSummary, key: str, colour: Any) -> None:
-    value_of = {row["epoch"]: row[key] * 100 for row in run.epoch_rows if key in row}
+    value_of = {epoch: value for stage in segments(run, key) for epoch, value in stage.items()}
     dot = 3 if len(value_of) < FEW_EPOCHS else 0
-    for epochs, values in segments(run, key):
-        axes.plot(epochs, values, color=colour, linewidth=1.3, alpha=0.8, marker="o", markersize=dot)
+    for stage in segments(run, key):
+        axes.plot([*stage], [*stage.values()], color=colour, linewidth=1.3, alpha=0.8, marker="o", markersize=dot)
     for restart in run.restarts:
         begin, end = restart.from_epoch, restart.after_epoch + 1
         if begin is None:
@@ -80,9 +83,9 @@ def _draw_run(axes: "Axes", run: RunSummary, key: str, colour: Any) -> None:
         if begin in value_of and end in value_of:
             tied = [value_of[begin], value_of[end]]
             axes.plot([begin, end], tied, color=colour, linestyle=":", linewidth=1.2, alpha=0.9)
-    if run.best_epoch is not None and run.best_epoch in value_of:
-        best = value_of[run.best_epoch]
-        axes.plot(run.best_epoch, best, "*", color=colour, markersize=14, markeredgecolor="white", zorder=5)
+    if run.best_epoch in value_of:
+        star: dict[str, Any] = {"marker": "*", "markersize": 14, "markeredgecolor": "white", "zorder": 5}
+        axes.plot(run.best_epoch, value_of[run.best_epoch], color=colour, **star)
 
 
 def cycles_drawn(summaries: list[RunSummary]) -> list[int]:
@@ -92,37 +95,30 @@ def cycles_drawn(summaries: list[RunSummary]) -> list[int]:
     return sorted(starts) if len(starts) <= MANY_CYCLES else []
 
 
-def epochs_label(groups: Sequence[Group]) -> str:
-    """What the curves are of: the split that chooses the best epoch."""
-    splits = {group.runs[0].selected_on for group in groups}
-    if splits == {"validation"}:
-        return "R@10 on the validation split (%)"
-    return "R@10 on the test split, which chose the best epoch (%)" if splits == {"test"} else MIXED_LABEL
+def splits_of(groups: Sequence[Group]) -> tuple[str, ...]:
+    """The splits that choose best epochs."""
+    return tuple(sorted({group.runs[0].selected_on for group in groups}))
 
 
-def _protocol(group: Group, groups: Sequence[Group], before: str) -> str:
-    """What a mixed figure adds to the name of a group whose epochs were chosen on test."""
-    mixed = len({one.runs[0].selected_on for one in groups}) > 1
-    return before + CHOSEN_ON_TEST if mixed and group.runs[0].selected_on == "test" else ""
+def label_of(group: Group, groups: Sequence[Group], label: str = "", before: str = ", ") -> str:
+    """The group's name; in a figure of both splits, whether its epochs were chosen on test."""
+    mixed = len(splits_of(groups)) > 1 and group.runs[0].selected_on == "test"
+    return (label or group.label) + (before + CHOSEN_ON_TEST if mixed else "")
 
 
-def _legend(figure: "Figure", groups: Sequence[Group], cycles: bool) -> None:
+def _legend(figure: "Figure", names: list[str], colours: list[Any], cycles: bool) -> None:
     from matplotlib.lines import Line2D
 
-    pairs = [
-        Line2D([], [], color=colour, linewidth=2, label=group.label + _protocol(group, groups, ", "))
-        for group, colour in zip(groups, _colours(len(groups)), strict=True)
-    ]
-    grey: dict[str, Any] = {"color": "grey"}
-    marks = [
-        Line2D([], [], **grey, marker="*", linestyle="", markersize=11, label="best epoch"),
-        Line2D([], [], **grey, linestyle="--", linewidth=1, label="new stage"),
-        Line2D([], [], **grey, linestyle=":", linewidth=1.2, label="from this checkpoint"),
-    ]
-    if cycles:
-        marks.append(Line2D([], [], **grey, linewidth=0.8, alpha=0.6, label="new cycle of the rate"))
+    pairs = [Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in zip(names, colours, strict=True)]
+    looks: dict[str, dict[str, Any]] = {
+        "best epoch": {"marker": "*", "linestyle": "", "markersize": 11},
+        "new stage": {"linestyle": "--", "linewidth": 1},
+        "from this checkpoint": {"linestyle": ":", "linewidth": 1.2},
+        **({"new cycle of the rate": {"linewidth": 0.8, "alpha": 0.6}} if cycles else {}),
+    }
+    marks = [Line2D([], [], color="grey", label=label, **look) for label, look in looks.items()]
     figure.axes[-1].legend(handles=marks, loc="lower right", fontsize=8, framealpha=0.9)
-    columns = 6 if max(len(str(pair.get_label())) for pair in pairs) < 16 else 2
+    columns = 6 if max(map(len, names)) < 16 else 2
     figure.legend(handles=pairs, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
@@ -131,43 +127,42 @@ def recall_by_size(summaries: list[RunSummary]) -> bytes | None:
 
     Bars are the sample deviation over seeds, or the interval of a single one.
     """
-    groups = [group for group in grouped(summaries) if group.spread("speech_to_image/R_at_10")]
-    if not groups:
-        return None
-    figure, [axes] = _subplots(1, 1, figsize=(7, 4.6))
+    groups = [group for group in grouped(summaries) if group.finished]
+    return _png(sizes(groups)) if groups else None
+
+
+def sizes(groups: Sequence[Group]) -> "Figure":
+    """The figure of `recall_by_size`, of groups that have finished runs."""
+    figure, [axes] = _subplots(1, (7, 4.6))
+    tops: dict[tuple[str, int], float] = {}
     for direction, colour, marker in zip(DIRECTIONS, COLOURS, "os", strict=False):
-        _draw_sizes(axes, groups, direction, colour, marker)
-    _name_pairs(axes, groups)
-    axes.set(xscale="log", xlabel="trainable parameters of the speech encoder", ylabel=sizes_label(groups))
+        for group in groups:
+            if (spread := group.spread(f"{direction}/R_at_10")) is None:
+                continue
+            size, (below, above) = group.runs[0].speech_parameters, _bar(spread)
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "", "capsize": 4, "markersize": 7}
+            # No bar, rather than one of length zero, for a single seed without an interval.
+            bar = [[below], [above]] if below or above else None
+            name = DIRECTIONS[direction] if group is groups[0] else None
+            axes.errorbar([size], [spread.mean * 100], yerr=bar, label=name, alpha=0.9, **look)
+            place = label_of(group, groups, group.runs[0].pair, "\n"), size
+            tops[place] = max(tops.get(place, 0.0), spread.mean * 100 + above)
+    for (name, size), top in tops.items():
+        axes.annotate(name, (size, top), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
+    chosen = f",\nbest epoch {CHOSEN_ON_TEST}" if splits_of(groups) == ("test",) else ""
+    axes.set(xscale="log", xlabel="trainable parameters of the speech encoder")
+    axes.set_ylabel(f"R@10 on the test split{chosen} (%)")
     axes.margins(x=0.12, y=0.2)
     _tick_sizes(axes, sorted({group.runs[0].speech_parameters for group in groups}))
     axes.legend(loc="best", frameon=False)
-    return _png(figure)
-
-
-def sizes_label(groups: Sequence[Group]) -> str:
-    chosen = {group.runs[0].selected_on for group in groups} == {"test"}
-    return "R@10 on the test split" + (f",\nbest epoch {CHOSEN_ON_TEST}" if chosen else "") + " (%)"
-
-
-def _draw_sizes(axes: "Axes", groups: Sequence[Group], direction: str, colour: str, marker: str) -> None:
-    sizes, means, bars = [], [], []
-    for group in groups:
-        if spread := group.spread(f"{direction}/R_at_10"):
-            sizes.append(group.runs[0].speech_parameters)
-            means.append(spread.mean * 100)
-            bars.append(_bar(spread))
-    look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "", "capsize": 4, "markersize": 7}
-    axes.errorbar(sizes, means, yerr=list(zip(*bars, strict=True)), label=DIRECTIONS[direction], alpha=0.9, **look)
+    return figure
 
 
 def _bar(spread: Spread) -> tuple[float, float]:
     """How far a bar reaches below and above the mean (percent): the seeds' deviation, or one seed's interval."""
-    if spread.deviation is not None:
-        return spread.deviation * 100, spread.deviation * 100
-    # No bar, rather than one of length zero, for a single seed without an interval.
-    low, high = spread.interval or (math.nan, math.nan)
-    return (spread.mean - low) * 100, (high - spread.mean) * 100
+    if spread.low is not None and spread.high is not None:
+        return (spread.mean - spread.low) * 100, (spread.high - spread.mean) * 100
+    return ((spread.deviation or 0.0) * 100,) * 2
 
 
 def _tick_sizes(axes: "Axes", sizes: list[int]) -> None:
@@ -179,29 +174,16 @@ def _tick_sizes(axes: "Axes", sizes: list[int]) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
 
 
-def _name_pairs(axes: "Axes", groups: Sequence[Group]) -> None:
-    tops: dict[tuple[str, int], float] = {}
-    for group in groups:
-        for direction in DIRECTIONS:
-            if spread := group.spread(f"{direction}/R_at_10"):
-                place = (group.runs[0].pair + _protocol(group, groups, "\n"), group.runs[0].speech_parameters)
-                above = _bar(spread)[1]
-                top = spread.mean * 100 + (0.0 if math.isnan(above) else above)
-                tops[place] = max(tops.get(place, 0.0), top)
-    for (pair, size), top in tops.items():
-        axes.annotate(pair, (size, top), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
-
-
-def _subplots(rows: int, columns: int, **options: Any) -> tuple["Figure", list["Axes"]]:
+def _subplots(panels: int, inches: tuple[float, float]) -> tuple["Figure", list["Axes"]]:
     # pyplot keeps every figure and asks for a display; a Figure of one's own does neither.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=options.pop("figsize"), layout="constrained")
+        figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasAgg(figure)
-        return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+        return figure, list(figure.subplots(1, panels, squeeze=False, sharey=True).flat)
 
 
 def _colours(count: int) -> list[Any]:

@@ -1,13 +1,12 @@
 """A table that leaves whole columns out where the terminal is too narrow, instead of cutting their cells."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Column, Table
 
 from sia import command
@@ -20,13 +19,30 @@ class FittedTable(Table):
     """A table of texts. Columns that wrap are made narrower, then those of `leave_out` go, the first one first. Where
     the rest is too wide still, its words are folded, then its first column, the name, is cut.
 
-    titles: the longest that is no wider than the table is shown, else the last one.
+    rows: by their headings, the same in all. titles: the longest that is no wider than the table is shown, else the
+    last one. wrap, right: headings of columns that may wrap, that stand on the right. shown_if: of columns that are not
+    always shown, whether they are.
     """
 
-    def __init__(self, leave_out: Sequence[str] = (), titles: Sequence[str] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, str]],
+        leave_out: Sequence[str] = (),
+        titles: Sequence[str] = (),
+        *,
+        wrap: Collection[str] = (),
+        right: Collection[str] = (),
+        shown_if: Mapping[str, bool] | None = None,
+    ) -> None:
         # Every column is padded alike, so that any of them can be left out.
-        super().__init__(box=SIMPLE, padding=(0, 1, 0, 0), title=titles[0] if titles else None, **options)
+        super().__init__(box=SIMPLE, padding=(0, 1, 0, 0), title=titles[0] if titles else None)
         self.leave_out, self.titles = leave_out, titles
+        headings = [heading for heading in (rows[0] if rows else ()) if (shown_if or {}).get(heading, True)]
+        for heading in headings:
+            justify: JustifyMethod = "right" if heading in right else "left"
+            self.add_column(heading, justify=justify, no_wrap=heading not in wrap, overflow="fold")
+        for row in rows:
+            self.add_row(*(row[heading] for heading in headings))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, command.width())

@@ -1,19 +1,36 @@
 """One run folder as the report sees it, read from its files alone."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sia.config import Experiment, Stage, flatten
+from sia.config import Experiment
 from sia.models.parameter_counts import image_parameters, speech_parameters
-from sia.report.restarts import Begun, Restart, restarts
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row, read_rows
 from sia.run.records import Finished, StageDone, StagePlan, TrainedOn
 from sia.run.rows import rows_of
 from sia.run.state import ending_of
 
-NOT_SETTINGS = ("training.seed", "runtime.", "data.folder")
+
+@dataclass(frozen=True)
+class Restart:
+    """The rate restarted after `after_epoch`; `from_epoch` is the checkpoint a stage began at, None within a stage."""
+
+    after_epoch: int
+    from_epoch: int | None = None
+
+
+def restarts(begun: Sequence[StagePlan], epochs_trained: int) -> list[Restart]:
+    """All restarts of a run so far, in order: of its stages, and of the cycles of the rate within them.
+
+    One after its last epoch has not happened yet.
+    """
+    found: list[Restart] = []
+    for number, plan in enumerate(begun):
+        found += [Restart(plan.first_epoch, plan.start_epoch)] * bool(number)
+        found += [Restart(plan.first_epoch + end) for end in plan.stage.schedule.restarts(plan.stage.epochs)]
+    return [restart for restart in found if restart.after_epoch < epochs_trained]
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class RunSummary:
     name: str
     state: str
     experiment: Experiment
-    begun: tuple[Begun, ...] = ()
+    begun: tuple[StagePlan, ...] = ()
     corpus: str = ""
     corpus_identity: str = ""
     epoch_rows: tuple[Row, ...] = field(default=(), repr=False)
@@ -66,35 +83,23 @@ class RunSummary:
 
     @property
     def restarts(self) -> list[Restart]:
-        return restarts(list(self.begun), self.epochs_trained)
+        return restarts(self.begun, self.epochs_trained)
 
     @property
-    def stages(self) -> list[Stage]:
-        """The chain: what the experiment plans, then what was added by hand."""
-        return [*self.experiment.stages, *(one.stage for one in self.begun[len(self.experiment.stages) :])]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Every value that decides the run but its seed, by dotted key; `stages` tells the chain in short."""
-        stages = [stage.model_dump(mode="json") for stage in self.stages]
-        values = flatten({**self.experiment.model_dump(mode="json"), "stages": stages})
-        kept = {key: value for key, value in values.items() if not key.startswith(NOT_SETTINGS)}
-        return {**kept, "stages": " then ".join(map(_in_short, self.stages))}
-
-
-def _in_short(stage: Stage) -> str:
-    """'30 calr', or '30 calr ×0.5' at half the rate."""
-    return f"{stage.epochs} {stage.schedule.name}" + ("" if stage.lr_scale == 1 else f" ×{stage.lr_scale:g}")
+    def configuration(self) -> Experiment:
+        """What decides the run but its seed: the experiment, with the stages that were added by hand."""
+        added = [plan.stage for plan in self.begun[len(self.experiment.stages) :]]
+        training = self.experiment.training.model_copy(update={"seed": 0})
+        return self.experiment.model_copy(update={"stages": self.experiment.stages + added, "training": training})
 
 
 def summarise(run: RunFolder) -> RunSummary:
-    """Raises UserError for a folder that holds no run, or a broken metrics.jsonl."""
-    begun = tuple(_begun_stages(run))
+    """Raises UserError for a folder that holds no run, or one that is damaged."""
+    plans = (StagePlan.read(run.stage(number).plan) for number in itertools.count(1))
+    begun = tuple(iter(lambda: next(plans), None))
+    experiment, corpus, jobs = run.experiment(), TrainedOn.read(run.corpus), read_rows(run.provenance)
     finished, ending = Finished.read(run.finished), ending_of(run)
     best = (finished.best_stage, finished.best_epoch) if finished else _best_so_far(run, len(begun))
-    corpus = TrainedOn.read(run.corpus)
-    experiment = run.experiment()
-    jobs = read_rows(run.provenance)
     rows = [row for row in rows_of(run) if "stage_epoch" in row]
     return RunSummary(
         name=run.name,
@@ -112,13 +117,6 @@ def summarise(run: RunFolder) -> RunSummary:
         num_test_images=finished.num_test_images if finished else None,
         commit=jobs[-1].get("git_commit") or "" if jobs else "",
     )
-
-
-def _begun_stages(run: RunFolder) -> Iterator[Begun]:
-    number = 1
-    while (plan := StagePlan.read(run.stage(number).plan)) is not None:
-        yield Begun(plan.stage, plan.first_epoch, plan.start_epoch)
-        number += 1
 
 
 def _best_so_far(run: RunFolder, num_stages: int) -> tuple[int | None, int | None]:

@@ -6,48 +6,83 @@ from typing import Any
 
 from sia.report.groups import Group, Spread, grouped
 from sia.report.summary import RunSummary
-from sia.run.selection import protocol
+from sia.run.selection import DIRECTIONS, protocol
 
+R_AT_10 = {"speech→image": "speech_to_image/R_at_10", "image→speech": "image_to_speech/R_at_10"}
 MEASURES = [
     f"{direction}/{measure}"
-    for direction in ("speech_to_image", "image_to_speech")
+    for direction in DIRECTIONS
     for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank", "mean_rank")
 ]
-SPEECH_TO_IMAGE, IMAGE_TO_SPEECH = "speech_to_image/R_at_10", "image_to_speech/R_at_10"
-BOTH = (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH)
-RECORDED = [*MEASURES, *(f"{measure}_{bound}" for measure in BOTH for bound in ("low", "high"))]
+RECORDED = [*MEASURES, *(f"{measure}_{bound}" for measure in R_AT_10.values() for bound in ("low", "high"))]
 PAPER = "Mortazavi 2020"
 PAPER_CORPUS = "places205"
 PAPER_PAIRS = ("DG4A2048", "DG4A1024", "DG3A1024", "DG2A2048", "DG2A1024")
 UNKNOWN = "unknown"
 NONE_YET = "–"
 
-Table = tuple[list[str], list[list[str]]]
+Row = dict[str, Any]  # a table's cells by their headings, None where there is nothing
 
 
-def table1(summaries: list[RunSummary], thousands: str = ",") -> Table:
+def table1(summaries: list[RunSummary], thousands: str = ",") -> list[Row]:
     """Sizes of the study's encoder pairs, as trainable parameters; `thousands` separates digits ("" for programs)."""
-    header = ["Pair", "Speech parameters", "Image parameters", "GRU layers", "Latent size"]
-    rows = [_table1_row(group.runs[0], thousands) for group in grouped(summaries)]
-    return header, list({tuple(row): row for row in rows}.values())
+    rows = [
+        {
+            "Pair": run.pair,
+            "Speech parameters": f"{run.speech_parameters:{thousands}}",
+            "Image parameters": f"{run.image_parameters:{thousands}}",
+            "GRU layers": run.experiment.model.gru_layers,
+            "Latent size": run.experiment.model.latent_size,
+        }
+        for run in (group.runs[0] for group in grouped(summaries))
+    ]
+    return list({tuple(row.values()): row for row in rows}.values())
 
 
-def _table1_row(run: RunSummary, thousands: str) -> list[str]:
-    sizes = [f"{size:,}".replace(",", thousands) for size in (run.speech_parameters, run.image_parameters)]
-    return [run.pair, *sizes, str(run.experiment.model.gru_layers), str(run.experiment.model.latent_size)]
+def table2(summaries: list[RunSummary]) -> list[Row]:
+    """One row a configuration: R@10 in percent on the test split, mean ± spread over seeds or the interval of one."""
+    rows = [
+        {
+            "Source": f"ours, {group.label}",
+            "Dataset": group.runs[0].corpus,
+            "TL": "No",
+            "Image encoder": group.runs[0].experiment.model.image.title,
+            **{f"R@10 {direction}": percent(group.spread(measure)) for direction, measure in R_AT_10.items()},
+            "Test pool": _pool(group),
+            "Best epoch chosen on": protocol(group.runs[0].selected_on),
+            "Seeds": _seeds(group),
+        }
+        for group in grouped(summaries)
+    ]
+    paper = {"Test pool": "999 captions, 999 images", "Best epoch chosen on": protocol("test")}
+    return _below_the_papers(rows, paper, summaries)
 
 
-def table2(summaries: list[RunSummary]) -> Table:
-    """One row a configuration: R@10 in percent on the test split, mean ± spread over seeds or the interval of one.
-
-    The paper's own rows come first where a run was trained on its corpus: they compare with no other.
-    """
-    header = ["Source", "Dataset", "TL", "Image encoder", "R@10 speech→image", "R@10 image→speech"]
-    header += ["Test pool", "Best epoch chosen on", "Seeds"]
-    # The text we have of the paper lost the numbers of its Table 2; nobody fills them in from memory.
-    measured = [UNKNOWN, UNKNOWN, "999 captions, 999 images", protocol("test"), UNKNOWN]
-    papers = [[f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet", *measured] for pair in paper_pairs(summaries)]
-    return header, papers + [_table2_row(group) for group in grouped(summaries)]
+def table2_records(summaries: list[RunSummary]) -> list[Row]:
+    """Table 2 for programs: shares from 0 to 1; mean, sample standard deviation, bounds of one seed's interval."""
+    rows = []
+    for group in grouped(summaries):
+        one = (group.finished or group.runs)[0]
+        rows.append(
+            {
+                "source": f"ours, {group.label}",
+                "dataset": one.corpus,
+                "transfer_learning": "No",
+                "image_encoder": one.experiment.model.image.title,
+                **{
+                    f"{measure}_{kind}": getattr(group.spread(measure), kind, None)
+                    for measure in R_AT_10.values()
+                    for kind in ("mean", "deviation", "low", "high")
+                },
+                "num_test_captions": one.num_test_captions,
+                "num_test_images": one.num_test_images,
+                "selected_on": one.selected_on,
+                "seeds_finished": len(group.finished),
+                "seeds": len(group.runs),
+            }
+        )
+    paper = {"num_test_captions": 999, "num_test_images": 999, "selected_on": "test"}
+    return _below_the_papers(rows, paper, summaries)
 
 
 def paper_pairs(summaries: list[RunSummary]) -> tuple[str, ...]:
@@ -55,11 +90,13 @@ def paper_pairs(summaries: list[RunSummary]) -> tuple[str, ...]:
     return PAPER_PAIRS if any(run.corpus == PAPER_CORPUS for run in summaries) else ()
 
 
-def _table2_row(group: Group) -> list[str]:
-    one = group.runs[0]
-    recalls = [percent(group.spread(measure)) for measure in BOTH]
-    tail = [_pool(group), protocol(one.selected_on), _seeds(group)]
-    return [f"ours, {group.label}", one.corpus, "No", one.experiment.model.image.title, *recalls, *tail]
+def _below_the_papers(ours: list[Row], known: Row, summaries: list[RunSummary]) -> list[Row]:
+    # The text we have of the paper lost the numbers of its Table 2; nobody fills them in from memory.
+    papers = []
+    for pair in paper_pairs(summaries):
+        cells = dict(zip(ours[0], (f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet"), strict=False))
+        papers.append({**dict.fromkeys(ours[0], UNKNOWN), **cells, **known})
+    return papers + ours
 
 
 def _pool(group: Group) -> str:
@@ -76,92 +113,56 @@ def _seeds(group: Group) -> str:
     return f"{len(group.finished)} of {len(group.runs)} ({told})"
 
 
-def table2_records(summaries: list[RunSummary]) -> Table:
-    """Table 2 for programs: shares from 0 to 1; mean, sample standard deviation, bounds of one seed's interval."""
-    header = ["source", "dataset", "transfer_learning", "image_encoder"]
-    header += [f"{measure}_{kind}" for measure in BOTH for kind in ("mean", "deviation", "low", "high")]
-    header += ["num_test_captions", "num_test_images", "selected_on", "seeds_finished", "seeds"]
-    measured = [*[UNKNOWN] * 8, "999", "999", "test", UNKNOWN, UNKNOWN]
-    papers = [[f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet", *measured] for pair in paper_pairs(summaries)]
-    return header, papers + [_table2_record(group) for group in grouped(summaries)]
-
-
-def _table2_record(group: Group) -> list[str]:
-    one = (group.finished or group.runs)[0]
-    recalls = [text for measure in BOTH for text in _numbers(group.spread(measure))]
-    pool = [_text(one.num_test_captions), _text(one.num_test_images)]
-    counts = [str(len(group.finished)), str(len(group.runs))]
-    return [
-        f"ours, {group.label}",
-        one.corpus,
-        "No",
-        one.experiment.model.image.title,
-        *recalls,
-        *pool,
-        one.selected_on,
-        *counts,
-    ]
-
-
-def _numbers(spread: Spread | None) -> list[str]:
-    if spread is None:
-        return [""] * 4
-    return [_text(value) for value in (spread.mean, spread.deviation, *(spread.interval or (None, None)))]
-
-
-def runs_table(summaries: list[RunSummary]) -> Table:
+def runs_table(summaries: list[RunSummary]) -> list[Row]:
     """Every run, finished or not."""
-    header = ["Run", "State", "Seed", "Best epoch", "Chosen on", "Stage", "Epochs", "Stage restarts"]
-    header += ["R@1", "R@5", "R@10", "Median rank", "R@10 trained", "Wall time", "Commit", "Settings"]
-    return header, [_runs_row(run, group) for group in grouped(summaries) for run in group.runs]
+    return [_runs_row(run, group) for group in grouped(summaries) for run in group.runs]
 
 
-def _runs_row(run: RunSummary, group: Group) -> list[str]:
-    planned = sum(stage.epochs for stage in run.stages)
+def _runs_row(run: RunSummary, group: Group) -> Row:
     begun = [f"{one.after_epoch} (from {one.from_epoch})" for one in run.restarts if one.from_epoch is not None]
-    epochs = [_text(run.best_epoch, NONE_YET), protocol(run.selected_on), _text(run.best_stage, NONE_YET)]
-    epochs += [f"{run.epochs_trained} of {planned}"]
-    recalls = [both_directions(run, measure) for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank")]
-    tail = [on_trained(run), duration(run.seconds), run.commit[:8] or NONE_YET, ", ".join(group.settings)]
-    return [run.name, run.state, str(run.seed), *epochs, ", ".join(begun) or "none", *recalls, *tail]
+    return {
+        "Run": run.name,
+        "State": run.state,
+        "Seed": run.seed,
+        "Best epoch": NONE_YET if run.best_epoch is None else run.best_epoch,
+        "Chosen on": protocol(run.selected_on),
+        "Stage": NONE_YET if run.best_stage is None else run.best_stage,
+        "Epochs": f"{run.epochs_trained} of {sum(stage.epochs for stage in run.configuration.stages)}",
+        "Stage restarts": ", ".join(begun) or "none",
+        "R@1": both_directions(run.test, "R_at_1"),
+        "R@5": both_directions(run.test, "R_at_5"),
+        "R@10": both_directions(run.test, "R_at_10"),
+        "Median rank": both_directions(run.test, "median_rank"),
+        "R@10 trained": both_directions(run.epoch_rows[-1] if run.epoch_rows else {}, "R_at_10", "train/"),
+        "Wall time": duration(run.seconds),
+        "Commit": run.commit[:8] or NONE_YET,
+        "Settings": group.told,
+    }
 
 
-def runs_records(summaries: list[RunSummary]) -> Table:
+def runs_records(summaries: list[RunSummary]) -> list[Row]:
     """Every run for programs: shares from 0 to 1, seconds, whole commits."""
-    header = ["run", "state", "pair", "seed", "speech_parameters", "image_parameters", "corpus", "corpus_identity"]
-    header += [
-        "best_epoch",
-        "best_stage",
-        "epochs_trained",
-        "selected_on",
-        "restarts_after_epochs",
-        "seconds",
-        "commit",
+    of_run = ("state", "pair", "seed", "speech_parameters", "image_parameters", "corpus", "corpus_identity")
+    of_course = ("best_epoch", "best_stage", "epochs_trained", "selected_on")
+    return [
+        {
+            "run": run.name,
+            **{name: getattr(run, name) for name in (*of_run, *of_course)},
+            "restarts_after_epochs": " ".join(str(restart.after_epoch) for restart in run.restarts),
+            "seconds": run.seconds,
+            "commit": run.commit,
+            **{f"test/{measure}": run.test.get(measure) for measure in RECORDED},
+            "num_test_captions": run.num_test_captions,
+            "num_test_images": run.num_test_images,
+        }
+        for group in grouped(summaries)
+        for run in group.runs
     ]
-    header += [f"test/{measure}" for measure in RECORDED] + ["num_test_captions", "num_test_images"]
-    return header, [_runs_record(run) for group in grouped(summaries) for run in group.runs]
 
 
-def _runs_record(run: RunSummary) -> list[str]:
-    sizes = [run.speech_parameters, run.image_parameters, run.corpus, run.corpus_identity]
-    course = [run.best_epoch, run.best_stage, run.epochs_trained, run.selected_on]
-    after = " ".join(str(restart.after_epoch) for restart in run.restarts)
-    tests = [run.test.get(measure) for measure in RECORDED]
-    pool = [run.num_test_captions, run.num_test_images]
-    values = [run.name, run.state, run.pair, run.seed, *sizes, *course, after, run.seconds, run.commit, *tests, *pool]
-    return [_text(value) for value in values]
-
-
-def on_trained(run: RunSummary) -> str:
-    """R@10 in percent over the sample of trained captions after the last epoch, where it was measured."""
-    last = run.epoch_rows[-1] if run.epoch_rows else {}
-    values = [last.get(f"train/{measure}") for measure in (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH)]
-    return " / ".join(f"{value * 100:.1f}" for value in values if value is not None) or NONE_YET
-
-
-def both_directions(run: RunSummary, measure: str) -> str:
+def both_directions(measures: Row, measure: str, prefix: str = "") -> str:
     """'48.2 / 46.0' in percent, speech to image first; ranks as they are."""
-    values = [run.test.get(f"{direction}/{measure}") for direction in ("speech_to_image", "image_to_speech")]
+    values = [measures.get(f"{prefix}{direction}/{measure}") for direction in DIRECTIONS]
     scale = 1 if measure == "median_rank" else 100
     return " / ".join(f"{value * scale:.1f}" for value in values if value is not None) or NONE_YET
 
@@ -170,8 +171,8 @@ def percent(spread: Spread | None) -> str:
     """'48.2 ± 0.9' of several seeds, '48.2 [45.1, 51.4]' of one."""
     if spread is None:
         return NONE_YET
-    if spread.interval is not None:
-        return f"{spread.mean * 100:.1f} [{spread.interval[0] * 100:.1f}, {spread.interval[1] * 100:.1f}]"
+    if spread.low is not None and spread.high is not None:
+        return f"{spread.mean * 100:.1f} [{spread.low * 100:.1f}, {spread.high * 100:.1f}]"
     deviation = "" if spread.deviation is None else f" ± {spread.deviation * 100:.1f}"
     return f"{spread.mean * 100:.1f}{deviation}"
 
@@ -182,19 +183,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def markdown(table: Table) -> str:
-    header, rows = table
-    lines = [header, ["---"] * len(header), *rows]
+def markdown(rows: list[Row]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(map(str, row.values())) for row in rows)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def csv_text(table: Table) -> str:
-    header, rows = table
+def csv_text(rows: list[Row]) -> str:
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([header, *rows])
+    writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return stream.getvalue()
-
-
-def _text(value: Any, missing: str = "") -> str:
-    return missing if value is None else str(value)

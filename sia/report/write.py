@@ -25,8 +25,13 @@ def write_report(study: str, out: Path | None = None) -> Path:
         raise UserError(f"{study}: no such study under {runs_root()}; there are: {known}")
     summaries, damaged = _summaries(runs)
     folder = out or runs_root().parent / "reports" / study
-    _write_tables(summaries, folder)
-    figures = _write_figures(summaries, folder)
+    write_text(folder / "table1.csv", tables.csv_text(tables.table1(summaries, thousands="")))
+    write_text(folder / "table2.csv", tables.csv_text(tables.table2_records(summaries)))
+    write_text(folder / "runs.csv", tables.csv_text(tables.runs_records(summaries)))
+    drawn = {CURVES: recall_by_epoch(summaries), SIZES: recall_by_size(summaries)}
+    for name, png in drawn.items():
+        _write_figure(folder / name, png)
+    figures = [name for name, png in drawn.items() if png is not None]
     # Last, so that it never names a file that is not there yet.
     write_text(folder / "report.md", report_text(study, summaries, figures) + damaged)
     return folder / "report.md"
@@ -34,51 +39,37 @@ def write_report(study: str, out: Path | None = None) -> Path:
 
 def _summaries(runs: list[RunFolder]) -> tuple[list[RunSummary], str]:
     """Of the runs that can be read, and a paragraph on the others. Raises UserError where none can."""
-    summaries, lines = [], []
+    summaries, lines = [], ""
     for run in runs:
         try:
             summaries.append(summarise(run))
-        except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            lines.append(f"- {run.name}: {' '.join(str(error).split())}\n")
-    for line in lines:
-        print(f"left out of the report: {line[2:].strip()}", file=sys.stderr)
+        except (UserError, OSError) as error:
+            line = f"{run.name}: {' '.join(str(error).split())}"
+            print(f"left out of the report: {line}", file=sys.stderr)
+            lines += f"- {line}\n"
     if not summaries:
         raise UserError(f"{runs[0].path.parent}: none of its runs can be read")
-    return summaries, f"\n## Damaged runs, left out\n\n{''.join(lines)}" if lines else ""
+    return summaries, f"\n## Damaged runs, left out\n\n{lines}" if lines else ""
 
 
-def _write_tables(summaries: list[RunSummary], folder: Path) -> None:
-    write_text(folder / "table1.csv", tables.csv_text(tables.table1(summaries, thousands="")))
-    write_text(folder / "table2.csv", tables.csv_text(tables.table2_records(summaries)))
-    write_text(folder / "runs.csv", tables.csv_text(tables.runs_records(summaries)))
-
-
-def _write_figures(summaries: list[RunSummary], folder: Path) -> list[str]:
-    drawn = {CURVES: recall_by_epoch(summaries), SIZES: recall_by_size(summaries)}
-    for name, png in drawn.items():
-        if png is None:
-            # One of an earlier report of other runs.
-            (folder / name).unlink(missing_ok=True)
-        else:
-            _write_bytes(folder / name, png)
-    return [name for name, png in drawn.items() if png is not None]
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda stream: stream.write(content))
+def _write_figure(path: Path, png: bytes | None) -> None:
+    if png is None:
+        path.unlink(missing_ok=True)  # of an earlier report of other runs
+    else:
+        write_atomically(path, lambda stream: stream.write(png))
 
 
 def report_text(study: str, summaries: list[RunSummary], figures: list[str]) -> str:
     """report.md; `figures` are the files that were drawn."""
-    parts = [
-        f"# {study}\n\n{_opening(summaries)}",
-        f"## Table 1: sizes of the encoder pairs\n\n{tables.markdown(tables.table1(summaries))}",
-        f"## Table 2: R@10 on the test split, in percent\n\n{tables.markdown(tables.table2(summaries))}\n"
-        f"{TABLE_2_NOTE}{PAPER_NOTE if tables.paper_pairs(summaries) else ''}",
-        *(f"## {FIGURES[name][0]}\n\n![{FIGURES[name][0]}]({name})\n\n{FIGURES[name][1]}\n" for name in figures),
-        f"## Runs\n\n{tables.markdown(tables.runs_table(summaries))}\n{RUNS_NOTE}",
-    ]
-    return "\n".join(parts)
+    paper = PAPER_NOTE if tables.paper_pairs(summaries) else ""
+    sections = {
+        "Table 1: sizes of the encoder pairs": tables.markdown(tables.table1(summaries)),
+        "Table 2: R@10 on the test split, in percent": f"{tables.markdown(tables.table2(summaries))}\n"
+        f"{TABLE_2_NOTE}{paper}",
+        **{FIGURES[name][0]: f"![{FIGURES[name][0]}]({name})\n\n{FIGURES[name][1]}\n" for name in figures},
+        "Runs": f"{tables.markdown(tables.runs_table(summaries))}\n{RUNS_NOTE}",
+    }
+    return "\n".join([f"# {study}\n\n{_opening(summaries)}", *(f"## {key}\n\n{sections[key]}" for key in sections)])
 
 
 def _opening(summaries: list[RunSummary]) -> str:

@@ -24,6 +24,7 @@ ACTIONS = {
 
 TOLD_ELSEWHERE = (*PAIR, "training.seed")  # by a column; so are stages
 LEFT_OUT = ("image\nparameters", "speech\nparameters", "resources")  # the first one first, on a narrow terminal
+STAGES = "stages:\nepochs, schedule, rate"
 
 
 def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> FittedTable:
@@ -35,33 +36,23 @@ def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> 
     settings = differences([point.experiment for point in points])
     where_all = f", each on {resources[0]}" if shared else ""
     title = f"study {study}: {count_of(points)}{where_all}{_protocol(points)}"
-    table = FittedTable(LEFT_OUT, [title])
-    table.add_column("pair", no_wrap=True)
-    table.add_column("speech\nparameters", justify="right", no_wrap=True)
-    table.add_column("image\nparameters", justify="right", no_wrap=True)
-    table.add_column("stages:\nepochs, schedule, rate", overflow="fold")
-    if any(settings):
-        table.add_column("settings", overflow="fold")
-    if seeds:
-        table.add_column("seed", justify="right", no_wrap=True)
-    if not shared:
-        table.add_column("resources", overflow="fold")
-    table.add_column("signature", no_wrap=True)
-    table.add_column("action", no_wrap=True)
-    for point, setting, where in zip(points, settings, resources, strict=True):
-        model = point.experiment.model
-        table.add_row(
-            model.pair_name,
-            f"{speech_parameters(model):,}",
-            f"{image_parameters(model):,}",
-            stages_text(point.experiment),
-            *([setting] if any(settings) else []),
-            *([str(point.experiment.training.seed)] if seeds else []),
-            *([] if shared else [where]),
-            point.experiment.signature,
-            action(point),
-        )
-    return table
+    rows = [
+        {
+            "pair": point.experiment.model.pair_name,
+            "speech\nparameters": f"{speech_parameters(point.experiment.model):,}",
+            "image\nparameters": f"{image_parameters(point.experiment.model):,}",
+            STAGES: stages_text(point.experiment),
+            "settings": setting,
+            "seed": str(point.experiment.training.seed),
+            "resources": where,
+            "signature": point.experiment.signature,
+            "action": action(point),
+        }
+        for point, setting, where in zip(points, settings, resources, strict=True)
+    ]
+    shown_if = {"settings": any(settings), "seed": seeds, "resources": not shared}
+    wrap, right = (STAGES, "settings", "resources"), ("speech\nparameters", "image\nparameters", "seed")
+    return FittedTable(rows, LEFT_OUT, [title], wrap=wrap, right=right, shown_if=shown_if)
 
 
 def differences(experiments: list[Experiment]) -> list[str]:

@@ -7,53 +7,45 @@ from rich.console import Console
 
 from sia.report.fitted_table import FittedTable
 
-
-def table() -> FittedTable:
-    made = FittedTable(("note", "job"), ("a title that is as long as this", "title"))
-    for heading in ("run", "job", "best"):
-        made.add_column(heading, no_wrap=True)
-    made.add_column("note", overflow="fold")
-    made.add_row("DG2A64-0123456789", "123456", "47.5", "learning_rate=0.003 margin=0.25")
-    return made
+ROW = {"run": "DG2A64-0123456789", "job": "123456", "best": "47.5", "note": "learning_rate=0.003 margin=0.25"}
+ROW["secret"] = "x"
+TITLES = ("a title that is as long as this", "title")
 
 
-def shown(width: int) -> str:
+def shown(width: int, leave_out: tuple[str, ...] = ("note", "job")) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(table())
+    console.print(
+        FittedTable([ROW, {**ROW, "hidden": "x"}], leave_out, TITLES, wrap=("note",), shown_if={"best": True})
+    )
     text = console.file.getvalue()
-    assert all(len(line) <= width for line in text.splitlines())
+    assert "secret" not in text and all(len(line) <= width for line in text.splitlines())
     return text
 
 
 def test_a_wide_one_shows_all_on_one_line():
     assert "DG2A64-0123456789  123456  47.5  learning_rate=0.003 margin=0.25" in shown(100)
-    assert "a title that is as long as this" in shown(100)
+    assert TITLES[0] in shown(100)
 
 
 def test_what_wraps_is_wrapped_first():
-    lines = shown(60).splitlines()
-    assert any(line.rstrip().endswith("47.5  learning_rate=0.003") for line in lines)
-    assert any(line.strip() == "margin=0.25" for line in lines)
+    lines = [line.strip() for line in shown(60).splitlines()]
+    assert any(line.endswith("47.5  learning_rate=0.003") for line in lines) and "margin=0.25" in lines
 
 
-@pytest.mark.parametrize(("width", "kept"), [(50, ["run", "job", "best"]), (30, ["run", "best"])])
-def test_then_columns_are_left_out_in_their_order(width: int, kept: list[str]):
-    text = shown(width)
+@pytest.mark.parametrize(
+    ("width", "leave_out", "kept"),
+    [
+        (50, ("note", "job"), ["run", "job", "best"]),
+        (30, ("note", "job"), ["run", "best"]),
+        # A wide column makes room for those that went before it.
+        (40, ("job", "note"), ["run", "job", "best"]),
+    ],
+)
+def test_then_columns_are_left_out_in_their_order(width: int, leave_out: tuple[str, ...], kept: list[str]):
+    text = shown(width, leave_out)
     assert kept in [line.split() for line in text.splitlines()]
-    assert "DG2A64-0123456789" in text and "47.5" in text and "…" not in text
+    assert ROW["run"] in text and "47.5" in text and "…" not in text
 
 
-def test_a_wide_column_makes_room_for_those_that_went_before_it():
-    narrow_first = table()
-    narrow_first.leave_out = ("job", "note")
-    console = Console(width=40, file=io.StringIO())
-    console.print(narrow_first)
-    assert "123456" in console.file.getvalue() and "note" not in console.file.getvalue()
-
-
-def test_the_name_is_cut_at_last():
-    assert "DG2A64-012…  47.5" in shown(20)
-
-
-def test_a_title_that_fits():
-    assert "\n" + shown(30).splitlines()[0].strip() == "\ntitle"
+def test_the_name_is_cut_at_last_and_the_title_fits():
+    assert "DG2A64-012…  47.5" in shown(20) and shown(30).splitlines()[0].strip() == "title"
