@@ -22,13 +22,13 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     from sia.cluster.profile import load_profile
-    from sia.doctor.diagnose import Patient, diagnose, findings_table, line_of
+    from sia.doctor.diagnose import diagnose, findings_table, line_of
     from sia.run.folder import runs_root
     from sia.trackers.tracker import tracker_of
 
     profile = load_profile(arguments.profile)
     source = str(arguments.profile or "no profile (the cluster's defaults)")
-    findings = diagnose(Patient(profile, source, runs_root(), tracker_of()))
+    findings = diagnose(profile, source, runs_root(), tracker_of())
     if arguments.json:
         print(json.dumps([asdict(one) for one in findings], indent=1, ensure_ascii=False))
     elif sys.stdout.isatty():

@@ -60,7 +60,7 @@ def evaluated(
 ) -> Iterator[dict[str, Any]]:
     if arguments.cluster == "slurm":
         from sia.cluster.profile import choose_cluster, load_profile
-        from sia.evaluation.array import evaluate_on_slurm
+        from sia.evaluation.job import evaluate_on_slurm
 
         choose_cluster("slurm", instead="here")
         if arguments.corpus is not None:

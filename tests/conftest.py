@@ -21,6 +21,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_corpus.prepare(root / "raw", root / "prepared").folder
 
 
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's empty sqlite file, to be copied: making one takes seconds."""
+    from sia.trackers.mlflow.store import connect
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    return path
+
+
 @functools.cache
 def slurm_problem() -> str:
     """Why Slurm cannot run jobs here; empty when sinfo shows nodes."""

@@ -60,7 +60,7 @@ NO_TORCH = [
         "sia.cluster.accounting",
     ),
     *(
-        "sia.evaluation.array",
+        "sia.evaluation.job",
         "sia.doctor.diagnose",
         "sia.data.staging",
         "sia.data.caption_index",

@@ -1,7 +1,6 @@
 """All checks, in the order in which a person reads them; the slow ones run beside each other."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -10,39 +9,37 @@ from rich.text import Text
 
 from sia.checks import Finding
 from sia.cluster.profile import Profile
-from sia.doctor import devices, files, machine, slurm
+from sia.doctor import files, machine, slurm
 from sia.trackers.tracker import Tracker
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@dataclass(frozen=True)
-class Patient:
-    """What is examined: a profile and where it was read, the runs folder, the tracker and its store."""
+def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> list[Finding]:
+    """A finding a check; none raises, none needs a GPU or Slurm, and nothing is left behind.
 
-    profile: Profile
-    profile_source: str
-    runs: Path
-    tracker: Tracker
-
-
-def diagnose(patient: Patient) -> list[Finding]:
-    """A finding a check; none raises, none needs a GPU or Slurm, and nothing is left behind."""
+    source: where the profile was read. runs: the folder of all studies. tracker: whose store is examined.
+    """
     with ThreadPoolExecutor(4) as pool:
-        probed = pool.submit(devices.probe_torch)
-        tracker = pool.submit(patient.tracker.findings)
-        cluster = pool.submit(_cluster, patient)
-        quick = _folder(patient.runs)
-        found, other_hosts = cluster.result()
-        shared = files.shared(patient.runs, other_hosts)
-        return [*found, *quick, shared, *tracker.result(), *_machine(), *_devices(probed.result(), patient.profile)]
+        probed = pool.submit(machine.probe_torch)
+        of_tracker = pool.submit(tracker.findings)
+        of_cluster = pool.submit(_cluster, profile, source)
+        of_folder = _folder(runs)
+        found, other_hosts = of_cluster.result()
+        found += [*of_folder, files.shared(runs, other_hosts), *of_tracker.result()]
+        found += [machine.python(), machine.packages(), machine.memory(), machine.ports()]
+        torch = machine.torch_imports(probed.result())
+        if torch.level != "ok":
+            return [*found, torch]
+        devices = [machine.gpu(probed.result(), profile.gpus_per_node), machine.collectives(probed.result())]
+        return [*found, torch, *devices]
 
 
-def _cluster(patient: Patient) -> tuple[list[Finding], set[str]]:
-    known, profile = slurm.find_slurm(), patient.profile
+def _cluster(profile: Profile, source: str) -> tuple[list[Finding], set[str]]:
+    known = slurm.find_slurm()
     found = [
         slurm.commands(known, profile),
-        slurm.submission(known, profile, patient.profile_source),
+        slurm.submission(known, profile, source),
         slurm.accounting(known),
         slurm.node_names(known, profile),
         slurm.own_name(known, profile),
@@ -51,21 +48,10 @@ def _cluster(patient: Patient) -> tuple[list[Finding], set[str]]:
 
 
 def _folder(runs: Path) -> list[Finding]:
-    checks = (files.writable, files.atomic_rename, files.hard_links, files.exclusive_create, files.room, files.clock)
-    first = checks[0](runs)
-    # Where nothing can be written, the other trials would say the same.
-    return [first] if first.level == "problem" else [first, *(check(runs) for check in checks[1:])]
-
-
-def _machine() -> list[Finding]:
-    return [machine.python(), machine.packages(), machine.memory(), machine.ports()]
-
-
-def _devices(probed: devices.Probed, profile: Profile) -> list[Finding]:
-    first = devices.torch_imports(probed)
-    if first.level != "ok":
-        return [first]
-    return [first, devices.gpu(probed, profile.gpus_per_node), devices.collectives(probed)]
+    first = files.writable(runs)
+    if first.level == "problem":
+        return [first]  # where nothing can be written, the other trials would say the same
+    return [first, files.atomic_rename(runs), files.hard_links(runs), files.room(runs), files.clock(runs)]
 
 
 def findings_table(findings: list[Finding]) -> Table:

@@ -40,17 +40,12 @@ def find_slurm() -> Slurm:
     trouble = slurm_trouble()
     if trouble is not None:
         return Slurm(shutil.which("sinfo") is not None, False, one_line(trouble))
-    shown = ask(["scontrol", "show", "nodes", "--oneliner"], SLURM_SECONDS)
-    return Slurm(True, True, nodes=nodes_in(shown.output))
-
-
-def nodes_in(shown: str) -> tuple[tuple[str, str], ...]:
-    """NodeHostName and NodeAddr of each line of `scontrol show nodes --oneliner`."""
+    shown = ask(["scontrol", "show", "nodes", "--oneliner"], SLURM_SECONDS).output
     fields: list[dict[str, str]] = [
         dict(re.findall(r"(NodeHostName|NodeAddr)=(\S+)", line)) for line in shown.splitlines()
     ]
-    named = [one for one in fields if "NodeHostName" in one]
-    return tuple((one["NodeHostName"], one.get("NodeAddr", one["NodeHostName"])) for one in named)
+    named = [(one["NodeHostName"], one.get("NodeAddr", one["NodeHostName"])) for one in fields if "NodeHostName" in one]
+    return Slurm(True, True, nodes=tuple(named))
 
 
 @check("Slurm")

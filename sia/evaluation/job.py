@@ -1,13 +1,16 @@
-"""The job of one evaluation: a run's checkpoint on a split."""
+"""Runs evaluated by a job array on Slurm: the task of one of them, and all of them."""
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sia.atomic import write_json
-from sia.cluster.array import Element
+from sia.atomic import read_json, write_json
+from sia.cluster.array import Element, carried_out
+from sia.cluster.profile import Profile
+from sia.errors import UserError
 from sia.run.folder import RunFolder
 
 
@@ -33,27 +36,41 @@ class EvaluateRun(Element):
 
     @property
     def job_record(self) -> Path:
-        return self.jobs / f"{self._digest}-job.json"
+        return self.result.with_name(f"{self.result.stem}-job.json")
 
     @property
     def result(self) -> Path:
-        return self.jobs / f"{self._digest}.json"
+        digest = hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()[:10]
+        return self.jobs / f"{digest}.json"
 
     @property
     def is_done(self) -> bool:
         return self.result.exists()
 
-    @property
-    def _digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()[:10]
-
     def __call__(self) -> None:
-        from sia.errors import UserError
         from sia.evaluation.of_run import evaluate_run
 
-        options = dict(self.options)
-        corpus = Path(options.pop("corpus")) if options.get("corpus") else options.pop("corpus", None)
+        corpus = Path(self.options["corpus"]) if self.options.get("corpus") else None
         try:
-            write_json(self.result, evaluate_run(RunFolder(Path(self.path)), **options, corpus=corpus))
+            write_json(self.result, evaluate_run(RunFolder(Path(self.path)), **{**self.options, "corpus": corpus}))
         except UserError as error:
             write_json(self.result, {"error": str(error)})
+
+
+def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The result of each run's evaluation, in order, as `evaluate_run` returns it; `options` are those of it.
+
+    Raises UserError with the error of the first one that failed, or that ended without a result.
+    """
+    tasks = [EvaluateRun(str(run.path), options) for run in runs]
+    for task in tasks:
+        if not task.is_queued:
+            task.result.unlink(missing_ok=True)  # of an evaluation before
+    waiting = list(tasks)
+    for _ in carried_out(tasks, profile):
+        while waiting and waiting[0].is_done:
+            result = read_json(waiting[0].result) or {}
+            if "error" in result:
+                raise UserError(f"{Path(waiting[0].path).name}: {result['error']}")
+            yield result
+            waiting.pop(0)

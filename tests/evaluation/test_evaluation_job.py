@@ -13,11 +13,11 @@ from sia.atomic import read_json
 from sia.cluster.profile import Profile
 from sia.cluster.submit import submit_all
 from sia.config import Stage
-from sia.evaluation.array import evaluate_on_slurm
-from sia.evaluation.job import EvaluateRun
+from sia.evaluation.job import EvaluateRun, evaluate_on_slurm
 from sia.run.folder import RunFolder
 
-OPTIONS = {"checkpoint": "best", "split": "test", "sample": None, "pool": None, "folds": 1, "intervals": False}
+OPTIONS = {"checkpoint": "best", "split": "test", "sample": None, "pool": None, "folds": 1}
+OPTIONS |= {"intervals": False, "corpus": None}
 
 
 @pytest.fixture(scope="module")
@@ -35,55 +35,40 @@ def run(desk: Desk) -> RunFolder:
     return desk.runs("two")[0]
 
 
-def test_the_task_writes_what_evaluation_returns(desk: Desk, run: RunFolder) -> None:
-    task = EvaluateRun(str(run.path), {**OPTIONS, "corpus": None})
+def test_the_task_writes_what_evaluation_returns_or_its_error(desk: Desk, run: RunFolder) -> None:
+    task = EvaluateRun(str(run.path), OPTIONS)
     task()
     found = read_json(task.result) or {}
-    here = json.loads(desk.run("evaluate.py", run.path, "--json").stdout)
+    here = json.loads(desk.call("evaluate.py", run.path, "--json").stdout)
     assert found["measures"] == here["measures"] and found["num_captions"] == here["num_captions"]
-
-
-def test_its_error_is_written_down(run: RunFolder) -> None:
-    task = EvaluateRun(str(run.path), {**OPTIONS, "checkpoint": "epoch=77", "corpus": None})
-    task()
-    assert "no checkpoint epoch=77" in (read_json(task.result) or {})["error"]
-
-
-def test_other_options_are_another_file(run: RunFolder) -> None:
-    one, other = (EvaluateRun(str(run.path), {**OPTIONS, "pool": pool}) for pool in (10, 20))
-    assert one.result != other.result and one.job_record != other.job_record
+    failing = EvaluateRun(str(run.path), {**OPTIONS, "checkpoint": "epoch=77"})
+    failing()
+    assert "no checkpoint epoch=77" in (read_json(failing.result) or {})["error"]
+    assert failing.result != task.result and failing.job_record != task.job_record, "of other options"
 
 
 @pytest.mark.slow
 @pytest.mark.slurm
 def test_runs_are_evaluated_by_a_job_array(desk: Desk) -> None:
     desk.write("small.yaml", {"partition": "dev", "timeout_min": 10})
-    names = [run.path for run in desk.runs("two")]
-    here = desk.run("evaluate.py", *names, "--json", "--intervals", timeout=120)
-    there = desk.run(
-        *("evaluate.py", *names, "--json", "--intervals", "--cluster", "slurm", "--profile", "small.yaml"), timeout=120
-    )
+    names, on_slurm = [run.path for run in desk.runs("two")], ("--cluster", "slurm", "--profile", "small.yaml")
+    here = desk.call("evaluate.py", *names, "--json", "--intervals")
+    there = desk.run("evaluate.py", *names, "--json", "--intervals", *on_slurm, timeout=120)
     assert there.returncode == 0, there.stderr
     assert [json.loads(line)["measures"] for line in there.stdout.splitlines()] == [
         json.loads(line)["measures"] for line in here.stdout.splitlines()
     ]
-    jobs = {
-        (read_json(path) or {})["job_id"]
-        for run in desk.runs("two")
-        for path in run.path.glob("evaluations/*-job.json")
-    }
+    records = [path for run in desk.runs("two") for path in run.path.glob("evaluations/*-job.json")]
+    jobs = {(read_json(path) or {})["job_id"] for path in records}
     assert len(jobs) == 2 and len({job.split("_")[0] for job in jobs}) == 1, "one array"
-    refused = desk.run(
-        *("evaluate.py", names[0], "--checkpoint", "epoch=77", "--cluster", "slurm", "--profile", "small.yaml"),
-        timeout=120,
-    )
+    refused = desk.run("evaluate.py", names[0], "--checkpoint", "epoch=77", *on_slurm, timeout=120)
     assert refused.returncode == 1 and "no checkpoint epoch=77" in refused.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.slurm
 def test_a_command_that_is_given_again_waits_for_the_array_of_the_one_before(desk: Desk, monkeypatch) -> None:
-    options = {**OPTIONS, "split": "validation", "corpus": None}
+    options = {**OPTIONS, "split": "validation"}
     tasks = [EvaluateRun(str(run.path), options) for run in desk.runs("two")]
     submit_all(tasks, "slurm", Profile(partition="dev", timeout_min=10, sbatch={"hold": True}))
     array = job_id(tasks[0]).split("_")[0]

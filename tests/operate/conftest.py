@@ -1,17 +1,8 @@
-"""An MLflow database that was made once, for the tests that mirror into one."""
+"""A copy of an empty MLflow database, for the tests that mirror into one."""
 
 import shutil
 
 import pytest
-
-from sia.trackers.mlflow.store import connect
-
-
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory):
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
