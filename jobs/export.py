@@ -22,6 +22,7 @@ def main() -> None:
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.inference.export_folder import check_export_folder
     from sia.run.folder import find_run
+    from sia.trackers.tracker import tracker_of
 
     run = find_run(arguments.run)
     chosen = choose_checkpoint(run, arguments.checkpoint)
@@ -35,11 +36,9 @@ def main() -> None:
     write_export(pair, out)
     print(f"{out}: epoch {chosen.epoch} of {run.name}; sia.load({str(out)!r}) reads it")
     if arguments.mlflow:
-        from sia.trackers.mlflow.export import log_export
-
-        model = log_export(run, out, ("speech", "image") if pair.embeds_recordings else ("image",))
-        # MLflow finds its server on the path alone, hence the activation.
-        print(f"{model}: source .venv/bin/activate; mlflow models serve --model-uri {model} --env-manager local")
+        columns = ("speech", "image") if pair.embeds_recordings else ("image",)
+        for line in tracker_of(run.study).log_export(run, out, columns):
+            print(line)
 
 
 if __name__ == "__main__":

@@ -259,7 +259,6 @@ except SystemExit:
 
 def test_one_folder_knows_the_default_tracker():
     told = {
-        "sia/training/provenance.py": "records the versions of packages",
         "sia/README.md": "tells what each file is",
         "sia/run/README.md": "tells people what they see",
     }

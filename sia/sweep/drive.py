@@ -21,8 +21,7 @@ from sia.run.folder import RunFolder
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
 from sia.sweep.take_up import take_up
-from sia.trackers.mirror_thread import MirrorThread
-from sia.trackers.tracker import Tracker, tracker_of
+from sia.trackers.tracker import MirrorThread, Tracker, tracker_of
 
 Scheduler = Literal["tune", "asha", "none"]
 

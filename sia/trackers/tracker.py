@@ -8,7 +8,7 @@ import os
 import pkgutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -70,6 +70,13 @@ class Tracker(ABC):
     def how_to_open(self, runs: list[RunFolder]) -> list[str]:
         """The lines that tell a person how to see what is held of these runs; none where nothing is."""
 
+    def log_export(self, run: RunFolder, export: Path, columns: Sequence[str]) -> list[str]:
+        """Keep an exported pair that embeds these columns (speech, image) beside its run; lines on how to use it.
+
+        Raises UserError where the store is out of reach.
+        """
+        return []
+
     def warning(self) -> str | None:
         """What is to be said before a sweep begins, in one line."""
         return None
@@ -114,6 +121,46 @@ class Tracker(ABC):
             held = self.mirror(run, closing)
             self._known[run.path] = state, held
         return held
+
+
+class MirrorThread:
+    """Syncs the runs that `list_runs` gives every few seconds, from `start` to `stop` or `abandon`.
+
+    A daemon thread: a driver that is killed does not wait for a store that does not answer. Whatever the store raises,
+    the sweep goes on: the fault is the tracker's `trouble` until a later sync makes up for it.
+    """
+
+    def __init__(self, mirror: Tracker, list_runs: Callable[[], list[RunFolder]], every_seconds: float = 3.0) -> None:
+        self.mirror = mirror
+        self._list_runs = list_runs
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """End the thread without waiting: a later mirror makes up for what this one leaves out."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """End the thread and sync once more, so that the last rows are in."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._sync()
+
+    def _work(self) -> None:
+        while not self._stopping.wait(self._every_seconds):
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            self.mirror.sync(self._list_runs())
+        except Exception as fault:
+            # A file server that hiccups while folders are listed, or what no store is known to raise.
+            self.mirror.trouble = f"{type(fault).__name__}: {one_line(str(fault))}"
 
 
 def tracker_of(study: str = "", uri: str | None = None) -> Tracker:

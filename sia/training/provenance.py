@@ -15,7 +15,7 @@ from sia.run.metrics import append_row
 if TYPE_CHECKING:
     from sia.distributed import Ranks
 
-PACKAGES = ("sia", "torch", "torchaudio", "torchvision", "submitit", "ray", "mlflow", "h5py", "numpy")
+PACKAGES = ("sia", "torch", "torchaudio", "torchvision", "submitit", "ray", "h5py", "numpy")
 
 
 def record_provenance(run: RunFolder, stage: int, job_id: str, ranks: "Ranks") -> None:

@@ -180,8 +180,8 @@ def assert_nothing_lost(desk: Desk, run: RunFolder) -> None:
     assert len(test_rows(run)) == 1
     histories = mlflow_history(desk.uri, run.study)
     assert histories[run.name]["train/loss"] == list(range(1, ALL_EPOCHS + 1))
-    assert histories[f"{run.name}/1"]["train/loss"] == list(range(1, EPOCHS + 1))
-    assert histories[f"{run.name}/2"]["train/loss"] == [ALL_EPOCHS]
+    assert histories[f"{run.name}/1"]["selection/R_at_10"] == list(range(1, EPOCHS + 1))
+    assert histories[f"{run.name}/2"]["selection/R_at_10"] == [ALL_EPOCHS]
     assert not run.lock.exists() and not list((run.path / "stages").rglob(".*"))
     steps = stages.saved(run.stage(1).last)["progress"]["step"]
     assert steps == EPOCHS * len_epoch(run), "no step was taken twice, none left out"

@@ -57,7 +57,7 @@ def test_mlflow_holds_every_run_with_its_recalls(swept: tuple[Desk, str]) -> Non
     for run in desk.runs("size-miniature"):
         assert set(RECALLS) <= history[run.name].keys()
         assert history[run.name]["validation/speech_to_image/R_at_10"] == [1, 2]
-        assert history[f"{run.name}/2"]["train/loss"] == [2]
+        assert history[f"{run.name}/2"]["selection/R_at_10"] == [2]
 
 
 def test_the_end_says_where_the_report_is(swept: tuple[Desk, str]) -> None:

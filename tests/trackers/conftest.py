@@ -4,20 +4,10 @@ import pytest
 from mirrored import STUDY
 from written_runs import experiment, finish_run
 
-from sia.trackers.mlflow.store import connect
-
-
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory):
-    # The migration of a new database takes seconds: once is enough.
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path.read_bytes()
-
 
 @pytest.fixture
 def uri(tmp_path, migrated_database):
-    (tmp_path / "mlflow.db").write_bytes(migrated_database)
+    (tmp_path / "mlflow.db").write_bytes(migrated_database.read_bytes())
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 

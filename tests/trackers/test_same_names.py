@@ -12,7 +12,7 @@ from socket import socket
 
 import pytest
 from desk import wait_until
-from mirrored import STUDY, expected, history, mirrored, mlflow_runs
+from mirrored import STUDY, assert_in_step, mirrored, mlflow_runs
 from written_runs import begin_run, epoch_row, experiment
 
 from sia.atomic import read_json, write_json
@@ -42,7 +42,7 @@ def trials(uri) -> dict[str, list]:
 
 def assert_complete(uri, run) -> str:
     (trial,) = trials(uri)[str(run.path)]
-    assert set(history(uri, trial)) == expected(read_rows(run.metrics))
+    assert_in_step(uri, run, trial)
     return trial.info.run_id
 
 
@@ -162,20 +162,6 @@ def test_another_name_of_the_folder_is_the_same_run(uri, tmp_path):
     linked = RunFolder(tmp_path / "link" / STUDY / run.name)
     mirrored(uri, [linked])
     assert assert_complete(uri, linked) == before and len(trials(uri)) == 1
-
-
-def test_runs_of_an_earlier_version_are_adopted_by_their_folder(uri, tmp_path):
-    ada, bob = (begun(tmp_path / person, epochs=2) for person in ("ada", "bob"))
-    mirrored(uri, [ada])
-    before = assert_complete(uri, ada)
-    client, found = mlflow_runs(uri)
-    for one in found:
-        client.delete_tag(one.info.run_id, "sia.id")
-    id_file(ada).unlink()
-    mirror_in_turn(uri, [bob, ada])
-    assert assert_complete(uri, ada) == before != assert_complete(uri, bob)
-    assert not deleted(uri)
-    assert {"sia.id" in one.data.tags for one in mlflow_runs(uri)[1]} == {True}
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from PIL import Image
 
 from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
-from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at
+from sia.trackers.mlflow.mirror import MlflowMirror
 from sia.trackers.mlflow.store import connect, store_faults, tracking_uri, without_password
-from sia.trackers.mlflow.values import ID_TAG
+from sia.trackers.mlflow.values import ID_TAG, KIND_TAG, TRIAL
 from sia.trackers.run_id import run_id
 
 MODEL_NAME = "pair"
@@ -30,92 +30,74 @@ PACKAGES = (
 PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 
-def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS) -> str:
+def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS, uri: str | None = None) -> str:
     """Log the exported folder as a pyfunc model that embeds these columns; its URI, `models:/m-...`.
 
     The run is mirrored first where MLflow does not hold it. Raises UserError where the store is out of reach.
     """
-    uri = tracking_uri()
+    uri = uri or tracking_uri()
     try:
         client = connect(uri)
-        run_id = _mirrored_run(client, run, uri)
-        return _log(client, uri, run_id, export, columns)
+        return _log(client, uri, _mirrored_run(client, run, uri), export, columns)
     except store_faults() as fault:
         said = without_password(f"MLflow at {uri}: {one_line(str(fault))}")
         raise UserError(f"{said}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
 
 
 def _mirrored_run(client: Any, run: RunFolder, uri: str) -> str:
-    if (known := _known_run(client, run, uri)) is not None:
-        return known
-    mirror = MlflowMirror(run.study, uri)
-    mirror.sync([run])
-    cursor = mirrored_at(run, uri)
-    if cursor is None or mirror.trouble or mirror.left_out:
-        raise UserError(f"{mirror.trouble or mirror.left_out.get(run.name)}; mend it, or give --no-mlflow")
-    return str(cursor["trial_run_id"])
+    """The id of the MLflow run that mirrors this folder."""
+    if not (found := _found(client, run)):
+        mirror = MlflowMirror(run.study, uri)
+        mirror.sync([run])
+        if mirror.trouble or mirror.left_out:
+            raise UserError(f"{mirror.trouble or mirror.left_out[run.name]}; mend it, or give --no-mlflow")
+        found = _found(client, run)
+    return str(found[0].info.run_id)
 
 
-def _known_run(client: Any, run: RunFolder, uri: str) -> str | None:
-    """The MLflow run that mirrors this folder; None where there is none in this store, or it was deleted."""
-    from mlflow.exceptions import MlflowException
-
-    cursor = mirrored_at(run, uri)
-    if cursor is None:
-        return None
-    try:
-        found = client.get_run(cursor["trial_run_id"])
-    except MlflowException:
-        return None
-    # The note in a copied folder is of the folder that it was copied from.
-    own = found.data.tags.get(ID_TAG) == run_id(run) and found.info.lifecycle_stage == "active"
-    return str(found.info.run_id) if own else None
+def _found(client: Any, run: RunFolder) -> list[Any]:
+    experiment = client.get_experiment_by_name(run.study)
+    query = f"tags.`{ID_TAG}` = '{run_id(run)}' and tags.`{KIND_TAG}` = '{TRIAL}'"
+    return list(client.search_runs([experiment.experiment_id], query)) if experiment else []
 
 
-def _log(client: Any, uri: str, run_id: str, export: Path, columns: Sequence[str]) -> str:
+def _log(client: Any, uri: str, mlflow_run: str, export: Path, columns: Sequence[str]) -> str:
     import mlflow
 
     mlflow.set_tracking_uri(uri)
-    before = client.get_run(run_id).info
+    before = client.get_run(mlflow_run).info
     try:
-        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        with mlflow.start_run(run_id=mlflow_run, log_system_metrics=False):
             info = mlflow.pyfunc.log_model(
                 name=MODEL_NAME,
                 python_model=str(Path(__file__).with_name("model.py")),
                 artifacts={ARTIFACT: str(export)},
                 code_paths=[str(PACKAGE_FOLDER)],
-                signature=signature(columns),
-                input_example=input_example(columns),
+                signature=_signature(columns),
+                input_example=_input_example(columns),
                 pip_requirements=[f"{name}=={version(name)}" for name in PACKAGES],
             )
     finally:
-        _restore_status(client, before)
+        # That begins and ends the MLflow run anew; how the run ended is for its mirror to say.
+        if before.status == "RUNNING":
+            client.update_run(mlflow_run, status="RUNNING")
+        else:
+            client.set_terminated(mlflow_run, status=before.status, end_time=before.end_time)
     return str(info.model_uri)
 
 
-def _restore_status(client: Any, before: Any) -> None:
-    """Logging a model begins and ends the MLflow run anew; how the run ended is for its mirror to say."""
-    if before.status == "RUNNING":
-        client.update_run(before.run_id, status="RUNNING")
-    else:
-        client.set_terminated(before.run_id, status=before.status, end_time=before.end_time)
-
-
-def signature(columns: Sequence[str]) -> Any:
+def _signature(columns: Sequence[str]) -> Any:
     """Columns `speech` and `image` of text, any may be missing; an embedding of each."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
 
-    # MLflow's lists are of either kind of column.
     inputs: list[Any] = [ColSpec(DataType.string, name, required=False) for name in columns]
-    outputs: list[Any] = [
-        ColSpec(Array(DataType.double), f"{name}_embedding", required=False) for name in ("speech", "image")
-    ]
+    outputs: list[Any] = [ColSpec(Array(DataType.double), f"{name}_embedding", required=False) for name in COLUMNS]
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
-def input_example(columns: Sequence[str]) -> Any:
+def _input_example(columns: Sequence[str]) -> Any:
     """A quarter of a second of a tone, and a grey square; of these the columns."""
     import pandas
 

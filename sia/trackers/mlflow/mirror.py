@@ -7,8 +7,8 @@ Several people may have runs of one name on one store: a mirror changes only wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
 from sia.trackers.mlflow import check, values
-from sia.trackers.mlflow.reading import Part, Reading, read_run
 from sia.trackers.mlflow.store import (
     artifact_location,
     concerns_one_run,
@@ -28,6 +27,7 @@ from sia.trackers.mlflow.store import (
     tracking_uri,
     without_password,
 )
+from sia.trackers.mlflow.values import Part, Reading, read_run
 from sia.trackers.mlflow.view import experiment_tags, how_to_open
 from sia.trackers.tracker import Ending, Mirrored, StoreFault, Tracker
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-METRICS_A_CALL = 1000
-TEXTS_A_CALL = 100
+# MLflow takes a thousand values a call.
+METRICS_A_CALL, TEXTS_A_CALL = 900, 100
 
 
 class MlflowMirror(Tracker):
@@ -60,11 +60,18 @@ class MlflowMirror(Tracker):
             self._store = None
             raise StoreFault(said) from None
         write_json(note_file(run), note)
-        return Mirrored(len(reading.trial.rows), reading.trial.ending.status)
+        return Mirrored(len(reading.rows), reading.trial.ending.status)
 
     def how_to_open(self, runs: list[RunFolder]) -> list[str]:
         notes = [note for run in runs if (note := mirrored_at(run, self.uri)) is not None]
         return how_to_open(without_password(self.uri), notes[0]["experiment_id"]) if notes else []
+
+    def log_export(self, run: RunFolder, export: Path, columns: Sequence[str]) -> list[str]:
+        from sia.trackers.mlflow.export import log_export
+
+        model = log_export(run, export, columns, self.uri)
+        # MLflow finds its server on the path alone, hence the activation.
+        return [f"{model}: source .venv/bin/activate; mlflow models serve --model-uri {model} --env-manager local"]
 
     def warning(self) -> str | None:
         return network_mount_warning(self.uri)
@@ -79,26 +86,19 @@ class MlflowMirror(Tracker):
     def _mirror(self, run: RunFolder, reading: Reading) -> dict[str, Any]:
         """Bring it all in; what tells those who show or export the run where it is."""
         trial, stages, count = self._adopt(run, reading)
-        trial, rows = trial or self._create(reading.trial), reading.trial.rows
-        for number, stage in reading.stages.items():
+        rows = reading.rows
+        trial = trial or self._create(reading.trial)
+        for number, part in reading.stages.items():
             # A stage run that was lost or deleted is made anew, with all of its rows.
-            known = stages.get(number)
-            mirrored = sum(row["stage"] == number for row in rows[:count]) if known else 0
-            stages[number] = self._mirror_stage(stage, trial, known, mirrored)
-        self._log(trial, reading.trial, count)
-        # Only after all of it is in.
-        self._client().set_tag(trial.info.run_id, values.ROWS_TAG, values.rows_mark(rows))
-        self._end(trial, reading.trial.ending)
+            mirrored = sum(row["stage"] == number for row in rows[:count]) if number in stages else 0
+            part.tags[values.PARENT_TAG] = trial.info.run_id
+            stages[number] = stages.get(number) or self._create(part)
+            self._bring(stages[number], part, mirrored)
+        # The rows' mark only after all of it is in.
+        self._bring(trial, reading.trial, count, {values.ROWS_TAG: values.rows_mark(rows)})
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
         place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
         return {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
-
-    def _mirror_stage(self, part: Part, trial: Run, stage: Run | None, mirrored: int) -> Run:
-        part = part._replace(tags={**part.tags, values.PARENT_TAG: trial.info.run_id})
-        stage = stage or self._create(part)
-        self._log(stage, part, mirrored)
-        self._end(stage, part.ending)
-        return stage
 
     def _client(self) -> MlflowClient:
         return self._open()[0]
@@ -135,45 +135,44 @@ class MlflowMirror(Tracker):
         """The MLflow runs of the trial and of its stages by number, and how many of the rows they hold.
 
         All others with the run's id are deleted (MLflow can restore them): doubles, orphans, and those with rows that
-        a resume has cut from the file since, because MLflow can forget a run but not a row. What carries no id, as
-        earlier versions wrote it, is adopted where it is of this folder and these rows, and left alone otherwise.
+        a resume has cut from the file since, because MLflow can forget a run but not a row.
         """
-        found, rows = self._find(run), reading.trial.rows
-        own = [one for one in found if one.data.tags.get(values.ID_TAG) == reading.id]
-        trial, count = _trial(own, rows)
-        if trial is None:
-            unmarked = [one for one in found if values.ID_TAG not in one.data.tags and _is_of_folder(one, run)]
-            trial, count = _trial(unmarked, rows)
-        family = [] if trial is None else [trial, *_children(trial, found)]
-        for stray in own:
-            if stray not in family:
-                self._client().delete_run(stray.info.run_id)
-        return trial, {int(one.data.tags[values.STAGE_TAG]): one for one in family[1:]}, count
-
-    def _find(self, run: RunFolder) -> list[Run]:
-        """The MLflow runs of this study and name, whosever they are."""
         client, experiment_id = self._open()
-        query = f"tags.`{values.RUN_TAG}` = '{run.study}/{run.name}'"
-        return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"]))
+        query = f"tags.`{values.ID_TAG}` = '{reading.id}'"
+        found = list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"]))
+        trial, count = _trial(found, reading.rows)
+        parent = trial.info.run_id if trial else None
+        stages = {
+            int(one.data.tags[values.STAGE_TAG]): one
+            for one in found
+            if trial and one.data.tags.get(values.PARENT_TAG) == parent
+        }
+        for stray in found:
+            if stray is not trial and stray not in stages.values():
+                client.delete_run(stray.info.run_id)
+        return trial, stages, count
 
     def _create(self, part: Part) -> Run:
         client, experiment_id = self._open()
         return client.create_run(experiment_id, start_time=part.began_ms, tags=part.tags, run_name=part.name)
 
-    def _log(self, target: Run, part: Part, first: int) -> None:
-        """Bring parameters and tags up to date, and the rows from index `first` on."""
+    def _bring(self, target: Run, part: Part, first: int, mark: values.Texts | None = None) -> None:
+        """Bring parameters and metrics up to date, rows from index `first` on; then tags and status."""
         from mlflow.entities import Metric, Param, RunTag
 
         client, run_id = self._client(), target.info.run_id
         # A parameter of MLflow cannot change: the first value stands.
-        new = {key: text for key, text in part.parameters.items() if key not in target.data.params}
-        changed = {key: text for key, text in part.tags.items() if target.data.tags.get(key) != text}
-        for some in _chunks(new.items(), TEXTS_A_CALL):
-            client.log_batch(run_id, params=[Param(*item) for item in some])
-        for some in _chunks(changed.items(), TEXTS_A_CALL):
-            client.log_batch(run_id, tags=[RunTag(*item) for item in some])
-        for some in _chunks(_points(target, part.rows, first), METRICS_A_CALL):
-            client.log_batch(run_id, metrics=[Metric(*point) for point in some])
+        params = [Param(*item) for item in part.parameters.items() if item[0] not in target.data.params]
+        points = [point for curves in part.curves[first:] for point in curves]
+        points += [point for point in part.newest if target.data.metrics.get(point.key) != point.value]
+        tags = {**part.tags, **(mark or {})}
+        changed = [RunTag(*item) for item in tags.items() if target.data.tags.get(item[0]) != item[1]]
+        calls: Any = zip_longest(_chunks(points, METRICS_A_CALL), _chunks(params, TEXTS_A_CALL), fillvalue=[])
+        for some_points, some_params in calls:
+            client.log_batch(run_id, [Metric(*point) for point in some_points], some_params)
+        for some in _chunks(changed, TEXTS_A_CALL):
+            client.log_batch(run_id, tags=some)
+        self._end(target, part.ending)
 
     def _end(self, target: Run, ending: Ending) -> None:
         """Set the run's status, its end and why; what MLflow holds already is left as it is."""
@@ -188,12 +187,6 @@ class MlflowMirror(Tracker):
             client.set_terminated(run_id, status=ending.status, end_time=ending.ended_ms)
 
 
-def _points(target: Run, rows: list[Row], first: int) -> list[values.Point]:
-    # A database that an earlier version filled has the rows, but not their best.
-    known = first if values.BEST in target.data.metrics else 0
-    return [*values.points(rows, first), *values.best_points(rows, known)]
-
-
 def _trial(found: list[Run], rows: list[Row]) -> tuple[Run | None, int]:
     """The first trial that holds no row but these, and how many of them."""
     for one in found:
@@ -202,18 +195,8 @@ def _trial(found: list[Run], rows: list[Row]) -> tuple[Run | None, int]:
     return None, 0
 
 
-def _is_of_folder(one: Run, run: RunFolder) -> bool:
-    return one.data.tags.get(values.FOLDER_TAG) == str(run.path.absolute())
-
-
-def _children(trial: Run, found: list[Run]) -> list[Run]:
-    return [one for one in found if one.data.tags.get(values.PARENT_TAG) == trial.info.run_id]
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
+def _chunks(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def note_file(run: RunFolder) -> Path:

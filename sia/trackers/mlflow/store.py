@@ -1,4 +1,4 @@
-"""Where the MLflow store lies, how it is opened, and what it raises when it is out of reach.
+"""Where MLflow's store lies, how it is made and opened, and what it raises when it is out of reach.
 
 MLflow takes seconds to import, so every function here imports it for itself.
 """
@@ -7,11 +7,15 @@ import contextlib
 import logging
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from sia.checks import NETWORK_FILE_SYSTEMS, file_system_of
-from sia.trackers.mlflow.database import whole_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,6 +28,7 @@ DEFAULT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+LOCK_SECONDS = 60.0
 FAULTS_OF_ONE_RUN = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 
 
@@ -78,10 +83,47 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     path = sqlite_path(uri)
-    with whole_database(path) if path else contextlib.nullcontext():
+    with _whole(path) if path else contextlib.nullcontext():
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+@contextlib.contextmanager
+def _whole(database: Path) -> Iterator[None]:
+    """The sqlite file is there and whole; others who ask for it wait until the block is left.
+
+    Of several processes that make or migrate a database at once, all but one would die.
+    """
+    database = database.resolve()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{database}.lock")
+    with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks, or a folder of another
+        lock.acquire(timeout=LOCK_SECONDS)
+    try:
+        if not database.exists():
+            _make(database)
+        yield
+    finally:
+        lock.release()
+
+
+def _make(database: Path) -> None:
+    """In a folder beside its place, to be renamed when it is complete: a maker that is killed leaves none."""
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for leftover in database.parent.glob(f".{database.name}.*.new"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with TemporaryDirectory(prefix=f".{database.name}.", suffix=".new", dir=database.parent) as folder:
+        new = Path(folder) / database.name
+        SqlAlchemyStore(f"sqlite:///{new}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        if database.exists():  # another program was faster
+            return
+        for companion in ("-journal", "-wal", "-shm"):
+            # What a deleted database left would be taken for this one's.
+            Path(f"{database}{companion}").unlink(missing_ok=True)
+        new.rename(database)
 
 
 def store_faults() -> tuple[type[Exception], ...]:

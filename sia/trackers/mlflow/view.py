@@ -13,23 +13,20 @@ PARAMETERS = ("pair", "speech_parameters", "image_parameters", "training.seed")
 METRICS = (BEST, *(f"test/{way}/R_at_{k}" for k in (10, 1) for way in ("speech_to_image", "image_to_speech")))
 NOTE = (
     f"`{BEST}` is the best mean of both directions on the split that chooses the epoch (validation, unless "
-    "`training.select_on` says test); `test/...` was measured once, with that epoch's checkpoint. Stages are nested "
-    "below their trial. Rebuilt from the run folders by `python jobs/track.py`."
+    "`training.select_on` says test), `selection/R_at_10` that mean by epoch; `test/...` was measured once, with that "
+    "best epoch's checkpoint. Stages, each but the first a warm restart, are nested below their trial and have a "
+    "`selection/R_at_10` of their own. Rebuilt from the run folders by `python jobs/track.py`."
 )
 
 
 def experiment_tags() -> Texts:
     """The tags of a study's experiment: the view that `view_url` opens, and what its measures mean."""
-    columns = [
-        "attributes.`Duration`",
-        *(f"metrics.`{one}`" for one in METRICS),
-        *(f"params.`{p}`" for p in PARAMETERS),
-    ]
+    shown = [*(f"metrics.`{one}`" for one in METRICS), *(f"params.`{one}`" for one in PARAMETERS)]
     view = {
         "searchFilter": f"tags.`{KIND_TAG}` = '{TRIAL}'",
         "orderByKey": f"metrics.`{BEST}`",
         "orderByAsc": False,
-        "selectedColumns": columns,
+        "selectedColumns": ["attributes.`Duration`", *shown],
     }
     return {f"mlflow.sharedViewState.{VIEW}": json.dumps(view), "mlflow.note.content": NOTE}
 
