@@ -24,8 +24,7 @@ from mlflow import MlflowClient
 from sia.atomic import read_json, write_json
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
-from sia.trackers.mlflow.export import log_export
-from sia.trackers.mlflow.mirror import note_file
+from sia.trackers.mlflow.mirror import MlflowMirror, note_file
 from sia.trackers.mlflow.store import connect
 
 SECONDS_TO_START = 90
@@ -87,12 +86,12 @@ def test_it_is_logged_under_the_runs_own_mlflow_run(exported: tuple[RunFolder, s
 
 @pytest.mark.slow
 def test_a_run_that_is_mirrored_already_is_not_mirrored_again(
-    exported: tuple[RunFolder, str], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[RunFolder, str], client: MlflowClient
 ) -> None:
     run, first = exported
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", read_json(note_file(run))["tracking_uri"])
-    again = log_export(run, next((run.path / "exports").iterdir()))
-    assert again != first
+    mirror = MlflowMirror("study", read_json(note_file(run))["tracking_uri"])
+    (again,) = mirror.log_export(run, next((run.path / "exports").iterdir()), ("speech", "image"))
+    assert not again.startswith(first)
     experiment = client.get_experiment_by_name("study").experiment_id
     assert len(client.search_runs([experiment])) == 2  # the run and its stage
     runs = {model.source_run_id for model in client.search_logged_models([experiment])}

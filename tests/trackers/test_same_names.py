@@ -113,7 +113,11 @@ def test_an_export_of_a_copy_is_logged_under_the_copy(uri, tmp_path):
     mirrored(uri, [run])
     shutil.copytree(tmp_path / "ada", tmp_path / "copy")
     copy = RunFolder(tmp_path / "copy" / STUDY / run.name)
-    assert _mirrored_run(connect(uri), copy, uri) == assert_complete(uri, copy) != assert_complete(uri, run)
+    assert (
+        _mirrored_run(connect(uri), MlflowMirror(STUDY, uri), copy)
+        == assert_complete(uri, copy)
+        != assert_complete(uri, run)
+    )
 
 
 def test_a_copy_that_took_the_place_of_the_folder_is_the_run(uri, tmp_path):

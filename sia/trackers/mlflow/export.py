@@ -13,10 +13,10 @@ from PIL import Image
 
 from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
-from sia.trackers.mlflow.mirror import MlflowMirror
-from sia.trackers.mlflow.store import connect, store_faults, tracking_uri, without_password
+from sia.trackers.mlflow.store import connect, store_faults, without_password
 from sia.trackers.mlflow.values import ID_TAG, KIND_TAG, TRIAL
 from sia.trackers.run_id import run_id
+from sia.trackers.tracker import Tracker
 
 MODEL_NAME = "pair"
 # As model.py beside this file, which MLflow alone loads, names them.
@@ -30,24 +30,22 @@ PACKAGES = (
 PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 
-def log_export(run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS, uri: str | None = None) -> str:
+def log_export(mirror: Tracker, uri: str, run: RunFolder, export: Path, columns: Sequence[str] = COLUMNS) -> str:
     """Log the exported folder as a pyfunc model that embeds these columns; its URI, `models:/m-...`.
 
     The run is mirrored first where MLflow does not hold it. Raises UserError where the store is out of reach.
     """
-    uri = uri or tracking_uri()
     try:
         client = connect(uri)
-        return _log(client, uri, _mirrored_run(client, run, uri), export, columns)
+        return _log(client, uri, _mirrored_run(client, mirror, run), export, columns)
     except store_faults() as fault:
         said = without_password(f"MLflow at {uri}: {one_line(str(fault))}")
         raise UserError(f"{said}; set MLFLOW_TRACKING_URI, or give --no-mlflow") from None
 
 
-def _mirrored_run(client: Any, run: RunFolder, uri: str) -> str:
+def _mirrored_run(client: Any, mirror: Tracker, run: RunFolder) -> str:
     """The id of the MLflow run that mirrors this folder."""
     if not (found := _found(client, run)):
-        mirror = MlflowMirror(run.study, uri)
         mirror.sync([run])
         if mirror.trouble or mirror.left_out:
             raise UserError(f"{mirror.trouble or mirror.left_out[run.name]}; mend it, or give --no-mlflow")

@@ -69,7 +69,7 @@ class MlflowMirror(Tracker):
     def log_export(self, run: RunFolder, export: Path, columns: Sequence[str]) -> list[str]:
         from sia.trackers.mlflow.export import log_export
 
-        model = log_export(run, export, columns, self.uri)
+        model = log_export(self, self.uri, run, export, columns)
         # MLflow finds its server on the path alone, hence the activation.
         return [f"{model}: source .venv/bin/activate; mlflow models serve --model-uri {model} --env-manager local"]
 
