@@ -34,7 +34,13 @@ NO_TORCH = [
         "sia.data.shards",
         "sia.data.prepared_corpus",
     ),
-    *("sia.run.metrics", "sia.run.selection", "sia.checkpoint.chosen", "sia.trackers.mlflow.mirror"),
+    *(
+        "sia.run.metrics",
+        "sia.run.selection",
+        "sia.checkpoint.chosen",
+        "sia.checkpoint.plan",
+        "sia.trackers.mlflow.mirror",
+    ),
     *("sia.run.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.stage_job", "sia.cluster.end_jobs"),
     *("sia.sweep.grid", "sia.cluster.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
     *(

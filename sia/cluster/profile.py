@@ -71,6 +71,7 @@ class Profile(Section):
     setup: list[str] = Field([], description="shell lines before the job, for example module load")
     environment: dict[str, Annotated[str, BeforeValidator(_text)]] = Field({}, description="variables of the job")
     stage_corpus_to: str = Field("", description="the node's own disk, such as $TMPDIR: shards are copied there first")
+    chain_stages: bool = Field(True, description="a job goes on with its run's next stage; false: a job a stage")
     sbatch: dict[str, Any] = Field(
         {}, description="any other flag of sbatch, without its dashes; true for one that takes no value, false: without"
     )

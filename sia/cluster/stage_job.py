@@ -11,15 +11,16 @@ import traceback
 from bdb import BdbQuit
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sia.checkpoint.plan import plan_stage
 from sia.cluster.task import Task
 from sia.data.staging import staged
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock, LockHeld
-from sia.run.records import Failed
+from sia.run.records import Failed, Job, Submission, begun_of
 from sia.training.preemption import PreemptionFlag
 
 # What gloo, NCCL, torch's store and sia.distributed say of a rank that is gone.
@@ -50,16 +51,26 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """How a job's training of a stage ended: by which signal, and whether it has the next stage, too."""
+
+    signal: int | None = None
+    goes_on: bool = False
+
+
+@dataclass(frozen=True)
 class TrainStage(Task):
     """Train stage `number` of the run in `path`, with so many threads a rank.
 
     stage_corpus_to: where on the node's own disk the corpus is copied first; "" reads it where it lies.
+    goes_on: whether the stages after it follow in the same job.
     """
 
     path: str
     number: int
     threads: int
     stage_corpus_to: str = ""
+    goes_on: bool = False
 
     @property
     def run(self) -> RunFolder:
@@ -83,21 +94,26 @@ class TrainStage(Task):
 
     def __call__(self) -> None:
         """Called by submitit in every rank of the job."""
-        place = Place.of_submitit()
-        if self.train(place) == signal.SIGUSR2 and place.rank == 0:
+        place, flag = Place.of_submitit(), PreemptionFlag()
+        ended = self.train(place, flag)
+        task = self
+        while ended.goes_on:
+            task = replace(task, number=task.number + 1)
+            ended = task.train(place, flag)
+        if ended.signal == signal.SIGUSR2 and place.rank == 0:
             from submitit import JobEnvironment
 
             JobEnvironment()._requeue(0)
 
-    def train(self, place: Place) -> int | None:
-        """Train to the stage's end, or to a signal, which is returned.
+    def train(self, place: Place, flag: PreemptionFlag | None = None) -> Ended:
+        """Train to the stage's end, or to a signal.
 
         A run that another job is training is left to it. An error is recorded in failed.json; a rank or a loader's
         worker that ended without a word is none: the job is lost, and its driver submits the stage again.
         """
         # Before torch is imported, which takes long on a busy file server: submitit ignores this signal. At the other
         # one it requeues a job that has not begun at once.
-        flag = PreemptionFlag().install(signal.SIGTERM)
+        flag = (flag or PreemptionFlag()).install(signal.SIGTERM)
         from sia.distributed import JobNotNeeded, call_off
 
         try:
@@ -109,7 +125,7 @@ class TrainStage(Task):
             print(f"leaving: {reason}", file=sys.stderr)
             if place.rank == 0 and place.world_size > 1:
                 call_off(self._meeting_place(place), str(reason))
-            return None
+            return Ended()
         except BdbQuit:
             # `q` in a debugger is a person's end, as a Ctrl-C is.
             raise KeyboardInterrupt from None
@@ -146,7 +162,7 @@ class TrainStage(Task):
         elif place.job_id == "" or (known := Failed.read(path)) is None or known.job_id != place.job_id:
             Failed(error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time()).write(path)
 
-    def _train(self, place: Place, flag: PreemptionFlag, confirm: Callable[[], None]) -> int | None:
+    def _train(self, place: Place, flag: PreemptionFlag, confirm: Callable[[], None]) -> Ended:
         import torch
 
         from sia.distributed import joined_ranks
@@ -161,6 +177,10 @@ class TrainStage(Task):
             # Who waits for a slow copy in a collective operation gives up.
             corpus = ranks.each_in_its_time(self._corpus)
             if ranks.is_first:
+                if self.goes_on:
+                    confirm()
+                    plan_stage(run, self.number)
+                    self._has_next_too(place)
                 run.stage(self.number).failed.unlink(missing_ok=True)  # of a former life of this job
                 record_provenance(run, self.number, place.job_id, ranks)
             # One rank's word counts for all: they may not see the same files at the same time.
@@ -169,7 +189,16 @@ class TrainStage(Task):
             if finished and self.number == last:
                 finish_run(run, ranks, corpus, confirm)
             received = int(ranks.largest(flag.received or 0))
-        return None if finished else received
+        return Ended(None, self.goes_on and self.number < last) if finished else Ended(received)
+
+    def _has_next_too(self, place: Place) -> None:
+        """Write down this job as the next stage's, before this one is done: else its driver would submit another."""
+        own, following = self.job_record, self.run.stage(self.number + 1)
+        known = Submission.read(begun_of(own)) or Job.read(own)  # the former is there until the latter is this job's
+        if known is not None and following.number <= len(self.run.planned_stages()):
+            told = known.model_dump(exclude={"job_id", "time"})
+            following.path.mkdir(parents=True, exist_ok=True)
+            Job(**told, job_id=place.job_id, time=time.time()).write(following.job)
 
 
 def end_at_once() -> None:

@@ -32,7 +32,7 @@ from sia.errors import UserError
 from sia.run.folder import runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.run.queue import is_in_queue
-from sia.run.records import Job, Submission
+from sia.run.records import Job, Submission, begun_of
 
 if TYPE_CHECKING:
     from submitit import LocalExecutor, SlurmExecutor
@@ -160,22 +160,17 @@ def _submit(fresh: list[Task], code: str, cluster: Cluster, profile: Profile, py
         token=token,
     )
     for number, task in enumerate(fresh):
-        begun.model_copy(update={"element": number if array else None}).write(_begun(task))
+        begun.model_copy(update={"element": number if array else None}).write(begun_of(task.job_record))
     with executor.batch() if len(fresh) > 1 else nullcontext():
         jobs = [executor.submit(bootstrap_of(task)) for task in fresh]
     for task, job in zip(fresh, jobs, strict=True):
         _write_down(task, begun, str(job.job_id))
 
 
-def _begun(task: Task) -> Path:
-    """What is known of a submission before the cluster is asked: by it a job is found whose submission was killed."""
-    return task.job_record.with_name(f"{task.job_record.stem}-begun.json")
-
-
 def _write_down(task: Task, begun: Submission, job_id: str) -> None:
     job = Job(**begun.model_dump(), job_id=job_id, time=time.time())
     job.write(task.job_record)
-    _begun(task).unlink()
+    begun_of(task.job_record).unlink()
     if task.stopped is not None and task.stopped.exists():
         # Cancelled while the cluster took it: whoever cancelled knew of no job.
         print(*cancel_jobs([job]).values(), sep="\n")
@@ -186,7 +181,7 @@ def _has_job(task: Task) -> bool:
 
     The latter gets its record, and its pickle where that is still missing. Raises UserError where nobody can tell.
     """
-    job, left = Job.read(task.job_record), Submission.read(_begun(task))
+    job, left = Job.read(task.job_record), Submission.read(begun_of(task.job_record))
     if job is not None and is_in_queue(job):
         return True
     if left is None or (job_id := job_of(left)) is None:

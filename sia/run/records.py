@@ -56,6 +56,11 @@ class Submission(Record):
     element: int | None = None  # its place in an array
 
 
+def begun_of(job: Path) -> Path:
+    """What is known of a submission before the cluster is asked: by it a job is found whose submission was killed."""
+    return job.with_name(f"{job.stem}-begun.json")
+
+
 class Job(Submission):
     """job.json, or driver.json: a job that a cluster took; one of `debug` is the terminal's own process."""
 

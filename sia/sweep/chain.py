@@ -1,4 +1,7 @@
-"""A trial's chain of stages: plan the next one, submit it, follow it, and so on until the run is finished."""
+"""A trial's chain of stages: plan the next one, submit it, follow it, and so on until the run is finished.
+
+A job goes on with the stages after its own by itself, unless its profile says `chain_stages: false`.
+"""
 
 import shutil
 import socket
@@ -6,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sia.checkpoint.chosen import Chosen, choose_checkpoint
+from sia.checkpoint.chosen import choose_checkpoint
+from sia.checkpoint.plan import plan_stage, write_plan
 from sia.cluster.launch import Launch, record_launch
 from sia.cluster.refusal import passes
 from sia.cluster.stage_job import Place, TrainStage
@@ -15,7 +19,7 @@ from sia.config import Stage, validate
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
-from sia.run.records import Failed, Job, StagePlan
+from sia.run.records import Failed, Job
 from sia.run.rows import rows_of
 from sia.run.state import RunStatus, State, look
 
@@ -74,12 +78,13 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     profile = launch.profile
     # Before it is submitted: a cluster that refuses it leaves no job.json, and a retry asks for the same again.
     record_launch(run, launch)
-    task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to)
+    goes_on = profile.chain_stages and launch.cluster != "debug"
+    task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to, goes_on)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
         here = Job(cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
         here.write(run.stage(number).job)
-        if task.train(Place()) is not None:
+        if task.train(Place()).signal is not None:
             raise KeyboardInterrupt
     else:
         _submit_when_it_is_taken(task, launch)
@@ -99,16 +104,6 @@ def _submit_when_it_is_taken(task: TrainStage, launch: Launch) -> None:
         pause = min(2 * pause, MOST_SECONDS_BETWEEN_SUBMISSIONS)
 
 
-def plan_stage(run: RunFolder, number: int) -> None:
-    """Write plan.json: the stage's settings, and the checkpoint of the stage before that it starts from."""
-    if StagePlan.read_sound(run.stage(number).plan) is not None:
-        return
-    planned = run.planned_stages()
-    settings, before = planned[number - 1], planned[: number - 1]
-    start = choose_checkpoint(run, settings.start_from or "best", stages=[number - 1]) if before else None
-    _write_plan(run, number, settings, before, start)
-
-
 def add_restart(run: RunFolder, wanted: str, epochs: int, lr_scale: float) -> int:
     """Add a warm restart by hand, from any checkpoint that the run kept; the new stage's number.
 
@@ -123,18 +118,8 @@ def add_restart(run: RunFolder, wanted: str, epochs: int, lr_scale: float) -> in
     chosen = choose_checkpoint(run, wanted)
     # First, so that a death in between leaves a run whose last stage is measured again, not a stage nobody trains.
     run.finished.unlink()
-    _write_plan(run, len(planned) + 1, settings, planned, chosen)
+    write_plan(run, len(planned) + 1, settings, planned, chosen)
     return len(planned) + 1
-
-
-def _write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage], start: Chosen | None) -> None:
-    StagePlan(
-        stage=settings,
-        first_epoch=sum(stage.epochs for stage in before),
-        start_checkpoint=str(start.path.relative_to(run.path)) if start else None,
-        start_epoch=start.epoch if start else None,
-        start_lr=run.experiment().optimizer.learning_rate * settings.lr_scale,
-    ).write(run.stage(number).plan)
 
 
 def forget_failure(run: RunFolder, before: float) -> None:
