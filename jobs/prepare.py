@@ -40,7 +40,6 @@ def main() -> None:
 def prepare(arguments: argparse.Namespace) -> None:
     from sia.cluster.corpus_jobs import prepare_corpus
     from sia.cluster.profile import choose_cluster, load_profile
-    from sia.data.prepare import summary
     from sia.errors import UsageError
 
     if arguments.corpus is None:
@@ -48,7 +47,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     for name in ("shards", "image_short_side", "limit"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: give 1 or more")
-    description = prepare_corpus(
+    prepared = prepare_corpus(
         arguments.corpus,
         arguments.root,
         arguments.out,
@@ -61,7 +60,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         allowed=arguments.allow,
         replace=arguments.replace,
     )
-    print(summary(description))
+    print(prepared.summary())
 
 
 if __name__ == "__main__":

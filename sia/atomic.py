@@ -40,8 +40,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int 
         unfinished.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    write_atomically(path, lambda stream: stream.write(content), mode)
+
+
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
-    write_atomically(path, lambda stream: stream.write(text.encode()), mode)
+    write_bytes(path, text.encode(), mode)
 
 
 def write_json(path: Path, value: dict[str, Any], mode: int = 0o666) -> None:

@@ -135,7 +135,7 @@ def fixed_sample(indices: Sequence[int], count: int, seed: int) -> list[int]:
 def pixel_statistics(data: Data, corpus: PreparedCorpus, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation [3] that images are normalised with: the customary ones or the training corpus's."""
     if data.normalisation == "corpus":
-        mean, std = corpus.description["pixel_mean"], corpus.description["pixel_std"]
+        mean, std = corpus.description.pixel_mean, corpus.description.pixel_std
     else:
         mean, std = CUSTOMARY_MEAN, CUSTOMARY_STD
     return torch.tensor(mean, device=device), torch.tensor(std, device=device)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import tiny_corpus
 
-from sia.data.caption_files import Images
 from sia.data.corpora import READERS
-from sia.data.manifest import Reading, SpokenCaption
+from sia.data.manifest import Images, Reading, SpokenCaption
 from sia.data.prepare import finish, plan, write_shard
 from sia.data.prepared_corpus import PreparedCorpus
 

@@ -116,7 +116,7 @@ def test_the_place_of_each_captions_image(prepared: PreparedCorpus) -> None:
 
 
 def test_held_out_captions_choose_among_all_images(pair: DualEncoder, prepared: PreparedCorpus) -> None:
-    held_out = replace(prepared, description={**prepared.description, "held_out": "captions"})
+    held_out = replace(prepared, description=prepared.description.model_copy(update={"held_out": "captions"}))
     test = held_out.split("test")
     everything = list(range(len(held_out.captions)))
     report = recalls(embedder(pair, held_out), {"test": test})
@@ -136,15 +136,15 @@ def test_embedding_leaves_the_model_as_it_was(pair: DualEncoder, prepared: Prepa
 
 def test_normalisation_by_the_corpus(pair: DualEncoder, prepared: PreparedCorpus) -> None:
     by_corpus = embedder(pair, prepared, normalisation="corpus")
-    torch.testing.assert_close(by_corpus.mean, torch.tensor(prepared.description["pixel_mean"]))
-    torch.testing.assert_close(by_corpus.std, torch.tensor(prepared.description["pixel_std"]))
+    torch.testing.assert_close(by_corpus.mean, torch.tensor(prepared.description.pixel_mean))
+    torch.testing.assert_close(by_corpus.std, torch.tensor(prepared.description.pixel_std))
     customary = embedder(pair, prepared)
     assert not torch.allclose(by_corpus.images([0, 1]), customary.images([0, 1]))
 
 
 def test_standardised_frames_are_embedded(pair: DualEncoder, prepared: PreparedCorpus) -> None:
     frames = torch.from_numpy(prepared.frames(0))
-    mean, std = (torch.tensor(prepared.description[key]) for key in ("frame_mean", "frame_std"))
+    mean, std = (torch.tensor(getattr(prepared.description, key)) for key in ("frame_mean", "frame_std"))
     with torch.no_grad():
         expected = pair.speech(((frames - mean) / std)[None], torch.tensor([len(frames)]))
     embedded = embedder(pair, prepared, standardise_frames=True).speech([0])

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sia.cluster.array import Element, carried_out
 from sia.cluster.profile import Cluster, Profile
-from sia.data.caption_files import Images
+from sia.data.corpus_record import Description
+from sia.data.manifest import Images
 from sia.data.prepare import finish, is_written, plan, write_shard
 from sia.orphans import end_with
 from sia.progress import tracked
@@ -56,7 +56,7 @@ def prepare_corpus(
     profile: Profile | None = None,
     allowed: Sequence[Path] = (),
     replace: bool = False,
-) -> dict[str, Any]:
+) -> Description:
     """Plan, write the shards, and finish; what was prepared is returned. What was done before is kept.
 
     Raises UserError for a corpus that is not there, for a task that failed, and for a finished corpus that would

@@ -1,16 +1,15 @@
 """A caption's files as a shard stores them, or why training cannot use them."""
 
 import io
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sia.data import hdf5_path
-from sia.data.manifest import SpokenCaption
-from sia.data.statistics import Statistics
+from sia.data.images import encode, is_jpeg, pixels, read_file, read_image, resize_short_side
+from sia.data.manifest import Images, SpokenCaption
+from sia.data.mfcc import LONGEST_SECONDS, MAX_FRAMES, MIN_FRAMES, TooLong, UnusableRate, mfcc, read_speech
 from sia.errors import UserError
-
-Images = Literal["resized", "original"]
 
 
 class Unusable(UserError):
@@ -26,60 +25,45 @@ def caption_frames(caption: SpokenCaption, imported: dict[str, Any] | None = Non
 
     Raises Unusable where they cannot be had, are too few or too many, of another width, or no numbers.
     """
-    from sia.data.mfcc import MAX_FRAMES, MIN_FRAMES
-
     path = caption.speech_path
-    frames = _mfcc_frames(path) if imported is None else _imported_frames(path, imported["coefficients"])
+    try:
+        frames = _mfcc_frames(path) if imported is None else hdf5_path.read_frames(path)
+    except TooLong as error:
+        raise Unusable(f"more than {MAX_FRAMES} frames", str(error)) from None
+    except Unusable:
+        raise
+    except UserError as error:
+        raise Unusable("unreadable speech", str(error)) from None
+    if imported is not None and frames.shape[1] != imported["coefficients"]:
+        detail = f"{path}: {frames.shape[1]} numbers a frame, not {imported['coefficients']}"
+        raise Unusable("frames of another width", detail)
     if len(frames) < MIN_FRAMES:
         raise Unusable("too short speech", f"{path}: {len(frames)} frames, fewer than {MIN_FRAMES}")
     if len(frames) > MAX_FRAMES:
         raise Unusable(f"more than {MAX_FRAMES} frames", f"{path}: {len(frames)} frames")
     if not np.isfinite(frames).all():
-        raise Unusable(
-            "unreadable speech", f"{path}: {'samples' if imported is None else 'frames'} that are no numbers"
-        )
+        raise Unusable("unreadable speech", f"{path}: samples or frames that are no numbers")
     return frames
 
 
-def stored_image(caption: SpokenCaption, images: Images, short_side: int, statistics: Statistics | None) -> bytes:
+def stored_image(caption: SpokenCaption, images: Images, short_side: int) -> tuple[bytes, np.ndarray]:
     """The image file that a shard stores: resized to `short_side` pixels, a JPEG staying one, or as it is.
 
-    It is decoded either way, and counted at `short_side`. Raises Unusable where it is not whole.
+    Its pixels [H, W, 3] at `short_side` either way. Raises Unusable where it is not whole.
     """
-    from sia.data.images import encode, is_jpeg, pixels, read_file, read_image, resize_short_side
-
     try:
         file = read_file(caption.image_path)
         image = resize_short_side(read_image(io.BytesIO(file), caption.image_path), short_side)
     except UserError as error:
         raise Unusable("unreadable image", str(error)) from None
-    if statistics is not None:
-        statistics.add(pixels(image).reshape(-1, 3) / 255)
-    return file if images == "original" else encode(image, lossless=not is_jpeg(file))
+    return file if images == "original" else encode(image, lossless=not is_jpeg(file)), pixels(image)
 
 
 def _mfcc_frames(path: str) -> np.ndarray:
-    from sia.data.mfcc import LONGEST_SECONDS, MAX_FRAMES, TooLong, UnusableRate, mfcc, read_speech
-
-    try:
-        samples, rate = read_speech(path, LONGEST_SECONDS)
-    except TooLong as error:
-        raise Unusable(f"more than {MAX_FRAMES} frames", str(error)) from None
-    except UserError as error:
-        raise Unusable("unreadable speech", str(error)) from None
+    samples, rate = read_speech(path, LONGEST_SECONDS)
     try:
         return mfcc(samples, rate).numpy()
     except UnusableRate as error:
         raise Unusable("unreadable speech", f"{path}: {error}") from None
     except ValueError as error:
         raise Unusable("too short speech", f"{path}: {error}") from None
-
-
-def _imported_frames(path: str, width: int) -> np.ndarray:
-    try:
-        frames = hdf5_path.read_frames(path)
-    except UserError as error:
-        raise Unusable("unreadable speech", str(error)) from None
-    if frames.shape[1] != width:
-        raise Unusable("frames of another width", f"{path}: {frames.shape[1]} numbers a frame, not {width}")
-    return frames

@@ -9,16 +9,16 @@ corpus of 400,000 captions is opened without reading it, and its copies in worke
 
 import io
 import json
+import mmap
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sia.atomic import write_atomically
 from sia.data.manifest import SPLITS
 from sia.errors import UserError
 
@@ -39,6 +39,19 @@ INDEX = np.dtype(
 )
 
 
+class Numbers(NamedTuple):
+    """A caption's record in the index: INDEX tells what they are."""
+
+    line_end: int
+    line_crc: int
+    image: int
+    shard: int
+    row: int
+    image_row: int
+    num_frames: int
+    split: int
+
+
 @dataclass(frozen=True, slots=True)
 class PlacedCaption:
     """A caption and where its frames and image lie: rows of a shard."""
@@ -55,38 +68,19 @@ class PlacedCaption:
     text: str = ""
 
 
-class Line(NamedTuple):
-    """What the index holds of a line of captions.jsonl."""
-
-    num_bytes: int
-    crc: int
-
-    @classmethod
-    def of(cls, line: bytes) -> "Line":
-        return cls(len(line), zlib.crc32(line))
+def lines_of(captions: Iterable[PlacedCaption]) -> list[bytes]:
+    """captions.jsonl."""
+    return [json.dumps(asdict(caption), ensure_ascii=False).encode() + b"\n" for caption in captions]
 
 
-def write_placed(folder: Path, captions: Sequence[PlacedCaption]) -> str:
-    """captions.jsonl and its index, each whole or absent; the index's checksum is returned."""
-    lines = [json.dumps(asdict(caption), ensure_ascii=False).encode() + b"\n" for caption in captions]
-    index = index_file(captions, [Line.of(line) for line in lines])
-    write_atomically(folder / LINES, lambda stream: stream.writelines(lines))
-    write_atomically(folder / NUMBERS, lambda stream: stream.write(index))
-    return index_checksum(index)
-
-
-def index_checksum(file: Any) -> str:
-    """That of the bytes of captions.npy: a CRC, of which 400,000 captions take 2 ms."""
-    return f"{zlib.crc32(file):08x}"
-
-
-def index_file(captions: Sequence[PlacedCaption], lines: Sequence[Line]) -> bytes:
-    """The bytes of captions.npy, of captions with these lines."""
+def index_of(captions: Sequence[PlacedCaption], lines: Sequence[bytes]) -> bytes:
+    """captions.npy, of captions with these lines."""
+    numbers: dict[str, int] = {}
     index = np.zeros(len(captions), INDEX)
-    index["line_end"] = np.cumsum([line.num_bytes for line in lines])
-    index["line_crc"] = [line.crc for line in lines]
-    index["image"] = _numbered(caption.image_id for caption in captions)
-    index["split"] = [SPLITS.index(caption.split) if caption.split in SPLITS else -1 for caption in captions]
+    index["line_end"] = np.cumsum([len(line) for line in lines])
+    index["line_crc"] = [zlib.crc32(line) for line in lines]
+    index["image"] = [numbers.setdefault(caption.image_id, len(numbers)) for caption in captions]
+    index["split"] = [SPLITS.index(caption.split) for caption in captions]
     for name in ("shard", "row", "image_row", "num_frames"):
         index[name] = [getattr(caption, name) for caption in captions]
     file = io.BytesIO()
@@ -94,24 +88,13 @@ def index_file(captions: Sequence[PlacedCaption], lines: Sequence[Line]) -> byte
     return file.getvalue()
 
 
-def read_lines(folder: Path) -> Iterator[tuple[PlacedCaption, Line]]:
-    """The records of captions.jsonl and what the index should hold of their lines, without the index.
-
-    Raises UserError that names a line that is no record.
-    """
-    path = folder / LINES
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; {CURE}")
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield PlacedCaption(**json.loads(line)), Line.of(line)
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a caption ({error}); {CURE}") from None
+def index_checksum(file: Any) -> str:
+    """That of the bytes of captions.npy: a CRC, of which 400,000 captions take 2 ms."""
+    return f"{zlib.crc32(file):08x}"
 
 
-class PlacedCaptions(Sequence[PlacedCaption]):
-    """The captions of a prepared corpus, each built as it is asked for; `column` gives one number of all of them.
+class PlacedCaptions:
+    """The captions of a prepared corpus, each built as it is asked for; their numbers are had without that.
 
     checksum: what corpus.json tells of the index; a copy for another process opens the files itself and compares it
     again. Raises UserError where the files are damaged, or do not fit each other.
@@ -119,53 +102,57 @@ class PlacedCaptions(Sequence[PlacedCaption]):
 
     def __init__(self, folder: Path, checksum: str) -> None:
         self.folder, self.checksum = folder, checksum
-        if len(self) and self._index["line_end"][-1] != (folder / LINES).stat().st_size:
+        if len(self) and self.numbers(len(self) - 1).line_end != (folder / LINES).stat().st_size:
             raise UserError(f"{folder / NUMBERS}: not the index of {LINES} beside it; {CURE}")
 
     def __len__(self) -> int:
         return len(self._index)
 
-    @overload
-    def __getitem__(self, index: int) -> PlacedCaption: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[PlacedCaption]: ...
-    def __getitem__(self, index: int | slice) -> PlacedCaption | list[PlacedCaption]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        start = self._index["line_end"][place - 1] if place else 0
-        line = self._lines[start : self._index["line_end"][place]].tobytes()
-        if zlib.crc32(line) != self._index["line_crc"][place]:
-            raise UserError(f"{self.folder / LINES}, line {place + 1}: not the one that was written; {CURE}")
-        return PlacedCaption(**json.loads(line))
+    def __iter__(self) -> Iterator[PlacedCaption]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> PlacedCaption:
+        return PlacedCaption(**json.loads(self._line(index)))
+
+    def utterance_id(self, index: int) -> str:
+        """That of a caption, of whose line no more is parsed."""
+        line = self._line(index).decode()
+        return str(json.JSONDecoder().raw_decode(line, len('{"utterance_id": '))[0])
+
+    def numbers(self, index: int) -> Numbers:
+        return Numbers(*self._index[index].item())
 
     def column(self, name: str) -> np.ndarray:
         """A field of INDEX for all captions [N]: image, shard, row, image_row, num_frames or split."""
         return np.ascontiguousarray(self._index[name])
 
-    @cached_property
-    def _index(self) -> np.ndarray:
-        try:
-            found = index_checksum(np.memmap(self.folder / NUMBERS, np.uint8, mode="r"))
-            if found != self.checksum:
-                raise ValueError("damaged, or of another corpus than corpus.json tells of")
-            index = np.load(self.folder / NUMBERS, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / NUMBERS}: unreadable index of captions ({error}); {CURE}") from None
-        if index.dtype != INDEX or index.ndim != 1:
-            raise UserError(f"{self.folder / NUMBERS}: an index of another layout; {CURE}")
-        return index
+    def _line(self, index: int) -> bytes:
+        place = range(len(self))[index]
+        start = self.numbers(place - 1).line_end if place else 0
+        end, crc, *_ = self.numbers(place)
+        line = self._lines[start:end]
+        if zlib.crc32(line) != crc:
+            raise UserError(f"{self.folder / LINES}, line {place + 1}: not the one that was written; {CURE}")
+        return line
 
     @cached_property
-    def _lines(self) -> np.ndarray:
-        return np.memmap(self.folder / LINES, dtype=np.uint8, mode="r")
+    def _index(self) -> np.ndarray:
+        path = self.folder / NUMBERS
+        try:
+            if index_checksum(np.memmap(path, np.uint8, mode="r")) != self.checksum:
+                raise ValueError("damaged, or of another corpus than corpus.json tells of")
+            index = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: unreadable index of captions ({error}); {CURE}") from None
+        if index.dtype != INDEX or index.ndim != 1:
+            raise UserError(f"{path}: an index of another layout; {CURE}")
+        return np.asarray(index)  # a plain view: a memmap's own are slow to make
+
+    @cached_property
+    def _lines(self) -> mmap.mmap:
+        with open(self.folder / LINES, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __getstate__(self) -> dict[str, Any]:
         # A mapped array would be pickled as a whole copy.
         return {"folder": self.folder, "checksum": self.checksum}
-
-
-def _numbered(names: Iterable[str]) -> list[int]:
-    """The number of each name; equal names have equal numbers, which count up as names first appear."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]

@@ -1,42 +1,40 @@
-"""What corpus.json tells of a prepared corpus, and the identity of its content."""
+"""What corpus.json tells of a prepared corpus, and how it and the files beside it are joined from the shards."""
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sia.data import repeated
-from sia.data.caption_index import PlacedCaption
-from sia.data.manifest import Dropped, HeldOut
-from sia.data.shards import LAYOUT_VERSION
-from sia.data.statistics import mean_and_deviation
+from sia.data.caption_index import LINES, NUMBERS, PlacedCaption, index_checksum, index_of, lines_of
+from sia.data.manifest import HeldOut, Images, SpokenCaption
+from sia.data.repeated import Repeated, contents, told
+from sia.data.shards import LAYOUT_VERSION, ShardReader, shard_path
 from sia.errors import UserError
+from sia.run.records import Record
+
+DROPPED = "dropped.jsonl"
 
 
-class Record(BaseModel):
-    """What a record in JSON must hold to be read; it may hold more."""
+class Plan(Record):
+    """plan.json of a preparation: what was asked for."""
 
-    model_config = ConfigDict(extra="allow")
+    name: str
+    held_out: HeldOut
+    num_shards: int
+    images: Images
+    short_side: int
+    features: dict[str, Any] | None  # of frames that somebody else computed
+    content: str
+    notes: list[str]
 
-    @classmethod
-    def check(cls, path: Path, found: Any) -> None:
-        """Raises UserError that names the file, and what is missing or wrong in it."""
-        try:
-            cls.model_validate(found)
-        except ValidationError as error:
-            faults = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
-            missing = [name for name, fault in faults if fault["type"] == "missing"]
-            told = f"no {', '.join(missing)} in it" if missing else f"{faults[0][0] or 'it'}: {faults[0][1]['msg']}"
-            raise UserError(f"{path}: {told}; run `python jobs/prepare.py` for it again") from None
-
-
-class Features(Record):
-    kind: str
-    coefficients: int
+    @property
+    def of_shards(self) -> dict[str, Any]:
+        """What decides a shard's content; another wording of a note leaves the shards as they are."""
+        return self.model_dump(exclude={"notes"})
 
 
 class Checksums(Record):
@@ -47,73 +45,101 @@ class Checksums(Record):
 
 
 class Description(Record):
-    """corpus.json."""
+    """corpus.json: what was asked for, and what came of it."""
 
     name: str
     identity: str
     held_out: HeldOut
-    short_side: int | None
-    features: Features
+    images: Images
+    short_side: int | None  # None where the images are the original files
+    features: dict[str, Any]
+    notes: list[str]
     num_shards: int
-    num_captions: dict[str, int]
+    num_captions: dict[str, int]  # of each split
     num_images: int
     num_frames: int
+    hours: float | None  # None where it is not known how far apart the frames are
+    dropped: dict[str, int]  # of each reason
+    repeated: dict[str, Any]
     pixel_mean: list[float]
     pixel_std: list[float]
     frame_mean: list[float]
     frame_std: list[float]
     checksums: Checksums
 
+    def summary(self) -> str:
+        """What was prepared and what was dropped, in lines for a person."""
+        splits = ", ".join(f"{number:,} {split}" for split, number in self.num_captions.items())
+        spoken = "" if self.hours is None else f"{self.hours:.2f} h of speech, "
+        kind, width = self.features["kind"], self.features["coefficients"]
+        lines = [
+            f"corpus {self.name}, identity {self.identity}: {splits} captions",
+            f"  {sum(self.num_captions.values()):,} pairs, {self.num_images:,} images ({self.images}), {spoken}"
+            f"{self.num_frames:,} frames ({kind}, {width} coefficients)",
+            *(f"  {note}" for note in [*self.notes, *told(self.repeated)]),
+            *(
+                f"  dropped {number:,}: {reason} (each is listed in {DROPPED})"
+                for reason, number in self.dropped.items()
+            ),
+        ]
+        return "\n".join(lines)
 
-class Plan(Record):
-    """plan.json of a preparation."""
 
-    name: str
-    held_out: HeldOut
-    num_shards: int
-    images: str
-    short_side: int
-    features: Features | None
-    content: str
-    notes: list[str]
+class Joined(NamedTuple):
+    """What the shards of a corpus hold together: its description, its captions, and the files beside corpus.json."""
 
-
-class Content(NamedTuple):
-    """What the shards of a corpus hold together; sums are those of `Statistics`."""
-
+    description: Description
     captions: list[PlacedCaption]
-    digests: list[str]
-    dropped: list[Dropped]
-    features: dict[str, Any]
-    pixel_sums: np.ndarray  # [3, 3]
-    frame_sums: np.ndarray  # [3, F]
-    repeated: dict[str, Any]
-    shard_checksums: list[str]
+    files: dict[str, bytes]
 
 
-def describe(plan: dict[str, Any], content: Content) -> dict[str, Any]:
-    """corpus.json: from the plan what was asked for, from the content what came of it."""
-    short_side = plan["short_side"] if plan["images"] == "resized" else None
-    frames = sum(caption.num_frames for caption in content.captions)
-    pixel_mean, pixel_std = mean_and_deviation(content.pixel_sums)
-    frame_mean, frame_std = mean_and_deviation(content.frame_sums)
-    return {
-        "name": plan["name"],
-        "identity": identity(content.features, short_side, content.digests),
-        "held_out": plan["held_out"],
-        "images": plan["images"],
-        "short_side": short_side,
-        "features": content.features,
-        "notes": plan["notes"],
-        "num_shards": plan["num_shards"],
-        "num_captions": count(caption.split for caption in content.captions),
-        "num_images": len({caption.image_id for caption in content.captions}),
-        "num_frames": frames,
-        "hours": hours(frames, content.features),
-        "dropped": count(entry.reason for entry in content.dropped),
-        "repeated": content.repeated,
-        **{"pixel_mean": pixel_mean, "pixel_std": pixel_std, "frame_mean": frame_mean, "frame_std": frame_std},
-    }
+def joined(folder: Path, plan: Plan | Description) -> Joined:
+    """plan: what was asked for. Raises UserError for a shard that cannot be read, and where no caption is left."""
+    by_reader = folder / "plan" / DROPPED
+    dropped = by_reader.read_text(encoding="utf-8").split("\n")[:-1] if by_reader.exists() else []
+    captions: list[PlacedCaption] = []
+    digests: list[str] = []
+    checksums: list[str] = []
+    repeated = Repeated()
+    pixel_sums, frame_sums = np.zeros(()), np.zeros(())
+    for number in range(plan.num_shards):
+        with ShardReader(shard_path(folder, number)) as shard:
+            shard.check()
+            checksums.append(shard.checksum)
+            spoken, image_ids = shard.captions(), shard.strings("image_ids")
+            captions += _placed(number, spoken, image_ids, np.diff(shard.frames.offsets))
+            images = dict(zip(image_ids, contents(shard.images.crcs, shard.images.offsets), strict=True))
+            repeated.add(spoken, contents(shard.frames.crcs, shard.frames.offsets), images)
+            digests += shard.strings("digests")
+            dropped += shard.strings("dropped")
+            pixel_sums = pixel_sums + shard.attribute("pixel_sums")
+            frame_sums = frame_sums + shard.attribute("frame_sums")
+            features = shard.attribute("features")
+    left_out = [json.loads(line) for line in dropped]
+    if not captions:
+        first = f"; the first: {left_out[0]['reason']}, {left_out[0]['detail']}" if left_out else ""
+        raise UserError(f"{folder}: every caption of corpus {plan.name!r} was dropped{first}")
+    lines = lines_of(captions)
+    index = index_of(captions, lines)
+    short_side = plan.short_side if plan.images == "resized" else None
+    num_frames = sum(caption.num_frames for caption in captions)
+    description = Description(
+        **plan.model_dump(include={"name", "held_out", "images", "notes", "num_shards"}),
+        **_statistics("pixel", pixel_sums),
+        **_statistics("frame", frame_sums),
+        identity=identity(features, short_side, digests),
+        short_side=short_side,
+        features=features,
+        num_captions=Counter(caption.split for caption in captions),
+        num_images=len({caption.image_id for caption in captions}),
+        num_frames=num_frames,
+        hours=_hours(num_frames, **features),
+        dropped=Counter(entry["reason"] for entry in left_out),
+        repeated=repeated.counts(),
+        checksums=Checksums(index=index_checksum(index), shards=checksums),
+    )
+    listed = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left_out)
+    return Joined(description, captions, {LINES: b"".join(lines), NUMBERS: index, DROPPED: listed.encode()})
 
 
 def identity(features: dict[str, Any], short_side: int | None, digests: Iterable[str]) -> str:
@@ -123,31 +149,29 @@ def identity(features: dict[str, Any], short_side: int | None, digests: Iterable
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def hours(num_frames: int, features: dict[str, Any]) -> float | None:
-    """Hours of speech; None where it is not known how far apart the frames are."""
-    if "hop_length" not in features or "sample_rate" not in features:
-        return None
-    return num_frames * features["hop_length"] / features["sample_rate"] / 3600
+def sums_of(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, width] -> the sums [3, width] of ones, values and squares; those of shards add up to the corpus's."""
+    rows = rows.astype(np.float64)
+    return np.stack([np.full(rows.shape[1], len(rows)), rows.sum(axis=0), (rows**2).sum(axis=0)])
 
 
-def count(values: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return counts
+def _placed(
+    shard: int, captions: list[SpokenCaption], image_ids: list[str], num_frames: np.ndarray
+) -> Iterator[PlacedCaption]:
+    row_of_image = {image_id: row for row, image_id in enumerate(image_ids)}
+    for row, (caption, frames) in enumerate(zip(captions, num_frames.tolist(), strict=True)):
+        names = caption.utterance_id, caption.image_id, caption.split
+        place = shard, row, row_of_image[caption.image_id], frames
+        yield PlacedCaption(*names, *place, caption.speaker, caption.language, caption.text)
 
 
-def summary(description: dict[str, Any]) -> str:
-    """What was prepared and what was dropped, in lines for a person."""
-    counts, features = description["num_captions"], description["features"]
-    splits = ", ".join(f"{number:,} {split}" for split, number in counts.items())
-    spoken = "" if description["hours"] is None else f"{description['hours']:.2f} h of speech, "
-    lines = [
-        f"corpus {description['name']}, identity {description['identity']}: {splits} captions",
-        f"  {sum(counts.values()):,} pairs, {description['num_images']:,} images ({description['images']}), {spoken}"
-        f"{description['num_frames']:,} frames ({features['kind']}, {features['coefficients']} coefficients)",
-        *(f"  {note}" for note in [*description["notes"], *repeated.told(description["repeated"])]),
-    ]
-    for reason, number in description["dropped"].items():
-        lines.append(f"  dropped {number:,}: {reason} (each is listed in dropped.jsonl)")
-    return "\n".join(lines)
+def _hours(num_frames: int, hop_length: int | None = None, sample_rate: int | None = None, **_: Any) -> float | None:
+    return None if hop_length is None or sample_rate is None else num_frames * hop_length / sample_rate / 3600
+
+
+def _statistics(name: str, sums: np.ndarray) -> dict[str, Any]:
+    """The mean and the deviation [width] of sums [3, width]."""
+    count = np.maximum(sums[0], 1)
+    mean = sums[1] / count
+    deviation = np.sqrt(np.maximum(sums[2] / count - mean**2, 1e-12))
+    return {f"{name}_mean": mean.tolist(), f"{name}_std": deviation.tolist()}

@@ -14,8 +14,8 @@ from sia.data import hdf5_path
 from sia.errors import UserError
 
 # The customary mean and deviation of natural RGB images, in shares of full intensity.
-CUSTOMARY_MEAN = (0.485, 0.456, 0.406)
-CUSTOMARY_STD = (0.229, 0.224, 0.225)
+CUSTOMARY_MEAN = [0.485, 0.456, 0.406]
+CUSTOMARY_STD = [0.229, 0.224, 0.225]
 JPEG_QUALITY = 95
 # A longer image loses its ends: scaled up, a line of 10000 x 2 pixels would fill a gigabyte.
 MAX_ASPECT = 10

@@ -98,8 +98,8 @@ def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tens
     """A caption's frames [T, F]; standardised, each coefficient has mean 0 and deviation 1 over the training split."""
     frames = corpus.frames(index)
     if standardise:
-        mean, std = corpus.description["frame_mean"], corpus.description["frame_std"]
-        frames = (frames - np.float32(mean)) / np.float32(std)
+        mean, std = corpus.description.frame_mean, corpus.description.frame_std
+        frames = (frames - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return torch.from_numpy(frames)
 
 
@@ -114,7 +114,7 @@ def decoded(corpus: PreparedCorpus, index: int, short_side: int | None = None) -
     except UserError:
         name = corpus.captions[index].utterance_id
         raise UserError(f"{corpus.folder}: the image of {name!r} is damaged; prepare its shard again") from None
-    if corpus.description["short_side"] is not None:
+    if corpus.description.short_side is not None:
         return pixels(image)
     if short_side is None:
         raise ValueError(f"{corpus.folder} holds original images; say to which short_side they are resized")

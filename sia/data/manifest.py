@@ -17,6 +17,7 @@ from sia.errors import UserError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
 HeldOut = Literal["images", "captions"]
+Images = Literal["resized", "original"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +100,6 @@ def _refuse_several(source: str, what: str, values: str, values_of: dict[str, se
 
 def write_captions(path: Path, captions: Iterable[SpokenCaption]) -> None:
     write_json_lines(path, [asdict(caption) for caption in captions])
-
-
-def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
-    write_json_lines(path, [asdict(entry) for entry in dropped])
-
-
-def read_dropped(path: Path) -> list[Dropped] | None:
-    """What `write_dropped` wrote; None where it is missing or damaged."""
-    try:
-        return [Dropped(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def read_captions(path: Path) -> list[SpokenCaption]:

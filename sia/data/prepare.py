@@ -5,30 +5,24 @@ Each step may be killed and run again: what is whole is kept, what is not is not
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sia.atomic import read_json, write_json
-from sia.data.caption_files import Images, Unusable, caption_frames, stored_image
-from sia.data.caption_index import PlacedCaption, write_placed
+from sia.atomic import write_bytes, write_json_lines
 from sia.data.corpora import read
-from sia.data.corpus_record import Content, Plan, describe, summary
-from sia.data.manifest import Dropped, SpokenCaption, read_captions, write_captions, write_dropped
-from sia.data.prepared_corpus import shard_path
-from sia.data.repeated import Repeated, contents
-from sia.data.runs_of_corpus import told_runs
-from sia.data.shards import ShardReader, ShardWriter
-from sia.data.statistics import Statistics
+from sia.data.corpus_record import DROPPED, Description, Plan, joined, sums_of
+from sia.data.manifest import Dropped, Images, SpokenCaption, read_captions, write_captions
+from sia.data.shards import ShardReader, ShardWriter, shard_path
 from sia.errors import UserError
+from sia.run.folder import RunFolder, runs_of, runs_root
+from sia.run.records import TrainedOn
 
 CAPTIONS_A_SHARD = 1000
-
-__all__ = ["finish", "is_written", "plan", "read_plan", "summary", "write_shard"]
+RUNS_NAMED = 4
 
 
 def plan(
@@ -55,21 +49,21 @@ def plan(
     captions = _spread(reading.captions, limit or len(reading.captions))
     num_shards = num_shards or max(1, round(len(captions) / CAPTIONS_A_SHARD))
     parts = _share_by_image(captions, num_shards)
-    record = {
-        "name": name,
-        "held_out": reading.held_out,
-        "num_shards": num_shards,
-        "images": images,
-        "short_side": short_side,
-        "features": reading.features,
-        "content": _hash_of(parts),
-        "notes": list(reading.notes),
-    }
-    _make_way(out, record, replace)
+    planned = Plan(
+        name=name,
+        held_out=reading.held_out,
+        num_shards=num_shards,
+        images=images,
+        short_side=short_side,
+        features=reading.features,
+        content=_hash_of(parts),
+        notes=list(reading.notes),
+    )
+    _make_way(out, planned, replace)
     for number, part in enumerate(parts):
         write_captions(_plan_path(out, number), part)
-    write_dropped(out / "plan" / "dropped.jsonl", reading.dropped)
-    write_json(out / "plan.json", record)
+    write_json_lines(out / "plan" / DROPPED, [asdict(entry) for entry in reading.dropped])
+    planned.write(out / "plan.json")
     return num_shards
 
 
@@ -78,42 +72,52 @@ def write_shard(out: Path, number: int) -> None:
 
     A caption that cannot be read, or whose frames are too few or too many, is dropped with its reason.
     """
-    record = read_plan(out)
+    planned = read_plan(out)
     if is_written(out, number):
         return
+    # They load torch: not where a corpus is only planned.
     import torch
 
+    from sia.data.caption_files import Unusable, caption_frames, stored_image
     from sia.data.mfcc import FEATURES
 
     # Clips are short: more threads only wait for each other, and the tasks share the machine already.
     torch.set_num_threads(1)
-    features = record["features"] or FEATURES
-    writer = ShardWriter({"plan": _content_of(record), "features": features})
-    pixels, frames = Statistics(3), Statistics(features["coefficients"])
-    _fill(writer, record, read_captions(_plan_path(out, number)), pixels, frames)
-    writer.attributes |= {"pixel_sums": pixels.sums.tolist(), "frame_sums": frames.sums.tolist()}
+    features = planned.features or FEATURES
+    writer = ShardWriter({"plan": planned.of_shards, "features": features})
+    captions = read_captions(_plan_path(out, number))
+    trained = {caption.image_id for caption in captions if caption.split == "train"}
+    pixel_sums, frame_sums = np.zeros((3, 3)), np.zeros((3, features["coefficients"]))
+    for caption in captions:
+        try:
+            frames, image = caption_frames(caption, planned.features), writer.images.get(caption.image_id)
+            if image is None:
+                image, pixels = stored_image(caption, planned.images, planned.short_side)
+                if caption.image_id in trained:
+                    pixel_sums += sums_of(pixels.reshape(-1, 3) / 255)
+        except Unusable as error:
+            writer.dropped.append(Dropped(caption.utterance_id, error.reason, error.detail))
+            continue
+        writer.add(caption, frames, image)
+        if caption.split == "train":
+            frame_sums += sums_of(frames)
+    writer.attributes |= {"pixel_sums": pixel_sums.tolist(), "frame_sums": frame_sums.tolist()}
     writer.write(shard_path(out, number))
 
 
-def finish(out: Path, replace: bool = False) -> dict[str, Any]:
+def finish(out: Path, replace: bool = False) -> Description:
     """Join the shards' records into captions.jsonl, dropped.jsonl and, last, corpus.json; its content is returned.
 
     Raises UserError where a shard is missing, no caption is left or, without `replace`, the content is another one
     than that of the corpus that was finished there before.
     """
-    record = read_plan(out)
-    content = joined(out, record["num_shards"])
-    if not content.captions:
-        first = next((f"; the first: {entry.reason}, {entry.detail}" for entry in content.dropped), "")
-        raise UserError(f"{out}: every caption of corpus {record['name']!r} was dropped{first}")
-    description = describe(record, content)
-    before = _finished(out)
-    if before is not None and before["identity"] != description["identity"] and not replace:
-        raise UserError(_refusal(out, before["identity"], "files that were read again have another content"))
-    index_checksum = write_placed(out, content.captions)
-    write_dropped(out / "dropped.jsonl", content.dropped)
-    description["checksums"] = {"index": index_checksum, "shards": content.shard_checksums}
-    write_json(out / "corpus.json", description)
+    description, _, files = joined(out, read_plan(out))
+    before = Description.read_sound(out / "corpus.json")
+    if before is not None and before.identity != description.identity and not replace:
+        raise UserError(_refusal(out, before.identity, "files that were read again have another content"))
+    for name, content in files.items():
+        write_bytes(out / name, content)
+    description.write(out / "corpus.json")
     return description
 
 
@@ -122,95 +126,77 @@ def is_written(out: Path, number: int) -> bool:
 
     Its frames and images are not read: `jobs/prepare.py --verify` does that.
     """
-    content = _content_of(read_plan(out))
+    planned = read_plan(out)
     try:
-        with closing(ShardReader(shard_path(out, number))) as shard:
+        with ShardReader(shard_path(out, number)) as shard:
             shard.check()
-            return bool(shard.attribute("plan") == content)
+            return bool(shard.attribute("plan") == planned.of_shards)
     except UserError:
         return False
 
 
-def read_plan(out: Path) -> dict[str, Any]:
-    record = read_json(out / "plan.json")
-    if record is None:
+def read_plan(out: Path) -> Plan:
+    planned = Plan.read(out / "plan.json")
+    if planned is None:
         raise UserError(f"{out}: no plan.json; run `python jobs/prepare.py` from its start")
-    Plan.check(out / "plan.json", record)
-    return dict(record)
+    return planned
 
 
-def _make_way(out: Path, record: dict[str, Any], replace: bool) -> None:
+def _make_way(out: Path, planned: Plan, replace: bool) -> None:
     """Take away the description of a finished corpus of another plan; a job that reads it notices.
 
     Raises UserError that names the runs that use it, unless it is to be replaced.
     """
-    finished = _finished(out)
+    finished = Description.read_sound(out / "corpus.json")
     if finished is None:
         return
-    wanted, before = _content_of(record), _planned(out)
-    different = [key if key != "content" else "captions" for key in wanted if before.get(key) != wanted[key]]
+    before = _plan_before(out)
+    wanted = planned.of_shards.items()
+    different = [key if key != "content" else "captions" for key, value in wanted if before.get(key) != value]
     if different and not replace:
-        raise UserError(_refusal(out, finished["identity"], f"it was prepared otherwise ({', '.join(different)})"))
+        raise UserError(_refusal(out, finished.identity, f"it was prepared otherwise ({', '.join(different)})"))
     if different:
         (out / "corpus.json").unlink()
 
 
-def _finished(out: Path) -> dict[str, Any] | None:
-    """corpus.json; None where there is none, or it is damaged and to be written again."""
-    try:
-        found = read_json(out / "corpus.json")
-    except UserError:
-        return None
-    return found if isinstance(found, dict) and "identity" in found else None
-
-
-def _planned(out: Path) -> dict[str, Any]:
+def _plan_before(out: Path) -> dict[str, Any]:
     """The plan that was carried out, or that of the first shard where plan.json is gone; empty where neither is."""
-    if (found := read_json(out / "plan.json")) is not None:
-        return dict(found) if isinstance(found, dict) else {}
+    if (found := Plan.read(out / "plan.json")) is not None:
+        return found.of_shards
     try:
-        with closing(ShardReader(shard_path(out, 0))) as shard:
+        with ShardReader(shard_path(out, 0)) as shard:
             return dict(shard.attribute("plan") or {})
     except UserError:
         return {}
 
 
 def _refusal(out: Path, identity: str, difference: str) -> str:
+    using = [f"{run.study}/{run.name}" for run in runs_of() if _uses(run, out, identity)]
+    named = ", ".join(using[:RUNS_NAMED]) + (", ..." if len(using) > RUNS_NAMED else "")
+    told = f"{len(using)} {'run uses' if len(using) == 1 else 'runs use'} it ({named})"
     return (
-        f"{out}: holds the finished corpus {identity}, and {difference}; {told_runs(out, identity)}; "
+        f"{out}: holds the finished corpus {identity}, and {difference}; "
+        f"{told if using else f'no run under {runs_root()} uses it'}; "
         "give another --out, or --replace to change it under them"
     )
+
+
+def _uses(run: RunFolder, folder: Path, identity: str) -> bool:
+    """Whether a run was begun on this corpus or, where it has not begun, is to be; in doubt it does."""
+    try:
+        known = TrainedOn.read(run.corpus)
+        if known is not None and (known.identity == identity or not known.folder):
+            return True
+        place = Path(known.folder) if known is not None else run.experiment().data.path
+        return place.resolve() == folder.resolve()
+    except UserError:
+        return True
 
 
 def _spread(captions: list[SpokenCaption], number: int) -> list[SpokenCaption]:
     """So many of the captions, at equal distances; all where there are no more."""
     number = min(number, len(captions))
     return [captions[place * len(captions) // number] for place in range(number)]
-
-
-def _fill(
-    writer: ShardWriter, record: dict[str, Any], captions: list[SpokenCaption], pixels: Statistics, frames: Statistics
-) -> None:
-    """Add each caption to the writer, and those of training to the statistics."""
-    trained = {caption.image_id for caption in captions if caption.split == "train"}
-    for caption in captions:
-        try:
-            speech = caption_frames(caption, record["features"])
-            counted = pixels if caption.image_id in trained else None
-            image = writer.images.get(caption.image_id) or stored_image(
-                caption, record["images"], record["short_side"], counted
-            )
-        except Unusable as error:
-            writer.drop(caption.utterance_id, error.reason, error.detail)
-        else:
-            writer.add(caption, speech, image)
-            if caption.split == "train":
-                frames.add(speech)
-
-
-def _content_of(record: dict[str, Any]) -> dict[str, Any]:
-    """What of the plan decides a shard's content; another wording of a note leaves the shards as they are."""
-    return {key: value for key, value in record.items() if key != "notes"}
 
 
 def _hash_of(parts: list[list[SpokenCaption]]) -> str:
@@ -233,50 +219,3 @@ def _share_by_image(captions: list[SpokenCaption], num_shards: int) -> list[list
 
 def _plan_path(out: Path, number: int) -> Path:
     return out / "plan" / f"{number:05d}.jsonl"
-
-
-def joined(out: Path, num_shards: int) -> Content:
-    """What the shards hold together, after what the reader dropped. Raises UserError for one that cannot be read."""
-    lines = (out / "plan" / "dropped.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    captions: list[PlacedCaption] = []
-    digests: list[str] = []
-    checksums: list[str] = []
-    repeated = Repeated()
-    pixel_sums, frame_sums = np.zeros(()), np.zeros(())
-    for number in range(num_shards):
-        shard = ShardReader(shard_path(out, number))
-        shard.check()
-        checksums.append(shard.checksum)
-        spoken = [SpokenCaption(**json.loads(line)) for line in shard.strings("captions")]
-        image_ids = shard.strings("image_ids")
-        captions += _placed(shard, number, spoken, image_ids)
-        images = dict(zip(image_ids, contents(shard.image_crcs, shard.image_offsets), strict=True))
-        repeated.add(spoken, contents(shard.frame_crcs, shard.frame_offsets), images)
-        digests += shard.strings("digests")
-        lines += shard.strings("dropped")
-        pixel_sums = pixel_sums + shard.attribute("pixel_sums")
-        frame_sums = frame_sums + shard.attribute("frame_sums")
-        features = shard.attribute("features")
-        shard.close()
-    dropped = [Dropped(**json.loads(line)) for line in lines]
-    return Content(captions, digests, dropped, features, pixel_sums, frame_sums, repeated.counts(), checksums)
-
-
-def _placed(
-    shard: ShardReader, number: int, captions: list[SpokenCaption], image_ids: list[str]
-) -> Iterator[PlacedCaption]:
-    row_of_image = {image_id: row for row, image_id in enumerate(image_ids)}
-    lengths = np.diff(shard.frame_offsets)
-    for row, caption in enumerate(captions):
-        yield PlacedCaption(
-            caption.utterance_id,
-            caption.image_id,
-            caption.split,
-            number,
-            row,
-            row_of_image[caption.image_id],
-            int(lengths[row]),
-            caption.speaker,
-            caption.language,
-            caption.text,
-        )

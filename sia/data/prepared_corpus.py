@@ -15,18 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from sia.atomic import read_json
 from sia.config import Data, Model
 from sia.data.caption_index import PlacedCaptions
 from sia.data.corpus_record import Description
 from sia.data.manifest import SPLITS
-from sia.data.shards import ShardReader
+from sia.data.shards import CURE, DAMAGED, Rows, open_rows, shard_path
 from sia.errors import UserError
 from sia.run.records import TrainedOn
 
-
-def shard_path(folder: Path, number: int) -> Path:
-    return folder / "shards" / f"{number:05d}.h5"
+STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
 
 
 @dataclass
@@ -38,21 +35,19 @@ class PreparedCorpus:
     """
 
     folder: Path
-    description: dict[str, Any]
+    description: Description
     captions: PlacedCaptions
-    checksums: dict[str, Any]
-    _readers: dict[int, ShardReader] = field(default_factory=dict, repr=False)
+    _shards: dict[int, tuple[Rows, Rows]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> "PreparedCorpus":
         """Raises UserError that names the folder and the command that fills it."""
         description = read_description(folder)
-        checksums = description.pop("checksums")
-        return cls(folder, description, PlacedCaptions(folder, checksums["index"]), checksums)
+        return cls(folder, description, PlacedCaptions(folder, description.checksums.index))
 
     @property
     def identity(self) -> str:
-        return self.description["identity"]
+        return self.description.identity
 
     def normalised_as(self, trained_on: dict[str, Any]) -> "PreparedCorpus":
         """The same corpus, its inputs normalised with the statistics of the corpus that a pair was trained on.
@@ -60,7 +55,7 @@ class PreparedCorpus:
         They belong to the pair, not to the corpus that it is measured on.
         """
         statistics = {key: trained_on[key] for key in STATISTICS if key in trained_on}
-        return replace(self, description={**self.description, **statistics})
+        return replace(self, description=self.description.model_copy(update=statistics))
 
     @cached_property
     def indices_of_split(self) -> dict[str, list[int]]:
@@ -79,44 +74,50 @@ class PreparedCorpus:
 
         Where splits hold out images, the captions' own images; where they hold out captions, all images there are.
         """
-        own = self.description["held_out"] == "images"
+        own = self.description.held_out == "images"
         among = np.asarray(indices, np.int64) if own else np.arange(len(self.captions))
         _, first = np.unique(self.captions.column("image")[among], return_index=True)
         return among[np.sort(first)].tolist()
 
     def frames(self, index: int) -> np.ndarray:
-        """The speech frames [T, F] of a caption; F is the corpus's `coefficients`."""
-        caption = self.captions[index]
-        return self._reader(caption.shard).frames(caption.row, caption.utterance_id)
+        """The speech frames [T, F] of a caption; F is the corpus's `coefficients`.
+
+        Raises UserError that names shard and caption where they are not those that were written; `image` likewise.
+        """
+        numbers = self.captions.numbers(index)
+        return self._read("frames", self._rows(numbers.shard)[0], numbers.row, index)
 
     def image(self, index: int) -> bytes:
         """The encoded file of a caption's image."""
-        caption = self.captions[index]
-        return self._reader(caption.shard).image(caption.image_row, caption.utterance_id)
+        numbers = self.captions.numbers(index)
+        return self._read("image", self._rows(numbers.shard)[1], numbers.image_row, index).tobytes()
 
-    def _reader(self, shard: int) -> ShardReader:
-        if shard not in self._readers:
-            reader = ShardReader(shard_path(self.folder, shard))
-            reader.check(self.checksums["shards"][shard])
-            self._readers[shard] = reader
-        return self._readers[shard]
+    def _rows(self, shard: int) -> tuple[Rows, Rows]:
+        if shard not in self._shards:
+            expected = self.description.checksums.shards[shard]
+            self._shards[shard] = open_rows(shard_path(self.folder, shard), expected)
+        return self._shards[shard]
+
+    def _read(self, what: str, rows: Rows, row: int, index: int) -> np.ndarray:
+        try:
+            return rows.read(row)
+        except DAMAGED as error:
+            name = self.captions.utterance_id(index)
+            raise UserError(f"{rows.place.path}: the {what} of {name!r} cannot be read ({error}); {CURE}") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        # An HDF5 handle that crosses a fork or a pickle reads garbage; what can be derived is, where it is needed.
+        # Files are opened, and what can be derived is, where it is needed.
         derived = {name: value for name, value in self.__dict__.items() if name != "indices_of_split"}
-        return {**derived, "_readers": {}}
-
-
-STATISTICS = ("pixel_mean", "pixel_std", "frame_mean", "frame_std")
+        return {**derived, "_shards": {}}
 
 
 class MissingCorpus(UserError):
     """There is no prepared corpus where the experiment looks for it."""
 
 
-def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
+def read_description(folder: Path, corpus: str = "NAME") -> Description:
     """corpus.json of a prepared corpus. Raises UserError that names the folder and the cure."""
-    description = read_json(folder / "corpus.json")
+    description = Description.read(folder / "corpus.json")
     if description is None:
         begun = (folder / "plan.json").exists()
         problem = "its preparation was not finished" if begun else "no prepared corpus there"
@@ -124,23 +125,22 @@ def read_description(folder: Path, corpus: str = "NAME") -> dict[str, Any]:
             f"{folder}: {problem}; prepare it there first: "
             f"python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}"
         )
-    Description.check(folder / "corpus.json", description)
-    return dict(description)
+    return description
 
 
-def check_identity(folder: Path, description: dict[str, Any], known: TrainedOn | None, run: Path) -> None:
+def check_identity(folder: Path, description: Description, known: TrainedOn | None, run: Path) -> None:
     """Raises UserError where a run was begun on another corpus, `known`, than the one in the folder now."""
-    if known is not None and known.identity != description["identity"]:
-        check_features(folder, description, known.features or description["features"])
+    if known is not None and known.identity != description.identity:
+        check_features(folder, description, known.features or description.features)
         raise UserError(
-            f"{run}: begun on corpus {known.identity}, {folder} is {description['identity']}; "
+            f"{run}: begun on corpus {known.identity}, {folder} is {description.identity}; "
             "set data.folder to the first one, or delete the run folder to begin again"
         )
 
 
-def check_splits(folder: Path, description: dict[str, Any], select_on: str) -> None:
+def check_splits(folder: Path, description: Description, select_on: str) -> None:
     """Raises UserError where a split that a run needs has no caption."""
-    held = [split for split, count in description["num_captions"].items() if count]
+    held = [split for split, count in description.num_captions.items() if count]
     for split in ("train", select_on, "test"):
         if split not in held:
             cure = "set training.select_on=test, or " if split == "validation" else ""
@@ -150,36 +150,32 @@ def check_splits(folder: Path, description: dict[str, Any], select_on: str) -> N
             )
 
 
-def check_short_side(folder: Path, description: dict[str, Any], data: Data) -> None:
-    """Raises UserError where images of another size were prepared than the experiment crops from.
+def check_inputs(folder: Path, description: Description, data: Data, model: Model) -> None:
+    """Raises UserError where images of another size were prepared than the experiment crops from, or where a frame has
+    another width than the speech branch reads.
 
     Of original files (a short side of None), any size is made when they are read.
     """
-    side = description["short_side"]
+    side, width = description.short_side, description.features["coefficients"]
     if side not in (None, data.short_side):
         raise UserError(
             f"{folder}: images were prepared with a short side of {side}, data.short_side is {data.short_side}; "
             f"set data.short_side={side} or prepare the corpus again"
         )
-
-
-def check_features(folder: Path, description: dict[str, Any], features: dict[str, Any]) -> None:
-    """Raises UserError where the corpus's frames are not of the kind, `features`, that a pair was trained on."""
-    held = description["features"]
-    if held != features:
-        raise UserError(
-            f"{folder}: it holds {_told(held, features)}, the pair was trained on {_told(features, held)}; "
-            "give a corpus of the pair's features, or train another pair on this one"
-        )
-
-
-def check_frame_features(folder: Path, description: dict[str, Any], model: Model) -> None:
-    """Raises UserError where a frame has another width than the speech branch reads."""
-    width = description["features"]["coefficients"]
     if width != model.frame_features:
         raise UserError(
             f"{folder}: its frames have {width} coefficients, model.frame_features is {model.frame_features}; "
             f"set model.frame_features={width} or prepare the corpus with other features"
+        )
+
+
+def check_features(folder: Path, description: Description, features: dict[str, Any]) -> None:
+    """Raises UserError where the corpus's frames are not of the kind, `features`, that a pair was trained on."""
+    held = description.features
+    if held != features:
+        raise UserError(
+            f"{folder}: it holds {_told(held, features)}, the pair was trained on {_told(features, held)}; "
+            "give a corpus of the pair's features, or train another pair on this one"
         )
 
 

@@ -13,23 +13,27 @@ dropped        JSON    [K]       utterances left out of this shard, as JSON agai
 
 JSON is a list of strings, stored as its bytes: HDF5's own strings end the process that reads them where they are
 damaged. The attribute `checksum` is the SHA-256 of the other attributes and of all these, but the CRCs stand for
-`frames` and `image_bytes`: it is compared when a shard is opened. Datasets are contiguous: a reading is one of bytes at
-a known place.
+`frames` and `image_bytes`: who reads captions compares it with the one that corpus.json tells, and each row with its
+CRC. Datasets are contiguous: a row is read in one piece, at a known place of the file, without HDF5.
 """
 
 import hashlib
 import json
+import math
+import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
 
 from sia.atomic import write_atomically
-from sia.data.hdf5_path import held_dataset, open_unlocked
+from sia.data.hdf5_path import open_unlocked
 from sia.data.manifest import Dropped, SpokenCaption
 from sia.errors import UserError
 
@@ -40,6 +44,15 @@ DATASETS = (
     *CHECKED_BY_ROW,
     *("frame_offsets", "frame_crcs", "captions", "digests", "image_offsets", "image_crcs", "image_ids", "dropped"),
 )
+OPEN_FILES = 256  # of a process; another one is closed for each that is opened beyond
+CURE = "`python jobs/prepare.py --verify` tells what else is; delete the file, and prepare the corpus as before"
+
+# What h5py, HDF5 and JSON raise for bytes that were changed.
+DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / "shards" / f"{number:05d}.h5"
 
 
 class ShardWriter:
@@ -58,32 +71,37 @@ class ShardWriter:
         self.frames.append(np.ascontiguousarray(frames, dtype=np.float32))
         self.images.setdefault(caption.image_id, image)
 
-    def drop(self, utterance_id: str, reason: str, detail: str) -> None:
-        self.dropped.append(Dropped(utterance_id, reason, detail))
-
     def write(self, path: Path) -> None:
         write_atomically(path, self._fill)
 
     def _fill(self, stream: Any) -> None:
+        digests = [
+            caption_digest(caption, frames, self.images[caption.image_id])
+            for caption, frames in zip(self.captions, self.frames, strict=True)
+        ]
         # Of this format HDF5 keeps checksums of its own metadata; of older ones it does not.
         with h5py.File(stream, "w", libver="v110") as shard:
             shard.attrs["layout_version"] = LAYOUT_VERSION
             shard.attrs.update({name: np.bytes_(json.dumps(value)) for name, value in self.attributes.items()})
-            width = self.frames[0].shape[1] if self.frames else 0
-            shard["frames"] = np.concatenate(self.frames) if self.frames else np.zeros((0, width), np.float32)
-            shard["frame_offsets"] = _offsets(len(frames) for frames in self.frames)
-            shard["frame_crcs"] = _crcs(self.frames)
+            shard["frames"] = np.concatenate(self.frames) if self.frames else np.zeros((0, 0), np.float32)
             shard["image_bytes"] = np.frombuffer(b"".join(self.images.values()), dtype=np.uint8)
-            shard["image_offsets"] = _offsets(len(image) for image in self.images.values())
-            shard["image_crcs"] = _crcs(self.images.values())
-            _write_strings(shard, "image_ids", self.images)
-            _write_strings(shard, "captions", (json.dumps(asdict(caption)) for caption in self.captions))
-            _write_strings(shard, "digests", map(self._digest, self.captions, self.frames))
-            _write_strings(shard, "dropped", (json.dumps(asdict(entry)) for entry in self.dropped))
+            shard["frame_offsets"], shard["frame_crcs"] = _places([frames.data for frames in self.frames])
+            shard["image_offsets"], shard["image_crcs"] = _places(list(self.images.values()))
+            strings = {
+                "captions": [json.dumps(asdict(caption)) for caption in self.captions],
+                "digests": digests,
+                "image_ids": list(self.images),
+                "dropped": [json.dumps(asdict(entry)) for entry in self.dropped],
+            }
+            for name, values in strings.items():
+                shard[name] = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
             shard.attrs[CHECKSUM] = np.bytes_(checksum(shard.attrs, shard))
 
-    def _digest(self, caption: SpokenCaption, frames: np.ndarray) -> str:
-        return caption_digest(caption, frames, self.images[caption.image_id])
+
+def _places(rows: Sequence[bytes | memoryview]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of the rows ends, after a 0, and its CRC-32."""
+    crcs = np.array([zlib.crc32(row) for row in rows], dtype=np.uint32)
+    return np.cumsum([0, *map(len, rows)], dtype=np.int64), crcs
 
 
 def caption_digest(caption: SpokenCaption, frames: np.ndarray, image: bytes) -> str:
@@ -93,7 +111,7 @@ def caption_digest(caption: SpokenCaption, frames: np.ndarray, image: bytes) -> 
     return hashlib.sha256(record.encode() + frames.tobytes() + image).hexdigest()[:16]
 
 
-def checksum(attributes: Mapping[str, Any], datasets: Mapping[str, h5py.Dataset]) -> str:
+def checksum(attributes: Mapping[str, Any], datasets: Mapping[str, Any]) -> str:
     """SHA-256 over a shard's attributes (but the checksum itself) and the names, shapes and bytes of its datasets.
 
     Of frames and images the CRCs are taken instead of the bytes.
@@ -110,26 +128,74 @@ def checksum(attributes: Mapping[str, Any], datasets: Mapping[str, h5py.Dataset]
     return content.hexdigest()
 
 
-CURE = "`python jobs/prepare.py --verify` tells what else is; delete the file, and prepare the corpus as before"
-Value = TypeVar("Value")
+class Place(NamedTuple):
+    """Where a dataset lies in its file, of which it is read without HDF5; few files are kept open."""
 
-# What h5py, HDF5 and JSON raise for bytes that were changed.
-_DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+    path: str
+    modified: tuple[int, int]  # the file's inode and time: one that took its place is opened anew
+    start: int  # in bytes
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def items(self, first: int, end: int) -> np.ndarray:
+        """Those from `first` to before `end`. Raises ValueError or OSError where they are not there."""
+        if not 0 <= first <= end <= self.shape[0]:
+            raise ValueError(f"{first} to {end} of {self.shape[0]} items")
+        values = np.empty((end - first, *self.shape[1:]), self.dtype)
+        if values.nbytes:
+            file, start = _opened(self.path, self.modified), self.start + first * (values.nbytes // len(values))
+            if os.preadv(file.fileno(), [values.data], start) != values.nbytes:
+                raise ValueError("the file is cut short")
+        return values
 
 
-class ShardReader:
-    """Reads one shard; open it in the process that reads.
+class Rows(NamedTuple):
+    """The frames of a shard's captions, or its images."""
 
-    Raises UserError for a file that is missing, damaged, or of another layout version. What the shard tells of its rows
-    is compared with its checksum by `check`; frames and images are compared with theirs whenever they are read.
-    """
+    place: Place
+    offsets: np.ndarray  # [N + 1]
+    crcs: np.ndarray  # [N]
+
+    def read(self, row: int) -> np.ndarray:
+        """The frames [T, 40] or the bytes [n] of a row. Raises ValueError where they are not those that were written,
+        OSError where they cannot be read.
+        """
+        values = self.stored(row)
+        if zlib.crc32(values.data) != self.crcs[row]:
+            raise ValueError("not what was written")
+        return values
+
+    def stored(self, row: int) -> np.ndarray:
+        """As `read`, but damaged or not."""
+        return self.place.items(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+
+@lru_cache(OPEN_FILES)
+def _opened(path: str, modified: tuple[int, int]) -> BinaryIO:
+    return open(path, "rb", buffering=0)
+
+
+def open_rows(path: Path, expected: str) -> tuple[Rows, Rows]:
+    """The frames and the images of a shard with the checksum `expected`. Raises UserError for another one."""
+    with ShardReader(path) as shard:
+        if shard.checksum != expected:
+            raise UserError(
+                f"{path}: not a shard of the corpus that was opened, which was prepared anew since; "
+                "begin again on what is there now, or prepare the corpus as it was"
+            )
+        return shard.frames, shard.images
+
+
+class ShardReader(AbstractContextManager["ShardReader"]):
+    """What a shard tells. Raises UserError for a file that is missing, damaged, or of another layout version."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self.file = open_unlocked(path)
             version = self.file.attrs.get("layout_version")
-        except _DAMAGED as error:
+            self.checksum = bytes(self.file.attrs.get(CHECKSUM, b"")).decode("ascii", "replace")
+        except DAMAGED as error:
             problem = "missing" if not path.exists() else f"not a readable HDF5 file ({' '.join(str(error).split())})"
             raise UserError(f"{path}: shard is {problem}; run `python jobs/prepare.py` for its corpus again") from None
         if version != LAYOUT_VERSION:
@@ -137,98 +203,72 @@ class ShardReader:
                 f"{path}: shard of layout version {version}, this program reads {LAYOUT_VERSION}; "
                 "delete it and run `python jobs/prepare.py` for its corpus again"
             )
-        self._datasets = {name: self._dataset(name) for name in DATASETS}
-        self.frame_offsets, self.image_offsets = self.values("frame_offsets"), self.values("image_offsets")
-        self.frame_crcs, self.image_crcs = self.values("frame_crcs"), self.values("image_crcs")
 
-    @property
-    def checksum(self) -> str:
-        """The one that was written; empty where there is none."""
-        return self._guarded(CHECKSUM, lambda: bytes(self.file.attrs.get(CHECKSUM, b"")).decode("ascii", "replace"))
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
 
-    def check(self, expected: str | None = None) -> None:
-        """Raises UserError where the shard is damaged, or another one than that of the checksum `expected`."""
-        found = self._guarded("checksum", lambda: checksum(self.file.attrs, self._datasets))
-        if found != self.checksum:
-            raise self._unreadable("checksum", ValueError("it is not that of the content"))
-        if expected not in (None, found):
-            raise UserError(
-                f"{self.path}: not a shard of the corpus that was opened, which was prepared anew since; "
-                "begin again on what is there now, or prepare the corpus as it was"
-            )
+    def check(self) -> None:
+        """Raises UserError where anything but frames and images is not what was written."""
+        with self._reading("checksum"):
+            found: dict[str, Any] = {name: self._place(name) for name in CHECKED_BY_ROW}
+            found |= {name: self._values(name) for name in DATASETS if name not in CHECKED_BY_ROW}
+            if checksum(self.file.attrs, found) != self.checksum:
+                raise ValueError("it is not that of the content")
 
-    def frames(self, row: int, name: str) -> np.ndarray:
-        """The speech frames [T, F] of the caption `name` in `row`; F is 40 where they are this program's MFCCs.
+    @cached_property
+    def frames(self) -> Rows:
+        return self._rows("frames", "frame")
 
-        Raises UserError that names the caption where they are not those that were written; `image` likewise.
-        """
-        frames = self._guarded("frames", lambda: self.stored_frames(row))
-        if zlib.crc32(frames.data) != self.frame_crcs[row]:
-            raise self._damaged(f"the frames of {name!r} are")
-        return frames
-
-    def image(self, row: int, name: str) -> bytes:
-        """The encoded file of image `row`, which the caption `name` describes."""
-        image = self._guarded("image_bytes", lambda: self.stored_image(row))
-        if zlib.crc32(image.data) != self.image_crcs[row]:
-            raise self._damaged(f"the bytes of the image of {name!r} are")
-        return image.tobytes()
-
-    def stored_frames(self, row: int) -> np.ndarray:
-        """The frames as they are there, damaged or not; `stored_image` likewise."""
-        return self._datasets["frames"][self.frame_offsets[row] : self.frame_offsets[row + 1]]
-
-    def stored_image(self, row: int) -> np.ndarray:
-        return self._datasets["image_bytes"][self.image_offsets[row] : self.image_offsets[row + 1]]
+    @cached_property
+    def images(self) -> Rows:
+        return self._rows("image_bytes", "image")
 
     def attribute(self, name: str) -> Any:
         """The value of an attribute, or None where the shard has none of that name."""
-        try:
+        with self._reading(name):
             value = self.file.attrs.get(name)
             return None if value is None else json.loads(value)
-        except _DAMAGED as error:
-            raise self._unreadable(name, error) from None
 
     def strings(self, name: str) -> list[str]:
         """The strings of a dataset: captions, digests, image_ids or dropped."""
-        return self._guarded(name, lambda: list(json.loads(self.values(name).tobytes())))
+        with self._reading(name):
+            return list(json.loads(self._values(name).tobytes()))
 
-    def values(self, name: str) -> np.ndarray:
-        """A dataset as a whole."""
-        return self._guarded(name, lambda: self._datasets[name][:])
+    def captions(self) -> list[SpokenCaption]:
+        with self._reading("captions"):
+            return [SpokenCaption(**json.loads(line)) for line in self.strings("captions")]
 
-    def close(self) -> None:
-        self.file.close()
+    def _rows(self, name: str, kind: str) -> Rows:
+        with self._reading(name):
+            return Rows(self._place(name), self._values(f"{kind}_offsets"), self._values(f"{kind}_crcs"))
 
-    def _dataset(self, name: str) -> h5py.Dataset:
-        """Raises UserError for one that lies in pieces, or asks for more bytes than the file has."""
-        dataset = self._guarded(name, lambda: held_dataset(self.file, name))
-        if dataset.chunks is not None or dataset.nbytes > self.path.stat().st_size:
-            raise self._unreadable(name, ValueError("it is not as it was written"))
-        return dataset
+    def _values(self, name: str) -> np.ndarray:
+        place = self._place(name)
+        return place.items(0, place.shape[0])
 
-    def _guarded(self, name: str, read: Callable[[], Value]) -> Value:
+    def _place(self, name: str) -> Place:
+        """Raises ValueError for a dataset that lies elsewhere or in pieces, or has more bytes than the file."""
+        link = self.file.id.links.get_info(name.encode())
+        dataset = h5py.h5d.open(self.file.id, name.encode())
+        layout, file = dataset.get_create_plist(), self.path.stat()
+        in_one_piece = layout.get_layout() == h5py.h5d.CONTIGUOUS and not layout.get_external_count()
+        place = Place(
+            str(self.path),
+            (file.st_ino, file.st_mtime_ns),
+            dataset.get_offset() or 0,  # nothing is there where it is empty
+            dataset.dtype,
+            dataset.shape,
+        )
+        size = place.dtype.itemsize * math.prod(place.shape)
+        if link.type != h5py.h5l.TYPE_HARD or not in_one_piece or place.start + size > file.st_size:
+            raise ValueError(f"{name} is not as it was written")
+        return place
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
         try:
-            return read()
-        except _DAMAGED as error:
-            raise self._unreadable(name, error) from None
-
-    def _damaged(self, what: str) -> UserError:
-        return UserError(f"{self.path}: {what} not those that were written; {CURE}")
-
-    def _unreadable(self, name: str, error: BaseException) -> UserError:
-        if isinstance(error, UserError):
-            return error
-        return UserError(f"{self.path}: {name} cannot be read ({' '.join(str(error).split())}); {CURE}")
-
-
-def _crcs(rows: Iterable[Any]) -> np.ndarray:
-    return np.fromiter((zlib.crc32(row) for row in rows), dtype=np.uint32)
-
-
-def _offsets(lengths: Iterable[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int64)
-
-
-def _write_strings(shard: h5py.File, name: str, values: Iterable[str]) -> None:
-    shard[name] = np.frombuffer(json.dumps(list(values)).encode(), dtype=np.uint8)
+            yield
+        except UserError:
+            raise
+        except DAMAGED as error:
+            raise UserError(f"{self.path}: {what} cannot be read ({' '.join(str(error).split())}); {CURE}") from None

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sia.config import Experiment
-from sia.data.prepared_corpus import PreparedCorpus, check_features, check_identity, check_short_side
+from sia.data.prepared_corpus import PreparedCorpus, check_features, check_identity, check_inputs
 from sia.distributed import Ranks
 from sia.embedding import embedder_of, fixed_sample, image_of_caption, recalls
 from sia.errors import UserError
@@ -49,14 +49,14 @@ def evaluate_run(
 
 def _corpus_to_measure(run: RunFolder, experiment: Experiment, folder: Path | None) -> PreparedCorpus:
     corpus = PreparedCorpus.open(folder or experiment.data.path)
-    check_short_side(corpus.folder, corpus.description, experiment.data)
+    check_inputs(corpus.folder, corpus.description, experiment.data, experiment.model)
     trained_on = TrainedOn.read(run.corpus)
     if folder is None:
         # Captions may have moved between its splits; a corpus that is named on purpose may be any.
         check_identity(corpus.folder, corpus.description, trained_on, run.path)
     if trained_on is None:
         return corpus
-    check_features(corpus.folder, corpus.description, trained_on.features or corpus.description["features"])
+    check_features(corpus.folder, corpus.description, trained_on.features or corpus.description.features)
     return corpus.normalised_as(trained_on.description)
 
 

@@ -46,7 +46,7 @@ def write_embeddings(
     def fill(stream: Any) -> None:
         with h5py.File(stream, "w") as file:
             file.attrs.update({key: pair.settings.provenance[key] for key in PROVENANCE})
-            file.attrs.update({"corpus": pool.corpus.description["name"], "corpus_identity": pool.identity})
+            file.attrs.update({"corpus": pool.corpus.description.name, "corpus_identity": pool.identity})
             file.attrs["split"] = split
             _write_pool(file, pool, indices, pair.latent_size)
             if depth is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sia.data.prepared_corpus import PreparedCorpus, check_features, check_short_side
+from sia.data.prepared_corpus import PreparedCorpus, check_features, check_inputs
 from sia.distributed import Ranks
 from sia.embedding import Embedder
 from sia.inference.trained_pair import TrainedPair, full_precision
@@ -22,7 +22,7 @@ class PreparedPool:
     def __init__(self, pair: TrainedPair, folder: Path, batch_size: int = 64) -> None:
         corpus = PreparedCorpus.open(folder)
         check_features(folder, corpus.description, pair.settings.features)
-        check_short_side(folder, corpus.description, pair.settings.data)
+        check_inputs(folder, corpus.description, pair.settings.data, pair.settings.model)
         self.identity = corpus.identity
         self.corpus = corpus.normalised_as(pair.settings.corpus)
         ranks = Ranks(device=pair.device)

@@ -7,12 +7,10 @@ from pathlib import Path
 from sia.cluster.corpus_jobs import prepare_corpus
 from sia.cluster.launch import Launch
 from sia.config import Experiment
-from sia.data.prepare import summary
 from sia.data.prepared_corpus import (
     MissingCorpus,
-    check_frame_features,
     check_identity,
-    check_short_side,
+    check_inputs,
     check_splits,
     read_description,
 )
@@ -52,13 +50,12 @@ def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:
     """
     data = experiment.data
     description = read_description(data.path)
-    num_captions = description["num_captions"].get("train", 0)
+    num_captions = description.num_captions.get("train", 0)
     check_splits(data.path, description, experiment.training.select_on)
     check_start_from(experiment)
     check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
     check_chunk_size(experiment.training.chunk_size, launch.profile.world_size)
-    check_short_side(data.path, description, data)
-    check_frame_features(data.path, description, experiment.model)
+    check_inputs(data.path, description, data, experiment.model)
     check_identity(data.path, description, TrainedOn.read(run.corpus), run.path)
 
 
@@ -81,4 +78,5 @@ def check_start_from(experiment: Experiment) -> None:
 def _make_embedded(experiment: Experiment) -> None:
     data = experiment.data
     print(f"making the embedded corpus in {data.path} (about a minute)", file=sys.stderr, flush=True)
-    print(summary(prepare_corpus(EMBEDDED, embedded_raw(), data.path, short_side=data.short_side)), flush=True)
+    prepared = prepare_corpus(EMBEDDED, embedded_raw(), data.path, short_side=data.short_side)
+    print(prepared.summary(), flush=True)

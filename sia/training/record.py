@@ -53,7 +53,8 @@ class Recorder:
         if known is None and self.is_first:
             # Where it lies for everybody, not the copy on this node.
             folder = str(self.run.experiment().data.path.absolute())
-            TrainedOn(**{**corpus.description, "folder": folder}).write(self.run.corpus)
+            described = corpus.description.model_dump(exclude={"checksums"})
+            TrainedOn(**described, folder=folder).write(self.run.corpus)
 
     def agree_with(self, state: TrainingState, restored: Path | None) -> None:
         """After a restore, make all files those of the checkpoint `restored`, whenever the job before died.

@@ -11,7 +11,7 @@ from sia.checkpoint.state import Progress, TrainingState
 from sia.config import Experiment, Stage
 from sia.data.images import normalise
 from sia.data.loader import Batch, PairDataset
-from sia.data.prepared_corpus import PreparedCorpus, check_frame_features, check_short_side
+from sia.data.prepared_corpus import PreparedCorpus, check_inputs
 from sia.data.sampler import BucketBatchSampler, check_chunk_size
 from sia.distributed import Ranks
 from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls, uses_bf16
@@ -100,8 +100,7 @@ def build_trainer(
 ) -> Trainer:
     """A freshly initialised pair and all that trains it; equal on all ranks."""
     training = experiment.training
-    check_short_side(corpus.folder, corpus.description, experiment.data)
-    check_frame_features(corpus.folder, corpus.description, experiment.model)
+    check_inputs(corpus.folder, corpus.description, experiment.data, experiment.model)
     # 1. Initialisation depends on the seed alone.
     torch.manual_seed(training.seed)
     model = DualEncoder.from_config(experiment.model).to(ranks.device)

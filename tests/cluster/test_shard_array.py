@@ -13,7 +13,8 @@ from desk import Desk, wait_until
 from sia.cluster.corpus_jobs import write_shards
 from sia.cluster.profile import Profile
 from sia.data.prepare import finish
-from sia.data.prepared_corpus import PreparedCorpus, shard_path
+from sia.data.prepared_corpus import PreparedCorpus
+from sia.data.shards import shard_path
 
 SHARDS = 3
 
@@ -29,7 +30,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_processes_write_every_shard(raw: Path, tmp_path: Path) -> None:
     tiny_corpus.begin(raw, tmp_path / "out", SHARDS)
     assert sorted(write_shards(tmp_path / "out", SHARDS, "local", Profile())) == list(range(SHARDS))
-    assert finish(tmp_path / "out")["num_captions"]["train"] == 18
+    assert finish(tmp_path / "out").num_captions["train"] == 18
 
 
 @pytest.mark.slow
@@ -39,7 +40,7 @@ def test_a_job_array_writes_the_same_corpus(raw: Path, tmp_path: Path) -> None:
     tiny_corpus.begin(raw, tmp_path / "there", SHARDS)
     profile = Profile(partition="dev", timeout_min=10)
     assert sorted(write_shards(tmp_path / "there", SHARDS, "slurm", profile)) == list(range(SHARDS))
-    assert finish(tmp_path / "there")["identity"] == here.identity
+    assert finish(tmp_path / "there").identity == here.identity
 
 
 @pytest.mark.slow
@@ -75,7 +76,7 @@ def test_the_command_verifies_a_corpus(raw: Path, tmp_path: Path) -> None:
     good = desk.run("prepare.py", "--out", corpus.folder, "--verify")
     assert good.returncode == 0, good.stderr
     assert good.stdout.splitlines() == [
-        f"3 shards, 36 captions, 27 images, {corpus.description['num_frames']:,} frames: all good"
+        f"3 shards, 36 captions, 27 images, {corpus.description.num_frames:,} frames: all good"
     ]
     with h5py.File(shard_path(corpus.folder, 1), "r+") as shard:
         shard["frames"][0, 0] += 1

@@ -1,4 +1,4 @@
-"""From files on disk to shards: what is dropped, what is kept, and what a killed preparation leaves."""
+"""From files on disk to shards: what a preparation makes, keeps, and leaves where it is killed or asked for another."""
 
 import io
 import os
@@ -7,64 +7,62 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import soundfile
 import tiny_corpus
-from readings import described, prepare_reading
+from desk import Desk, wait_until
+from readings import add, described, prepare_reading
 
+from sia.atomic import write_json
 from sia.data.images import pixels, read_image
-from sia.data.loader import decoded
-from sia.data.prepare import finish, is_written, read_plan, summary, write_shard
-from sia.data.prepared_corpus import PreparedCorpus, shard_path
-from sia.errors import UsageError, UserError
+from sia.data.mfcc import mfcc
+from sia.data.prepare import finish, is_written, read_plan, write_shard
+from sia.data.prepared_corpus import PreparedCorpus
+from sia.data.shards import shard_path
+from sia.errors import UserError
+from sia.run.folder import RunFolder
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """16 captions of 12 images."""
-    tiny_corpus.write_corpus(tmp_path / "raw", kinds=2)
-    return tmp_path / "raw"
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted((folder / "shards").iterdir())}
 
 
-def test_frames_and_images_are_those_of_the_files(raw: Path, tmp_path: Path) -> None:
-    import soundfile
+def renamed(raw: Path, folder: Path) -> None:
+    """The captions of `raw` as they lie in another folder."""
+    captions = tiny_corpus.read(raw).captions
+    tiny_corpus.describe(folder, [tiny_corpus.caption(folder, c.utterance_id, c.image_id, c.split) for c in captions])
 
-    from sia.data.mfcc import mfcc
 
-    corpus = tiny_corpus.prepare(raw, tmp_path / "out")
-    for index, caption in enumerate(corpus.captions):
+def test_frames_and_images_are_those_of_the_files(whole: PreparedCorpus) -> None:
+    raw = whole.folder.parent / "raw"
+    for index, caption in enumerate(whole.captions):
         wave, rate = soundfile.read(raw / f"{caption.utterance_id}.wav", dtype="float32")
-        assert np.array_equal(corpus.frames(index), mfcc(wave, rate).numpy())
+        assert np.array_equal(whole.frames(index), mfcc(wave, rate).numpy())
         original = pixels(read_image(raw / f"{caption.image_id}.png"))
-        assert np.array_equal(pixels(read_image(io.BytesIO(corpus.image(index)))), original)
+        assert np.array_equal(pixels(read_image(io.BytesIO(whole.image(index)))), original)
 
 
-@pytest.mark.parametrize("num_shards", [1, 3, 7, 20])
-def test_identity_does_not_depend_on_the_number_of_shards(raw: Path, tmp_path: Path, num_shards: int) -> None:
+@pytest.mark.parametrize("num_shards", [1, 20])
+def test_identity_depends_neither_on_the_number_of_shards_nor_on_where_the_files_lie(
+    whole: PreparedCorpus, tmp_path: Path, num_shards: int
+) -> None:
     """Twenty: more than there are images, so that some shards are empty."""
-    expected = tiny_corpus.prepare(raw, tmp_path / "two", num_shards=2)
-    corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=num_shards)
-    assert corpus.identity == expected.identity
-    assert corpus.description["num_shards"] == num_shards
-    for key, value in expected.description.items():
-        if key == "num_shards":
-            continue
-        approximate = isinstance(value, list)  # sums of floats, in another order
-        assert corpus.description[key] == (pytest.approx(value) if approximate else value)
-    assert len({caption.shard for caption in corpus.captions}) <= num_shards
-
-
-def test_identity_stays_when_the_files_are_moved(raw: Path, tmp_path: Path) -> None:
-    first = tiny_corpus.prepare(raw, tmp_path / "first")
-    moved = Path(shutil.move(raw, tmp_path / "elsewhere"))
-    captions = tiny_corpus.read(moved).captions
-    renamed = [tiny_corpus.caption(moved, c.utterance_id, c.image_id, c.split) for c in captions]
-    assert described(moved, renamed, tmp_path / "second").identity == first.identity
+    raw = Path(shutil.copytree(whole.folder.parent / "raw", tmp_path / "elsewhere"))
+    renamed(raw, raw)
+    corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards)
+    assert corpus.identity == whole.identity and corpus.description.num_shards == num_shards
+    for key, value in whole.description:
+        if key not in ("num_shards", "checksums"):
+            approximate = isinstance(value, list)  # sums of floats, in another order
+            assert getattr(corpus.description, key) == (pytest.approx(value) if approximate else value)
+    shards_of = {(caption.image_id, caption.shard) for caption in corpus.captions}
+    assert len(shards_of) == corpus.description.num_images == 12, "captions of an image lie in one shard"
 
 
 def test_identity_tells_corpora_apart(raw: Path, tmp_path: Path) -> None:
@@ -80,101 +78,75 @@ def test_identity_tells_corpora_apart(raw: Path, tmp_path: Path) -> None:
     assert len(set(identities)) == 5
 
 
-def test_captions_of_an_image_lie_in_one_shard(raw: Path, tmp_path: Path) -> None:
-    corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=5)
-    shards_of = {(caption.image_id, caption.shard) for caption in corpus.captions}
-    assert len(shards_of) == corpus.description["num_images"] == 12
-
-
-def test_statistics_are_those_of_the_training_split(raw: Path, tmp_path: Path) -> None:
-    corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
-    train = corpus.split("train")
-    shown = {corpus.captions[index].image_id: corpus.image(index) for index in train}
+def test_statistics_are_those_of_the_training_split(whole: PreparedCorpus) -> None:
+    train, description = whole.split("train"), whole.description
+    shown = {whole.captions[index].image_id: whole.image(index) for index in train}
     colours = np.concatenate([pixels(read_image(io.BytesIO(image))).reshape(-1, 3) / 255 for image in shown.values()])
-    frames = np.concatenate([corpus.frames(index) for index in train])
-    assert corpus.description["pixel_mean"] == pytest.approx(colours.mean(axis=0).tolist())
-    assert corpus.description["pixel_std"] == pytest.approx(colours.std(axis=0).tolist())
-    assert corpus.description["frame_mean"] == pytest.approx(frames.mean(axis=0, dtype=float).tolist())
-    assert corpus.description["frame_std"] == pytest.approx(frames.std(axis=0, dtype=float).tolist())
+    frames = np.concatenate([whole.frames(index) for index in train])
+    assert description.pixel_mean == pytest.approx(colours.mean(axis=0).tolist())
+    assert description.pixel_std == pytest.approx(colours.std(axis=0).tolist())
+    assert description.frame_mean == pytest.approx(frames.mean(axis=0, dtype=float).tolist())
+    assert description.frame_std == pytest.approx(frames.std(axis=0, dtype=float).tolist())
 
 
 def test_an_image_of_two_splits_counts_where_it_is_trained_on(raw: Path, tmp_path: Path) -> None:
     """Where captions are held out, the first caption of an image may be one of validation or test."""
     train = [caption for caption in tiny_corpus.read(raw).captions if caption.split == "train"]
-    tested_first = [replace(caption, split="test" if i % 2 == 0 else "train") for i, caption in enumerate(train)]
-    trained_first = [replace(caption, split="train" if i % 2 == 0 else "test") for i, caption in enumerate(train)]
     means = []
-    for number, captions in enumerate((trained_first, tested_first)):
+    for order in (("train", "test"), ("test", "train")):
+        captions = [replace(caption, split=order[place % 2]) for place, caption in enumerate(train)]
         tiny_corpus.describe(raw, captions, held_out="captions")
-        means.append(tiny_corpus.prepare(raw, tmp_path / str(number)).description["pixel_mean"])
+        means.append(tiny_corpus.prepare(raw, tmp_path / order[0]).description.pixel_mean)
     assert means[1] == pytest.approx(means[0]) and min(means[0]) > 0
 
 
-def test_notes_are_told_and_change_no_shard(raw: Path, tmp_path: Path) -> None:
+def test_the_summary_counts_all_and_tells_notes_which_change_no_shard(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    identity = tiny_corpus.prepare(raw, out).identity
-    times = [shard_path(out, number).stat().st_mtime_ns for number in range(2)]
-    reading = tiny_corpus.read(raw)._replace(notes=("val is the test split",))
-    prepare_reading(reading, out)
+    first = tiny_corpus.prepare(raw, out)
+    written = times(out)
+    prepare_reading(tiny_corpus.read(raw)._replace(notes=("val is the test split",)), out)
     corpus = PreparedCorpus.open(out)
-    assert read_plan(out)["notes"] == corpus.description["notes"] == ["val is the test split"]
-    assert "val is the test split" in summary(corpus.description) and corpus.identity == identity
-    assert [shard_path(out, number).stat().st_mtime_ns for number in range(2)] == times
-
-
-def test_the_summary_counts_all(raw: Path, tmp_path: Path) -> None:
-    description = tiny_corpus.prepare(raw, tmp_path / "out").description
-    said = summary(description)
+    assert corpus.identity == first.identity and times(out) == written
+    said = corpus.description.summary()
     for part in ("8 train, 4 validation, 4 test captions", "16 pairs", "12 images", "h of speech", "frames (mfcc, 40"):
         assert part in said
-    assert "h of speech" not in summary({**description, "hours": None})
+    assert "val is the test split" in said and read_plan(out).notes == corpus.description.notes
+    assert "h of speech" not in corpus.description.model_copy(update={"hours": None}).summary()
 
 
-def test_shards_that_are_there_are_kept(raw: Path, tmp_path: Path) -> None:
-    first = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "shards").iterdir()}
-    assert len(written) == 3
-    second = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "shards").iterdir()} == written
-    assert second.description == first.description and list(second.captions) == list(first.captions)
-
-
-def test_shards_of_another_plan_are_written_anew(raw: Path, tmp_path: Path) -> None:
-    tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3)
-    again = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=3, short_side=48, replace=True)
-    assert min(read_image(io.BytesIO(again.image(0))).size) == 48
-
-
-def test_a_new_plan_takes_the_finished_corpus_away_until_it_is_done(raw: Path, tmp_path: Path) -> None:
-    tiny_corpus.prepare(raw, tmp_path / "out")
-    tiny_corpus.begin(raw, tmp_path / "out", short_side=48, replace=True)
-    with pytest.raises(UserError, match="not finished"):
-        PreparedCorpus.open(tmp_path / "out")
-
-
-@pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten", "without its plan"])
-def test_only_what_is_not_whole_is_written_again(raw: Path, tmp_path: Path, damage: str) -> None:
-    out = tmp_path / "out"
-    first = tiny_corpus.prepare(raw, out, num_shards=3)
-    times = {number: shard_path(out, number).stat().st_mtime_ns for number in range(3)}
+@pytest.mark.parametrize("damage", ["nothing", "missing", "truncated", "overwritten", "without its plan"])
+def test_only_what_is_not_whole_is_written_again(copy: Path, whole: PreparedCorpus, damage: str) -> None:
+    path, before = shard_path(copy, 1), times(copy)
     if damage == "missing":
-        shard_path(out, 1).unlink()
+        path.unlink()
     elif damage == "truncated":
-        os.truncate(shard_path(out, 1), shard_path(out, 1).stat().st_size - 1)
+        os.truncate(path, path.stat().st_size - 1)
     elif damage == "overwritten":
-        content = shard_path(out, 1).read_bytes()
-        shard_path(out, 1).write_bytes(content[:48] + bytes(1000) + content[1048:])
-    else:
-        with h5py.File(shard_path(out, 1), "r+") as shard:
+        content = path.read_bytes()
+        path.write_bytes(content[:48] + bytes(1000) + content[1048:])
+    elif damage == "without its plan":
+        with h5py.File(path, "r+") as shard:
             del shard.attrs["plan"]
-    assert [is_written(out, number) for number in range(3)] == [True, False, True]
-    if damage != "without its plan":
-        with pytest.raises(UserError, match=str(shard_path(out, 1))):
-            finish(out)
-    second = tiny_corpus.prepare(raw, out, num_shards=3)
-    assert second.identity == first.identity
-    changed = {number for number in range(3) if shard_path(out, number).stat().st_mtime_ns != times[number]}
-    assert changed == {1}
+    assert [is_written(copy, number) for number in range(3)] == [True, damage == "nothing", True]
+    if damage not in ("nothing", "without its plan"):
+        with pytest.raises(UserError, match=str(path)):
+            finish(copy)
+    again = tiny_corpus.prepare(whole.folder.parent / "raw", copy, num_shards=3)
+    assert again.description == whole.description and list(again.captions) == list(whole.captions)
+    assert {path for path, time in times(copy).items() if time != before[path]} == {path} - (
+        {path} if damage == "nothing" else set()
+    )
+
+
+@pytest.mark.parametrize("gone", ["plan.json", "captions.jsonl", "captions.npy", "corpus.json", "half of corpus.json"])
+def test_the_same_plan_mends_what_is_gone(copy: Path, whole: PreparedCorpus, gone: str) -> None:
+    if gone.startswith("half"):
+        os.truncate(copy / "corpus.json", 100)
+    else:
+        (copy / gone).unlink()
+    again = tiny_corpus.prepare(whole.folder.parent / "raw", copy, num_shards=3)
+    assert again.description == whole.description
+    assert all(np.array_equal(again.frames(index), whole.frames(index)) for index in range(16))
 
 
 @pytest.mark.slow
@@ -195,37 +167,126 @@ def test_a_task_killed_while_it_writes_leaves_nothing_to_read(raw: Path, tmp_pat
     assert killed.returncode == -signal.SIGKILL
     assert [is_written(out, number) for number in range(2)] == [True, False]
     write_shard(out, 1)
-    finish(out)
-    assert PreparedCorpus.open(out).identity == tiny_corpus.prepare(raw, tmp_path / "other").identity
+    assert finish(out).identity == tiny_corpus.prepare(raw, tmp_path / "other").identity
 
 
-def test_a_limit_takes_captions_of_the_whole_corpus(raw: Path, tmp_path: Path) -> None:
-    tiny_corpus.begin(raw, tmp_path / "out", num_shards=1, limit=8)
-    write_shard(tmp_path / "out", 0)
-    finish(tmp_path / "out")
-    splits = Counter(caption.split for caption in PreparedCorpus.open(tmp_path / "out").captions)
-    assert splits == {"train": 4, "validation": 2, "test": 2}
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_command(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    started = desk.start(
+        "prepare.py", "--corpus", "scenes", "--out", "scenes", "--image-short-side", 72, "--limit", 900
+    )
+
+    def workers() -> list[int]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.getsid(int(place.name)) == started.pid and "spawn_main" in (place / "cmdline").read_text():
+                    found.append(int(place.name))
+            except OSError:
+                continue
+        return found
+
+    wait_until(lambda: list((tmp_path / "scenes").glob("plan.json")) and workers(), 120, "the workers of the shards")
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    wait_until(lambda: not workers(), 20, "the workers' end")
 
 
-def test_damaged_pixels_in_a_shard_name_their_caption(raw: Path, tmp_path: Path) -> None:
-    corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards=1)
-    with h5py.File(shard_path(corpus.folder, 0), "r+") as shard:
-        shard["image_bytes"][:] = 0
-    with pytest.raises(UserError, match=corpus.captions[3].utterance_id):
-        decoded(corpus, 3)
+@pytest.mark.parametrize("limit", [1, 8, 9, 15])
+def test_a_limit_takes_captions_of_the_whole_corpus(raw: Path, tmp_path: Path, limit: int) -> None:
+    tiny_corpus.begin(raw, tmp_path / "out", num_shards=1, limit=limit)
+    lines = (tmp_path / "out" / "plan" / "00000.jsonl").read_text().splitlines()
+    assert len(set(lines)) == limit
+    assert limit != 8 or sum('"split": "train"' in line for line in lines) == 4
 
 
-def test_no_plan_and_no_such_corpus(tmp_path: Path) -> None:
-    from sia.data import corpora
-
+def test_what_cannot_be_prepared_is_refused(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no plan\.json"):
         finish(tmp_path)
-    with pytest.raises(UsageError, match="scenes"):
-        corpora.read("nothing", tmp_path)
+    captions = [add(raw, "a"), add(raw, "b")]
+    with pytest.raises(UserError, match=r"out: every caption .*'tiny' was dropped.*unreadable speech") as caught:
+        described(raw, captions, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="not finished"):
+        PreparedCorpus.open(tmp_path / "out")
+    tiny_corpus.describe(raw, [])
+    with pytest.raises(UserError, match=f"{raw}: no caption"):
+        tiny_corpus.prepare(raw, tmp_path / "out")
 
 
-def test_a_corpus_without_captions_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
-    tiny_corpus.describe(tmp_path / "raw", [])
-    with pytest.raises(UserError, match=str(tmp_path / "raw")):
-        tiny_corpus.prepare(tmp_path / "raw", tmp_path / "out")
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def begun_run(runs: Path, name: str, corpus: PreparedCorpus | None, folder: Path) -> None:
+    run = RunFolder(runs / "size" / name)
+    run.create(tiny_corpus.experiment(**{"data.folder": str(folder)}))
+    if corpus is not None:
+        write_json(run.corpus, {"name": "tiny", "identity": corpus.identity, "folder": str(folder)})
+
+
+def test_a_finished_corpus_is_not_changed_under_its_runs(whole: PreparedCorpus, copy: Path, runs: Path) -> None:
+    raw = whole.folder.parent / "raw"
+    before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+    with pytest.raises(UserError, match=r"no run under .*runs uses it"):
+        tiny_corpus.begin(raw, copy, num_shards=2)
+    begun_run(runs, "trained", whole, copy)
+    begun_run(runs, "planned", None, copy)
+    begun_run(runs, "of-another", None, copy / "elsewhere")
+    for change in ({"short_side": 48}, {"num_shards": 2}, {"limit": 5}):
+        with pytest.raises(UserError, match="--replace") as caught:
+            tiny_corpus.begin(raw, copy, **{"num_shards": 3, **change})
+        said = str(caught.value)
+        assert "2 runs use it (size/planned, size/trained)" in said and str(copy) in said and "\n" not in said
+    assert {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()} == before
+    tiny_corpus.begin(raw, copy, short_side=48, replace=True)
+    with pytest.raises(UserError, match="not finished"):
+        PreparedCorpus.open(copy)
+    assert min(read_image(io.BytesIO(tiny_corpus.prepare(raw, copy, short_side=48).image(0))).size) == 48
+
+
+def test_a_shard_that_is_read_again_from_other_files_is_refused(raw: Path, copy: Path, whole: PreparedCorpus) -> None:
+    """The plan names paths, not what lies there."""
+    corpus = tiny_corpus.prepare(raw, copy, replace=True)
+    tiny_corpus.speak(Path(tiny_corpus.read(raw).captions[0].speech_path), 5, 5, seed=99)
+    shard_path(copy, 0).unlink()
+    with pytest.raises(UserError, match=r"have another content.*--replace"):
+        tiny_corpus.prepare(raw, copy)
+    assert tiny_corpus.prepare(raw, copy, replace=True).identity != corpus.identity
+
+
+def test_an_image_file_under_two_ids_and_a_recording_in_two_splits_are_refused(raw: Path, tmp_path: Path) -> None:
+    captions = tiny_corpus.read(raw).captions
+    tiny_corpus.describe(raw, [replace(c, image_id=c.utterance_id) if c.split == "train" else c for c in captions])
+    with pytest.raises(UserError, match=r"4 image files have several ids \(.*train-0-0-0 and train-0-0-1\)"):
+        tiny_corpus.begin(raw, tmp_path / "out")
+    heard = [*captions[:-1], replace(captions[-1], speech_path=captions[0].speech_path)]
+    tiny_corpus.describe(raw, heard, held_out="captions")
+    with pytest.raises(UserError, match=r"1 recording has several splits \(.*test and train\)"):
+        tiny_corpus.begin(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize("link", [shutil.copyfile, os.symlink])
+def test_copies_are_counted(raw: Path, tmp_path: Path, link: Callable[[str, str], object]) -> None:
+    """Of two images of different splits, of two of one, and of a recording."""
+    by_name = {caption.utterance_id: caption for caption in tiny_corpus.read(raw).captions}
+    for source, target, what in (
+        ("train-0-0-0", "test-0-0-0", "image_path"),
+        ("train-0-1-0", "train-1-0-0", "image_path"),
+        ("train-0-1-0", "validation-0-0-0", "speech_path"),
+    ):
+        os.unlink(getattr(by_name[target], what))
+        link(getattr(by_name[source], what), getattr(by_name[target], what))
+    description = tiny_corpus.prepare(raw, tmp_path / "out").description
+    assert description.repeated == {
+        "images": 2,
+        "images_in_several_splits": 1,
+        "first_images": ["test-0-0", "train-0-0"],
+        "recordings_in_several_splits": 1,
+    }
+    said = description.summary()
+    assert "warning: 2 images lie under several ids" in said and "1 of them in several splits" in said
+    assert "warning: 1 recordings lie in several splits" in said

@@ -181,7 +181,7 @@ def test_the_recording_with_a_bad_header_is_dropped_when_it_is_prepared(root: Pa
     bad = root / "flickr_audio/wavs" / READINGS[8][2]
     bad.write_bytes(b"\0" * 44 + bad.read_bytes()[44:])
     description = prepared("flickr8k", root, tmp_path / "out").description
-    assert description["num_captions"] == {"train": 29, "validation": 10, "test": 10}
-    assert description["dropped"] == {"unreadable speech": 1}
+    assert description.num_captions == {"train": 29, "validation": 10, "test": 10}
+    assert description.dropped == {"unreadable speech": 1}
     listed = (tmp_path / "out" / "dropped.jsonl").read_text()
     assert bad.stem in listed and str(bad) in listed

@@ -102,8 +102,8 @@ def test_frames_are_the_unpadded_columns_and_images_the_files(dumped: Path, tmp_
         assert np.array_equal(corpus.frames(index), own[:, : LENGTHS[name][int(row)]].T)
         assert corpus.frames(index).max() < 0, "no padding"
         assert min(pixels(read_image(io.BytesIO(corpus.image(index)))).shape[:2]) == 32
-    assert corpus.description["features"]["coefficients"] == BANDS == len(corpus.description["frame_mean"])
-    assert corpus.description["hours"] == pytest.approx(sum(map(sum, LENGTHS.values())) * 0.01 / 3600)
+    assert corpus.description.features["coefficients"] == BANDS == len(corpus.description.frame_mean)
+    assert corpus.description.hours == pytest.approx(sum(map(sum, LENGTHS.values())) * 0.01 / 3600)
     settings = tiny_corpus.experiment(**{"model.frame_features": BANDS, "data.standardise_frames": True})
     batch = collate([PairDataset(corpus, settings)[(position, 0)] for position in range(3)])
     assert batch.frames.shape[2] == BANDS and batch.frames.isfinite().all()
@@ -114,7 +114,7 @@ def test_captions_without_enough_frames_or_with_nan_are_dropped(dumped: Path, tm
         file["melspec_len"][0] = 5
         file["melspec"][1, 3, 4] = np.nan
     corpus = prepared(NAME, dumped, tmp_path / "out")
-    assert corpus.description["dropped"] == {"too short speech": 1, "unreadable speech": 1}
+    assert corpus.description.dropped == {"too short speech": 1, "unreadable speech": 1}
     assert len(corpus.captions) == 11
 
 

@@ -69,8 +69,8 @@ def test_prepared_frames_are_those_of_the_file(flickr: Path, tmp_path: Path) -> 
     corpus = prepared(NAME, flickr, tmp_path / "out")
     for index, caption in enumerate(corpus.captions):
         assert np.array_equal(corpus.frames(index), frames(caption.utterance_id, 39))
-    assert len(corpus.captions) == 10 and corpus.description["hours"] is None
-    assert len(corpus.description["frame_std"]) == 39
+    assert len(corpus.captions) == 10 and corpus.description.hours is None
+    assert len(corpus.description.frame_std) == 39
 
 
 def test_another_feature_may_be_named(flickr: Path) -> None:
