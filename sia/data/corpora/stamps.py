@@ -37,11 +37,22 @@ def read(root: Path) -> Reading:
     if not images and not dropped:
         raise UserError(f"{root}: no stamps there; {CURE}")
     shared = shared_recordings(path for recordings in images.values() for path in recordings.values())
-    captions = [
-        caption
-        for image_id, recordings in images.items()
-        for caption in _captions(folder, image_id, recordings, set(recordings.values()) - shared)
-    ]
+    captions = []
+    for image_id, recordings in images.items():
+        texts = _texts(folder / f"{image_id}.txt")
+        lent = _lent(image_id, recordings, set(recordings.values()) - shared)
+        captions += [
+            SpokenCaption(
+                utterance_id=f"{image_id}_{language}",
+                image_id=image_id,
+                speech_path=str(path),
+                image_path=str(folder / f"{image_id}.png"),
+                split=lent.get(language, "train"),
+                language=language,
+                text=texts.get(language, ""),
+            )
+            for language, path in recordings.items()
+        ]
     return Reading(captions, dropped, held_out="captions")
 
 
@@ -76,23 +87,6 @@ def _why_dropped(folder: Path, image_id: str, heard: bool) -> str:
     if not (folder / f"{image_id}.png").is_file():
         return "its image is an SVG" if (folder / f"{image_id}.svg").is_file() else "no image of that name"
     return "a second recording in that language" if heard else ""
-
-
-def _captions(folder: Path, image_id: str, recordings: Recordings, unshared: set[Path]) -> list[SpokenCaption]:
-    texts = _texts(folder / f"{image_id}.txt")
-    lent = _lent(image_id, recordings, unshared)
-    return [
-        SpokenCaption(
-            utterance_id=f"{image_id}_{language}",
-            image_id=image_id,
-            speech_path=str(path),
-            image_path=str(folder / f"{image_id}.png"),
-            split=lent.get(language, "train"),
-            language=language,
-            text=texts.get(language, ""),
-        )
-        for language, path in recordings.items()
-    ]
 
 
 def _lent(image_id: str, recordings: Recordings, unshared: set[Path]) -> dict[str, str]:

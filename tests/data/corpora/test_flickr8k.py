@@ -5,10 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-from corpus_files import dropped, picture, prepared, refused, touch, write_json, write_lines
+from corpus_files import dropped, refused, touch, write_json, write_lines
 
 from sia.data.corpora import read
 from sia.data.manifest import Reading
@@ -95,11 +93,10 @@ def test_karpathys_file_stands_in_for_the_lists_and_the_token_file(root: Path) -
     assert flickr8k(root) == expected and not reading.notes
 
 
-@pytest.mark.parametrize("name", ["Flickr8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset", "images", "Images"])
+@pytest.mark.parametrize("name", ["Flickr8k_Dataset/Flicker8k_Dataset", "Flickr8k_Dataset", "images", "Images"])
 def test_mirrors_spell_the_images_folder_in_their_ways(root: Path, name: str) -> None:
-    shutil.move(root / "Flicker8k_Dataset", root / "moved")
     (root / name).parent.mkdir(exist_ok=True)
-    shutil.move(root / "moved", root / name)
+    shutil.move(root / "Flicker8k_Dataset", root / name)
     assert all(Path(c.image_path).is_file() for c in flickr8k(root).captions)
 
 
@@ -151,7 +148,6 @@ def test_a_broken_line_is_named(root: Path, name: str, line: str, fault: str) ->
     [
         ({"split": "restval"}, r"dataset\.json: record 0 of `images` has split 'restval'; use one of train, val"),
         ({"filename": IMAGES[9]}, r"dataset\.json: record 9 of `images`: .* is in another split before; remove one"),
-        ({"sentences": "text"}, r"dataset\.json: record 0 of `images` has no list 'sentences'; mend"),
     ],
 )
 def test_a_broken_record_of_karpathys_is_named(root: Path, changes: dict[str, Any], fault: str) -> None:
@@ -171,17 +167,3 @@ def test_a_broken_record_of_karpathys_is_named(root: Path, changes: dict[str, An
 def test_what_is_missing_is_named(root: Path, name: str, fault: str) -> None:
     shutil.move(root / name, root.parent / "elsewhere")
     refused("flickr8k", root, fault)
-
-
-def test_the_recording_with_a_bad_header_is_dropped_when_it_is_prepared(root: Path, tmp_path: Path) -> None:
-    for image in IMAGES:
-        picture(root / "Flicker8k_Dataset" / image)
-    for path in root.glob("flickr_audio/wavs/*.wav"):
-        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 3200), 16_000)
-    bad = root / "flickr_audio/wavs" / READINGS[8][2]
-    bad.write_bytes(b"\0" * 44 + bad.read_bytes()[44:])
-    description = prepared("flickr8k", root, tmp_path / "out").description
-    assert description.num_captions == {"train": 29, "validation": 10, "test": 10}
-    assert description.dropped == {"unreadable speech": 1}
-    listed = (tmp_path / "out" / "dropped.jsonl").read_text()
-    assert bad.stem in listed and str(bad) in listed

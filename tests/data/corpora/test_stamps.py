@@ -108,14 +108,12 @@ def test_every_image_is_trained_on_and_lends_a_split_one_caption_at_most(whole: 
         validate_captions(reading.captions, "stamps")
 
 
-def test_an_image_of_three_captions_lends_one_and_of_two_none(tmp_path: Path) -> None:
-    animals = tmp_path / PACKAGED
-    for number in range(40):
-        draw(animals / f"animal{number}.png")
-        for place in range(2 + number % 2):
-            record(animals / f"animal{number}_desc_{LANGUAGES[place]}.ogg", seed=number * 10 + place)
+def test_an_image_of_three_captions_lends_one_and_of_two_none(package: Path) -> None:
+    for number in range(ANIMALS):
+        for language in LANGUAGES[2 + number % 2 :]:
+            (package / PACKAGED / "animals" / f"animal{number}_desc_{language}.ogg").unlink()
     lent: dict[int, set[int]] = defaultdict(set)
-    for splits in splits_of(stamps(tmp_path)).values():
+    for splits in splits_of(stamps(package)).values():
         lent[len(splits)].add(len(splits) - splits.count("train"))
     assert lent == {2: {0}, 3: {1}}
 

@@ -77,9 +77,11 @@ def test_a_csv_of_a_spreadsheet(tmp_path: Path) -> None:
 
 def test_numbers_in_json_lines_become_text(tmp_path: Path) -> None:
     content = [{**item, "utterance_id": number, "image_id": 7 + number} for number, item in enumerate(rows(speaker=3))]
+    content[1]["split"] = "dev"
     captions = read("table", write_jsonl(tmp_path / "a.jsonl", content)).captions
     named = [(c.utterance_id, c.image_id, c.speaker) for c in captions]
     assert named == [("0", "7", "3"), ("1", "8", "3"), ("2", "9", "3")]
+    assert captions[1].split == "validation"
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=8).map(str.strip)
