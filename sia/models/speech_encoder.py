@@ -5,9 +5,9 @@ Letters: B captions, T frames, S steps after the convolution, D latent size.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sia.models.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL
+from sia.models.recurrence import states_of
 from sia.models.unit import unit
 
 CONV_STRIDE = 2
@@ -38,45 +38,15 @@ class SpeechEncoder(nn.Module):
     def states(self, frames: Tensor, num_frames: Tensor, depth: int) -> tuple[Tensor, Tensor]:
         """The states over time after `depth` GRU layers; 0 is the convolution, whose W is 64, else W is D.
 
-        Frames [B, T, 40] and their valid numbers [B] -> states [B, S, W] and valid steps [B]; what lies behind a
-        caption's valid steps is padding. The attention over the last layer's states makes the embedding.
+        Frames [B, T, 40] and their valid numbers [B] -> states [B, S, W] and valid steps [B]; zeros behind a caption's
+        valid steps. The attention over the last layer's states makes the embedding.
         Raises ValueError for a depth that is not there, or a caption with fewer frames than the convolution's kernel.
         """
         if not 0 <= depth <= self.gru.num_layers:
             raise ValueError(f"depth {depth}: use 0 (the convolution) to {self.gru.num_layers}, the last GRU layer")
         num_steps = steps_of(num_frames.cpu())  # [B]
         steps = self.conv(frames.transpose(1, 2)).transpose(1, 2)  # [B, S, 64]
-        steps = steps[:, : int(num_steps.max())]
-        # Torch gives the last layer's states of a packed sequence only.
-        if steps.is_cuda and depth == self.gru.num_layers:
-            return self._packed(steps, num_steps), num_steps  # [B, S, D]
-        return self._turned(steps, num_steps, depth), num_steps  # [B, S, W]
-
-    def _packed(self, steps: Tensor, num_steps: Tensor) -> Tensor:
-        # Autocast would run the GRU in float16 whatever it is asked for, and float16 needs a scaled loss.
-        with torch.autocast(steps.device.type, enabled=False):
-            steps = steps.to(torch.promote_types(steps.dtype, torch.float32))
-            packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
-            return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
-
-    def _turned(self, steps: Tensor, num_steps: Tensor, depth: int) -> Tensor:
-        """The states of the first `depth` layers without packing, which takes a CPU four times as long.
-
-        The backward direction reads each caption's valid part turned round, so that padding comes last there too.
-        """
-        turn = turned_order(num_steps, steps.shape[1]).to(steps.device)  # [B, S]
-        for layer in range(depth):
-            forward = self._one_direction(steps, f"l{layer}")
-            backward = self._one_direction(_reorder(steps, turn), f"l{layer}_reverse")
-            steps = torch.cat([forward, _reorder(backward, turn)], dim=-1)
-        return steps
-
-    def _one_direction(self, steps: Tensor, suffix: str) -> Tensor:
-        weights = [getattr(self.gru, f"{kind}_{suffix}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        start = steps.new_zeros(1, steps.shape[0], self.gru.hidden_size)
-        bias, layers, dropout, bidirectional, batch_first = True, 1, 0.0, False, True
-        states, _ = torch.gru(steps, start, weights, bias, layers, dropout, self.training, bidirectional, batch_first)
-        return states
+        return states_of(self.gru, steps[:, : int(num_steps.max())], num_steps, depth), num_steps  # [B, S, W]
 
 
 class FeatureAttention(nn.Module):
@@ -104,13 +74,3 @@ def steps_of(num_frames: Tensor) -> Tensor:
 def valid_steps(num_steps: Tensor, states: Tensor) -> Tensor:
     """[B] -> [B, S], true where a step is no padding, on the device of the states."""
     return (torch.arange(states.shape[1])[None] < num_steps[:, None]).to(states.device)
-
-
-def turned_order(num_steps: Tensor, length: int) -> Tensor:
-    """[B] -> [B, S], the positions that turn each caption's valid part round and leave its padding in place."""
-    position = torch.arange(length)[None]
-    return torch.where(position < num_steps[:, None], num_steps[:, None] - 1 - position, position)
-
-
-def _reorder(steps: Tensor, order: Tensor) -> Tensor:
-    return steps.gather(1, order[..., None].expand(-1, -1, steps.shape[-1]))

@@ -56,15 +56,6 @@ def test_attention_over_the_last_states_is_the_embedding(layers: int) -> None:
     assert torch.equal(embedded, speech(frames, num_frames))
 
 
-def test_the_packed_path_of_a_gpu_has_the_same_last_states() -> None:
-    speech, (frames, num_frames) = encoder(), captions(LENGTHS)
-    states, num_steps = speech.states(frames, num_frames, 3)
-    steps, _ = speech.states(frames, num_frames, 0)
-    packed = speech._packed(steps, num_steps)
-    for row, length in enumerate(num_steps):
-        torch.testing.assert_close(packed[row, :length], states[row, :length], rtol=0, atol=1e-12)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_a_gpu_gives_the_same_states(depth: int) -> None:

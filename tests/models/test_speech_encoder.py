@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sia.models.speech_encoder import FeatureAttention, SpeechEncoder
 
@@ -63,35 +62,6 @@ def test_equals_the_naive_reference_for_any_lengths(lengths: list[int], seed: in
     speech, frames = encoder(), captions(*lengths, seed=seed)
     expected = torch.stack([naive(speech, caption) for caption in frames])
     torch.testing.assert_close(speech(*padded(frames)), expected, rtol=0, atol=1e-12)
-
-
-def test_states_equal_those_of_a_packed_sequence() -> None:
-    """Torch packs, we turn: the same states, and the same gradient of every weight."""
-    speech, (batch, num_frames) = encoder(3), padded(captions(*LENGTHS), filler=5)
-    num_steps = (num_frames - 6) // 2 + 1
-    steps = speech.conv(batch.transpose(1, 2)).transpose(1, 2)
-    packed = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
-    states = pad_packed_sequence(speech.gru(packed)[0], batch_first=True)[0]
-    rows = [naive_attention(speech.attention, row[:steps]) for row, steps in zip(states, num_steps, strict=True)]
-    expected = torch.nn.functional.normalize(torch.stack(rows), dim=-1)
-    embedded = speech(batch, num_frames)
-    torch.testing.assert_close(embedded, expected, rtol=0, atol=1e-12)
-
-    direction, weights = torch.randn_like(embedded), list(speech.parameters())
-    ours = torch.autograd.grad((embedded * direction).sum(), weights)
-    theirs = torch.autograd.grad((expected * direction).sum(), weights)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
-
-
-def test_the_path_of_a_gpu_gives_the_same_states() -> None:
-    """A GPU packs; no public call takes that path on a CPU. What lies beyond a caption's end is padding's own."""
-    speech, (batch, num_frames) = encoder(3), padded(captions(*LENGTHS), filler=5)
-    num_steps = (num_frames - 6) // 2 + 1
-    steps = speech.conv(batch.transpose(1, 2)).transpose(1, 2)
-    packed, turned = speech._packed(steps, num_steps), speech._turned(steps, num_steps, depth=3)
-    for row, length in enumerate(num_steps):
-        torch.testing.assert_close(packed[row, :length], turned[row, :length], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
