@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from desk import REPOSITORY, Desk, values
 
 from sia.atomic import read_json, write_json
 from sia.run.folder import RunFolder
+from sia.run.lock import HeartbeatLock
 
 COMMANDS = sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py"))
 SIZE = REPOSITORY / "sweeps" / "size.yaml"
@@ -30,7 +30,7 @@ def trained(corpus, tmp_path_factory) -> Desk:
     """A desk with one finished run, study `single`; tests that change it copy it."""
     desk = Desk(tmp_path_factory.mktemp("trained"))
     config = desk.write("pair.yaml", values(corpus, stages=[{"epochs": 1, "schedule": "calr"}]))
-    done = desk.run("train.py", "--config", config, "--cluster", "debug", timeout=120)
+    done = desk.call("train.py", "--config", config, "--cluster", "debug")
     assert done.returncode == 0, done.stderr
     return desk
 
@@ -49,7 +49,7 @@ def listing(desk: Desk) -> list[Path]:
 def refused(desk: Desk, status: int, *arguments: object, lines: int = 1, **environment: str) -> str:
     """The message of a command that is refused and leaves the working folder as it was."""
     before = listing(desk)
-    done = desk.run(*arguments, **environment)
+    done = desk.call(*arguments, **environment)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     said = done.stderr.strip().splitlines()
@@ -58,15 +58,10 @@ def refused(desk: Desk, status: int, *arguments: object, lines: int = 1, **envir
     return "\n".join(said)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_an_unknown_flag_is_a_usage_error(desk, command):
-    done = desk.run(command, "--frobnicate")
-    assert done.returncode == 2 and "usage:" in done.stderr and "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
+        *((command, "--frobnicate") for command in COMMANDS),
         ("submit.py",),
         ("train.py",),
         ("prepare.py", "--corpus", "scenes"),
@@ -82,8 +77,8 @@ def test_an_unknown_flag_is_a_usage_error(desk, command):
     ids=" ".join,
 )
 def test_a_missing_or_wrong_flag_is_a_usage_error(desk, arguments):
-    done = desk.run(*arguments)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    done = desk.call(*arguments)
+    assert done.returncode == 2 and "usage:" in done.stderr
     assert list(desk.folder.iterdir()) == []
 
 
@@ -111,8 +106,6 @@ def test_submit_with_a_wrong_value(desk, corpus, flags, said):
     [
         ("grids: {}\n", "unknown key 'grids'; the nearest valid one is 'grid'"),
         ("grid: {model.gru_layers: [1]}\ngrid: {}\n", "'grid' is given twice"),
-        ("- 1\n", "expected 'key: value' lines"),
-        ("grid: [\n", "not valid YAML"),
     ],
 )
 def test_submit_with_a_wrong_grid(desk, text, said):
@@ -121,24 +114,18 @@ def test_submit_with_a_wrong_grid(desk, text, said):
     assert "grid.yaml" in message and said in message
 
 
-def test_submit_without_its_grid_file(desk):
+def test_a_missing_or_wrong_file_is_named(desk):
     assert "none.yaml: No such file" in refused(desk, 1, "submit.py", "--grid", "none.yaml", "--cluster", "local")
-
-
-def test_train_without_its_config_or_with_a_wrong_one(desk):
     assert "none.yaml" in refused(desk, 1, "train.py", "--config", "none.yaml")
     desk.write("pair.yaml", "modle: {}\n")
     assert "pair.yaml: unknown key 'modle'" in refused(desk, 2, "train.py", "--config", "pair.yaml")
 
 
-def test_a_missing_corpus_names_the_folder_and_the_command_that_works_now(desk):
+def test_a_missing_corpus_names_the_folder_and_the_command_that_works_now(desk, tmp_path):
     message = refused(desk, 1, "submit.py", "--grid", SIZE, "--cluster", "local", lines=2)
     assert "corpora/places205: no prepared corpus there" in message
     assert "python jobs/prepare.py --corpus" in message
     assert f"this works now: python jobs/submit.py --grid {SIZE} --miniature" in message
-
-
-def test_train_without_its_corpus(desk, tmp_path):
     desk.write("pair.yaml", values(tmp_path / "nowhere"))
     message = refused(desk, 1, "train.py", "--config", "pair.yaml", "--cluster", "debug")
     assert str(tmp_path / "nowhere") in message and "python jobs/prepare.py" in message
@@ -183,34 +170,29 @@ def test_slurm_that_does_not_answer(desk, corpus, command):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_prepare_with_a_wrong_value(desk, flags, status, said):
-    done = desk.run("prepare.py", "--out", "out", *flags)
+    done = desk.call("prepare.py", "--out", "out", *flags)
     assert done.returncode == status, done.stderr
-    assert said in done.stderr and "Traceback" not in done.stderr
-    assert list(desk.folder.iterdir()) == []
+    assert said in done.stderr and list(desk.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("command", "flags"),
     [
-        ("evaluate.py", "DG9A9-none"),
-        ("resume.py", "DG9A9-none", "--cluster", "debug"),
-        ("resume.py", "DG9A9-none", "--cluster", "debug", "--from", "best", "--epochs", "1"),
+        ("evaluate.py", ()),
+        ("run.py", ()),
+        ("resume.py", ("--cluster", "debug")),
+        ("resume.py", ("--cluster", "debug", "--from", "best", "--epochs", "1")),
     ],
-    ids=" ".join,
 )
-def test_an_unknown_run(desk, arguments):
-    message = refused(desk, 1, *arguments)
+def test_an_unknown_run(desk, command, flags):
+    message = refused(desk, 1, command, "DG9A9-none", *flags)
     assert "DG9A9-none: no such run" in message and "jobs/status.py" in message
 
 
-def test_an_unknown_study(desk):
+def test_an_unknown_study_is_told_which_there_are(desk, trained):
     for command in ("status.py", "report.py"):
         assert "none" in refused(desk, 1, command, "no-such-study")
     assert "none" in refused(desk, 1, "status.py")
-
-
-@pytest.mark.slow
-def test_an_unknown_study_beside_others_lists_those(trained):
     assert "no study 'sizes' there; it has single" in refused(trained, 1, "status.py", "sizes")
     assert "single" in refused(trained, 1, "report.py", "sizes")
 
@@ -232,7 +214,6 @@ def test_an_unknown_study_beside_others_lists_those(trained):
         (("--corpus", "nowhere"), 1, "nowhere: no prepared corpus there"),
     ],
 )
-@pytest.mark.slow
 def test_evaluate_with_a_wrong_value(trained, flags, status, said):
     name = trained.runs("single")[0].name
     assert said in refused(trained, status, "evaluate.py", name, *flags)
@@ -247,14 +228,12 @@ def test_evaluate_with_a_wrong_value(trained, flags, status, said):
         (("--from", "best", "--epochs", "1", "--lr-scale", "0"), 2, "lr_scale"),
     ],
 )
-@pytest.mark.slow
 def test_resume_with_a_wrong_value(trained, flags, status, said):
     name = trained.runs("single")[0].name
     assert said in refused(trained, status, "resume.py", name, "--cluster", "debug", *flags)
     assert trained.runs("single")[0].finished.exists()
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_another_architecture(copied):
     desk, run = copied
     content = torch.load(run.stage(1).best, weights_only=True)
@@ -265,26 +244,31 @@ def test_a_checkpoint_of_another_architecture(copied):
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
-@pytest.mark.slow
 def test_a_damaged_or_missing_checkpoint(copied, damage):
     desk, run = copied
     run.stage(1).last.unlink()
     run.stage(1).best.unlink()
     if damage is not None:
         run.stage(1).best.write_bytes(damage)
-    done = desk.run("evaluate.py", run.name)
+    done = desk.call("evaluate.py", run.name)
     *warned, error = done.stderr.splitlines()
     assert (done.returncode, "no checkpoint best" in error) == (1, True)
     assert [f"{run.stage(1).best}: damaged" in line for line in warned] == [True] * (damage is not None)
 
 
-@pytest.mark.slow
-def test_a_shard_of_another_version(copied, corpus):
-    desk, run = copied
-    shutil.copytree(corpus, desk.folder / "corpus")
+def moved(run: RunFolder, folder: Path) -> Path:
+    """Have the run's corpus lie there from now on."""
     config = yaml.safe_load(run.config.read_text())
-    config["data"]["folder"] = str(desk.folder / "corpus")
+    config["data"]["folder"] = str(folder)
     run.config.write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_a_corpus_that_is_gone_or_of_another_version(copied, corpus):
+    desk, run = copied
+    moved(run, desk.folder / "gone")
+    assert "gone: no prepared corpus there" in refused(desk, 1, "evaluate.py", run.name)
+    shutil.copytree(corpus, moved(run, desk.folder / "corpus"))
     for shard in (desk.folder / "corpus" / "shards").glob("*.h5"):
         with h5py.File(shard, "a") as file:
             file.attrs["layout_version"] = 99
@@ -292,100 +276,58 @@ def test_a_shard_of_another_version(copied, corpus):
     assert "shard of layout version 99, this program reads" in message and "jobs/prepare.py" in message
 
 
-@pytest.fixture
-def changed(copied, corpus):
-    """A finished run, and another corpus now where its own was."""
+def test_another_corpus_under_a_finished_run_is_refused_unless_it_is_named(copied, corpus):
     desk, run = copied
-    shutil.copytree(corpus, desk.folder / "corpus")
-    description = read_json(desk.folder / "corpus" / "corpus.json")
-    write_json(desk.folder / "corpus" / "corpus.json", {**description, "identity": "another"})
-    config = yaml.safe_load(run.config.read_text())
-    config["data"]["folder"] = str(desk.folder / "corpus")
-    run.config.write_text(yaml.safe_dump(config))
-    return desk, run
+    other = moved(run, desk.folder / "corpus")
+    shutil.copytree(corpus, other)
+    write_json(other / "corpus.json", {**read_json(other / "corpus.json"), "identity": "another"})
+    restart = ("--cluster", "debug", "--from", "best", "--epochs", "1")
+    for command, *flags in (("evaluate.py",), ("embed.py",), ("resume.py", *restart)):
+        message = refused(desk, 1, command, run.name, *flags)
+        assert "begun on corpus" in message and "is another" in message
+    assert run.finished.exists() and not run.stage(3).plan.exists()
+    assert desk.call("evaluate.py", run.name, "--corpus", other).returncode == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "command",
-    [("evaluate.py",), ("embed.py",), ("resume.py", "--cluster", "debug", "--from", "best", "--epochs", "1")],
-    ids=lambda command: command[0],
-)
-def test_another_corpus_under_a_finished_run_is_refused_and_the_run_stays_finished(changed, command):
-    desk, run = changed
-    finished = run.finished.read_text()
-    message = refused(desk, 1, command[0], run.name, *command[1:])
-    assert "begun on corpus" in message and "is another" in message
-    assert run.finished.read_text() == finished
-    assert not (run.path / "embeddings").exists() and not run.stage(3).plan.exists()
-
-
-@pytest.mark.slow
-def test_another_corpus_may_be_named_on_purpose(changed):
-    desk, run = changed
-    done = desk.run("evaluate.py", run.name, "--corpus", desk.folder / "corpus")
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_a_corpus_folder_that_is_gone(copied):
-    desk, run = copied
-    config = yaml.safe_load(run.config.read_text())
-    config["data"]["folder"] = "gone"
-    run.config.write_text(yaml.safe_dump(config))
-    assert "gone: no prepared corpus there" in refused(desk, 1, "evaluate.py", run.name)
-
-
-@pytest.mark.slow
 def test_a_damaged_config_or_metrics_file_is_named(copied):
     desk, run = copied
     kept = run.metrics.read_text()
     run.metrics.write_text("{half\n" + kept)
-    measured = desk.run("evaluate.py", run.name)
+    measured = desk.call("evaluate.py", run.name)
     assert measured.returncode == 0 and "metrics.jsonl: line 1 is not as it was written" in measured.stderr
-    assert "metrics.jsonl: line 1 is not as it was written" in desk.run("status.py").stdout
+    assert "metrics.jsonl: line 1 is not as it was written" in desk.call("status.py").stdout
     run.metrics.write_text(kept)
     run.config.write_text("model: [\n")
     assert "config.yaml: not valid YAML" in refused(desk, 2, "evaluate.py", run.name)
-    assert "config.yaml: not valid YAML" in desk.run("status.py").stdout
+    assert "config.yaml: not valid YAML" in desk.call("status.py").stdout
 
 
-@pytest.mark.slow
-def test_a_study_that_another_process_drives(copied):
+def test_a_study_that_another_driver_drives(copied):
     desk, run = copied
-    code = "import sys, time; from pathlib import Path; from sia.run.lock import HeartbeatLock\n"
-    code += "HeartbeatLock(Path(sys.argv[1])).acquire(); print(flush=True); sys.stdin.read()"
     lock = run.path.parent / "driver.lock"
-    driver = subprocess.Popen(
-        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    driver.stdout.readline()
-    try:
+    with HeartbeatLock(lock):
         message = refused(desk, 1, "resume.py", run.name, "--cluster", "debug")
         restart = refused(desk, 1, "resume.py", run.name, "--cluster", "debug", "--from", "best", "--epochs", "1")
-    finally:
-        driver.communicate("")
     assert f"study single is already driven ({lock}" in message and restart == message
     assert run.finished.exists(), "a restart that nobody may train leaves the run as it is"
 
 
-@pytest.mark.slow
 def test_the_right_input_works(trained):
     """So that the refusals above are not for another reason."""
     name = trained.runs("single")[0].name
     shown = trained.run("evaluate.py", name, "--json")
     assert shown.returncode == 0 and json.loads(shown.stdout)["num_captions"] == 16
-    told = trained.run("evaluate.py", name, "--pool", "8", "--folds", "2", "--intervals").stdout
+    told = trained.call("evaluate.py", name, "--pool", "8", "--folds", "2", "--intervals").stdout
     assert "mean of 2 pools of 8 images" in told and "speech→image" in told and told.count("[") == 10
-    assert name in trained.run("status.py").stdout
-    assert trained.run("resume.py", name, "--cluster", "debug").returncode == 0
+    assert name in trained.call("status.py").stdout
+    assert trained.call("resume.py", name, "--cluster", "debug").returncode == 0
 
 
 def test_fetching_the_stamps_from_something_that_is_no_package(desk):
     desk.write("no.deb", "not a package")
     for given in ("no.deb", "none.deb"):
-        done = desk.run("fetch_stamps.py", "--out", "raw", "--deb", given)
-        assert done.returncode == 1 and "Traceback" not in done.stderr and given in done.stderr
+        done = desk.call("fetch_stamps.py", "--out", "raw", "--deb", given)
+        assert done.returncode == 1 and given in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert [path.name for path in desk.folder.iterdir()] == ["no.deb"]
 
@@ -394,10 +336,10 @@ def test_an_unpacked_folder_stands_for_the_stamps_package(desk):
     stamps = desk.folder / "unpacked" / "usr/share/tuxpaint/stamps"
     stamps.mkdir(parents=True)
     for _ in range(2):
-        done = desk.run("fetch_stamps.py", "--out", "corpora/stamps/raw", "--deb", "unpacked")
+        done = desk.call("fetch_stamps.py", "--out", "corpora/stamps/raw", "--deb", "unpacked")
         assert done.returncode == 0, done.stderr
     assert (desk.folder / "corpora/stamps/raw/usr/share/tuxpaint/stamps").samefile(stamps)
-    wrong = desk.run("fetch_stamps.py", "--out", "other", "--deb", "corpora")
+    wrong = desk.call("fetch_stamps.py", "--out", "other", "--deb", "corpora")
     assert wrong.returncode == 1 and "dpkg -x" in wrong.stderr
 
 
@@ -413,7 +355,7 @@ def test_prepare_keeps_a_finished_corpus_unless_it_is_told_to_replace_it(corpus,
         tiny_corpus.speak(desk.folder / f"raw/u{number}.wav", 1, 1, seed=number)
         tiny_corpus.draw(desk.folder / f"raw/i{number}.png", 1, 1, seed=number)
     prepare = ("prepare.py", "--corpus", "table", "--root", "raw", "--out", "own", "--image-short-side", "32")
-    refused = desk.run(*prepare)
-    assert refused.returncode == 1 and "--replace" in refused.stderr and "Traceback" not in refused.stderr
-    assert desk.run(*prepare, "--replace").returncode == 0
-    assert "3 pairs" in desk.run(*prepare).stdout
+    refused = desk.call(*prepare)
+    assert refused.returncode == 1 and "--replace" in refused.stderr
+    assert desk.call(*prepare, "--replace").returncode == 0
+    assert "3 pairs" in desk.call(*prepare).stdout

@@ -5,7 +5,7 @@ import re
 IS_AWAY = (
     *("Unable to contact slurm controller", "Socket timed out", "backup controller in standby"),
     *("Munge encode failed", "Protocol authentication error"),
-    "no answer within",  # sia.ask's own words
+    "no answer within",  # the words of `ask`
 )
 QUEUE_IS_FULL = (
     "SubmitJob",  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit and their like
