@@ -26,9 +26,10 @@ def desk(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory) -> Desk:
+def trained(corpus, migrated_database, tmp_path_factory) -> Desk:
     """A desk with one finished run, study `single`; tests that change it copy it."""
     desk = Desk(tmp_path_factory.mktemp("trained"))
+    shutil.copy(migrated_database, desk.folder / "mlflow.db")
     config = desk.write("pair.yaml", values(corpus, stages=[{"epochs": 1, "schedule": "calr"}]))
     done = desk.call("train.py", "--config", config, "--cluster", "debug")
     assert done.returncode == 0, done.stderr
