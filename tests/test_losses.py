@@ -15,6 +15,7 @@ from sia import losses
 from sia.losses import hinge, hinge_hardest, hinge_sampled, hinge_semihard, info_nce, masked_margin_softmax
 
 ALONE_2, ALONE_3 = torch.eye(2).bool(), torch.eye(3).bool()
+STEPS = (1e-6, 1e-7)
 Loop = Callable[[np.ndarray, list[int]], float]
 
 
@@ -58,12 +59,19 @@ LOSSES = {
 }
 
 
+NAMES = [*LOSSES, "hinge_sampled"]
+
+
+def loss_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return LOSSES[name][0] if name in LOSSES else hinge_sampled
+
+
 def same(image_ids: list[int]) -> Tensor:
     ids = torch.tensor(image_ids)
     return ids[:, None] == ids[None, :]
 
 
-def slopes(loop: Loop, S: np.ndarray, image_ids: list[int], step: float = 1e-6) -> np.ndarray:
+def slopes(loop: Loop, S: np.ndarray, image_ids: list[int], step: float) -> np.ndarray:
     """The loop's gradient by central differences."""
     gradient = np.zeros_like(S)
     for place in np.ndindex(*S.shape):
@@ -74,53 +82,35 @@ def slopes(loop: Loop, S: np.ndarray, image_ids: list[int], step: float = 1e-6) 
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 7), st.integers(0, 10_000), st.integers(1, 7))
-def test_equals_the_loop_over_its_equation(name: str, count: int, seed: int, num_images: int) -> None:
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(0, 10_000), st.integers(1, 6))
+def test_it_and_its_gradient_are_the_loops_over_its_equation(name: str, count: int, seed: int, num_images: int) -> None:
     loss, cost = LOSSES[name]
     chance = np.random.default_rng(seed)
     S, image_ids = chance.uniform(-1, 1, (count, count)), chance.integers(0, num_images, count).tolist()
-    expected = loop_over_anchors(S, image_ids, cost)
-    assert loss(torch.from_numpy(S), same(image_ids)).item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@settings(deadline=None, max_examples=15)
-@given(st.integers(2, 5), st.integers(0, 10_000), st.integers(1, 5))
-def test_its_gradient_is_the_loops(name: str, count: int, seed: int, num_images: int) -> None:
-    loss, cost = LOSSES[name]
-    chance = np.random.default_rng(seed)
-    S, image_ids = chance.uniform(-1, 1, (count, count)), chance.integers(0, num_images, count).tolist()
-    similarities = torch.from_numpy(S).requires_grad_()
-    loss(similarities, same(image_ids)).backward()
-    expected = slopes(lambda S, ids: loop_over_anchors(S, ids, cost), S, image_ids)
+    similarities = torch.from_numpy(S.copy()).requires_grad_()
+    value = loss(similarities, same(image_ids))
+    assert value.item() == pytest.approx(loop_over_anchors(S, image_ids, cost), rel=1e-12, abs=1e-12)
+    value.backward()
+    expected, closer = (slopes(lambda S, ids: loop_over_anchors(S, ids, cost), S, image_ids, step) for step in STEPS)
     # A kink of the hinge within the step of the differences: the slope is not defined there.
-    assume(np.allclose(expected, slopes(lambda S, ids: loop_over_anchors(S, ids, cost), S, image_ids, 1e-7), atol=1e-5))
+    assume(np.allclose(expected, closer, atol=1e-5))
     np.testing.assert_allclose(similarities.grad, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "hinge_sampled"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_one_image_costs_nothing(name: str) -> None:
-    loss = LOSSES[name][0] if name in LOSSES else hinge_sampled
     similarities = torch.rand(4, 4, requires_grad=True)
-    value = loss(similarities, same([1, 1, 1, 1]))
+    value = loss_of(name)(similarities, same([1, 1, 1, 1]))
     value.backward()
     assert value.item() == 0.0
     assert not similarities.grad.any(), "and no gradient that is not a number"
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "hinge_sampled"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_swapping_captions_and_images_changes_nothing(name: str) -> None:
-    torch.manual_seed(3)
-    similarities, mask = torch.rand(6, 6), same([0, 1, 2, 1, 3, 4])
-    if name == "hinge_sampled":
-        # Its draws differ; over many of them it is the same.
-        values = [
-            torch.stack([hinge_sampled(S, mask) for _ in range(4000)]).mean() for S in (similarities, similarities.T)
-        ]
-        torch.testing.assert_close(*values, atol=0.02, rtol=0)
-    else:
-        torch.testing.assert_close(LOSSES[name][0](similarities, mask), LOSSES[name][0](similarities.T, mask))
+    similarities, mask = torch.rand(6, 6, generator=torch.Generator().manual_seed(3)), same([0, 1, 2, 1, 3, 4])
+    torch.testing.assert_close(loss_of(name)(similarities, mask), loss_of(name)(similarities.T, mask))
 
 
 @pytest.mark.parametrize(
@@ -132,70 +122,52 @@ def test_wrong_shapes_are_refused(name: str, similarities: tuple[int, ...], mask
         getattr(losses, name)(torch.zeros(similarities), torch.zeros(mask).bool())
 
 
-class TestNotANumber:
-    """Similarities that are no numbers: captions 0 and 1 share an image, so that each has one negative, image 2."""
-
-    @pytest.mark.parametrize("name", [*LOSSES, "hinge_sampled"])
-    @pytest.mark.parametrize(
-        ("place", "counts"),
-        [
-            pytest.param((0, 0), True, id="an aligned pair"),
-            pytest.param((0, 2), True, id="a caption's negative"),
-            pytest.param((2, 1), True, id="an image's negative"),
-            pytest.param((0, 1), False, id="another caption of the image"),
-        ],
-    )
-    def test_it_is_passed_on_where_it_counts(self, name: str, place: tuple[int, int], counts: bool) -> None:
-        loss = LOSSES[name][0] if name in LOSSES else hinge_sampled
-        similarities, mask = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)), same([4, 4, 5])
-        similarities[place] = float("nan")
-        assert loss(similarities, mask).isnan().item() is counts
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("place", "counts"),
+    [
+        pytest.param((0, 0), True, id="an aligned pair"),
+        pytest.param((0, 2), True, id="a caption's negative"),
+        pytest.param((2, 1), True, id="an image's negative"),
+        pytest.param((0, 1), False, id="another caption of the image"),
+    ],
+)
+def test_what_is_not_a_number_is_passed_on_where_it_counts(name: str, place: tuple[int, int], counts: bool) -> None:
+    """Captions 0 and 1 share an image, so that each has one negative, image 2."""
+    similarities = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
+    similarities[place] = float("nan")
+    assert loss_of(name)(similarities, same([4, 4, 5])).isnan().item() is counts
 
 
-class TestHinge:
-    def test_two_pairs_by_hand(self) -> None:
-        similarities = torch.tensor([[0.9, 0.8], [0.1, 0.7]])
+@pytest.mark.parametrize(
+    ("similarities", "image_ids", "violations"),
+    [
         # Caption 0 against image 1: 0.8 - 0.9 + 0.2 = 0.1. Image 1 against caption 0: 0.8 - 0.7 + 0.2 = 0.3.
         # Caption 1 and image 0 meet at 0.1, which no margin reaches.
-        torch.testing.assert_close(hinge(similarities, ALONE_2, 0.2), torch.tensor((0.1 + 0.3) / 2))
-
-    def test_three_pairs_by_hand(self) -> None:
-        similarities = torch.tensor([[0.5, 0.4, 0.0], [0.6, 0.5, 0.1], [0.5, -0.2, 0.9]])
+        pytest.param([[0.9, 0.8], [0.1, 0.7]], [0, 1], [0.1, 0.3], id="two pairs"),
         # Rows (captions): 0: 0.1 from column 1; 1: 0.3 from column 0; 2: none.
         # Columns (images): 0: 0.3 from row 1, 0.2 from row 2; 1: 0.1 from row 0; 2: none.
-        torch.testing.assert_close(hinge(similarities, ALONE_3, 0.2), torch.tensor((0.1 + 0.3 + 0.3 + 0.2 + 0.1) / 3))
-
-    @pytest.mark.parametrize(
-        "similarities",
-        [
-            pytest.param([[0.5, 0.6], [-0.9, 1.0]], id="a caption prefers a wrong image"),
-            pytest.param([[0.5, -0.9], [0.6, 1.0]], id="an image prefers a wrong caption"),
-        ],
-    )
-    def test_each_direction_counts_alone(self, similarities: list[list[float]]) -> None:
-        torch.testing.assert_close(hinge(torch.tensor(similarities), ALONE_2, 0.2), torch.tensor(0.3 / 2))
-
-    def test_satisfied_margins_cost_nothing(self) -> None:
-        assert hinge(torch.tensor([[1.0, 0.75], [0.5, 1.0]]), ALONE_2, 0.25).item() == 0.0
-
-    def test_captions_of_one_image_are_no_negatives(self) -> None:
-        similarities = torch.tensor([[0.5, 0.9, 0.0], [0.9, 0.5, 0.0], [0.0, 0.0, 1.0]])
-        assert hinge(similarities, same([7, 7, 8]), 0.2).item() == 0.0
-        assert hinge(similarities, same([6, 7, 8]), 0.2).item() > 0.0
+        pytest.param(
+            [[0.5, 0.4, 0.0], [0.6, 0.5, 0.1], [0.5, -0.2, 0.9]], [0, 1, 2], [0.1, 0.3, 0.3, 0.2, 0.1], id="three"
+        ),
+        pytest.param([[0.5, 0.6], [-0.9, 1.0]], [0, 1], [0.3], id="a caption prefers a wrong image"),
+        pytest.param([[0.5, -0.9], [0.6, 1.0]], [0, 1], [0.3], id="an image prefers a wrong caption"),
+        pytest.param([[1.0, 0.75], [0.5, 1.0]], [0, 1], [0.0], id="satisfied margins cost nothing"),
+        pytest.param([[0.5, 0.9, 0.0], [0.9, 0.5, 0.0], [0.0, 0.0, 1.0]], [7, 7, 8], [0.0], id="captions of one image"),
+    ],
+)
+def test_the_hinge_by_hand(similarities: list[list[float]], image_ids: list[int], violations: list[float]) -> None:
+    expected = torch.tensor(sum(violations) / len(image_ids))
+    torch.testing.assert_close(hinge(torch.tensor(similarities), same(image_ids), 0.2), expected)
 
 
-class TestHardAndSemihard:
-    SIMILARITIES = torch.tensor([[0.5, 0.6, 0.4], [0.0, 0.9, 0.0], [0.0, 0.0, 0.9]])
-
-    def test_the_hardest_negative_counts_alone(self) -> None:
-        # Caption 0: image 1 at 0.6 is worse than image 2 at 0.4; no image comes near another anchor.
-        torch.testing.assert_close(hinge_hardest(self.SIMILARITIES, ALONE_3, 0.2), torch.tensor((0.6 - 0.5 + 0.2) / 3))
-
-    def test_semihard_passes_over_negatives_above_the_aligned(self) -> None:
-        torch.testing.assert_close(hinge_semihard(self.SIMILARITIES, ALONE_3, 0.2), torch.tensor((0.4 - 0.5 + 0.2) / 3))
-
-    def test_a_negative_exactly_as_similar_is_not_semihard(self) -> None:
-        assert hinge_semihard(torch.tensor([[0.5, 0.5], [-1.0, 1.0]]), ALONE_2, 0.2).item() == 0.0
+def test_the_hardest_and_the_semihard_negative_by_hand() -> None:
+    similarities = torch.tensor([[0.5, 0.6, 0.4], [0.0, 0.9, 0.0], [0.0, 0.0, 0.9]])
+    # Caption 0: image 1 at 0.6 is worse than image 2 at 0.4; no image comes near another anchor.
+    torch.testing.assert_close(hinge_hardest(similarities, ALONE_3, 0.2), torch.tensor((0.6 - 0.5 + 0.2) / 3))
+    # Negatives above the aligned are passed over, and one exactly as similar is not semihard.
+    torch.testing.assert_close(hinge_semihard(similarities, ALONE_3, 0.2), torch.tensor((0.4 - 0.5 + 0.2) / 3))
+    assert hinge_semihard(torch.tensor([[0.5, 0.5], [-1.0, 1.0]]), ALONE_2, 0.2).item() == 0.0
 
 
 class TestSampled:
@@ -222,14 +194,14 @@ class TestSampled:
     def test_every_negative_is_as_likely(self) -> None:
         mask, counts = same([0, 1, 2, 0]), torch.zeros(4, 4)
         generator = torch.Generator().manual_seed(1)
-        for _ in range(6000):
+        for _ in range(2000):
             similarities = torch.zeros(4, 4, requires_grad=True)
             hinge_sampled(similarities, mask, margin=1.0, generator=generator).backward()
             counts += (similarities.grad + torch.eye(4) * 0.5) * 4
-        shares = counts / 6000
+        shares = counts / 2000
         # Anchors 0 and 3 have two negatives, 1 and 2 have three; each place counts as a row's draw and a column's.
-        torch.testing.assert_close(shares[0, 1], torch.tensor(1 / 2 + 1 / 3), atol=0.03, rtol=0)
-        torch.testing.assert_close(shares[1, 2], torch.tensor(2 / 3), atol=0.03, rtol=0)
+        torch.testing.assert_close(shares[[0, 1], [1, 0]], torch.tensor([5 / 6, 5 / 6]), atol=0.05, rtol=0)
+        torch.testing.assert_close(shares[[1, 2], [2, 1]], torch.tensor([2 / 3, 2 / 3]), atol=0.05, rtol=0)
 
     def test_the_same_generator_draws_the_same(self) -> None:
         similarities, mask = torch.rand(8, 8), torch.eye(8).bool()
@@ -238,12 +210,6 @@ class TestSampled:
             for seed in (5, 5, 6)
         ]
         assert values[0] == values[1] != values[2]
-
-    def test_its_mean_is_the_all_pairs_hinge_over_the_number_of_negatives(self) -> None:
-        torch.manual_seed(0)
-        similarities, mask = torch.rand(6, 6), torch.eye(6).bool()
-        mean = torch.stack([hinge_sampled(similarities, mask) for _ in range(5000)]).mean()
-        torch.testing.assert_close(mean, hinge(similarities, mask) / 5, atol=0.01, rtol=0)
 
 
 class TestSoftmax:
@@ -254,12 +220,6 @@ class TestSoftmax:
         # The margin of log 3 makes the right one three times less likely: log 4 in each direction.
         loss = masked_margin_softmax(similarities, ALONE_2, margin=math.log(3), scale=1.0)
         torch.testing.assert_close(loss, torch.tensor(2 * math.log(4)))
-
-    def test_captions_of_the_same_image_are_left_out_of_the_sum(self) -> None:
-        similarities, ids = torch.rand(3, 3), [4, 4, 5]
-        moved = similarities.clone()
-        moved[0, 1] = moved[1, 0] = 9.0
-        torch.testing.assert_close(info_nce(similarities, same(ids)), info_nce(moved, same(ids)))
 
     def test_large_similarities_do_not_overflow(self) -> None:
         assert torch.isfinite(masked_margin_softmax(torch.rand(4, 4) * 1e4, torch.eye(4).bool()))
