@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from desk import wait_until
 from written_runs import begin_run, experiment, finish_run, plan_stage, write_finished
 
 from sia.atomic import write_json
@@ -34,7 +35,9 @@ def run(tmp_path) -> RunFolder:
 def local_job(run):
     """A live process whose command line names the run's folder, as submitit's local controller does."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(run.jobs)])
-    yield Job(cluster="local", job_id=str(process.pid), host=socket.gethostname(), folder=str(run.jobs))
+    job = Job(cluster="local", job_id=str(process.pid), host=socket.gethostname(), folder=str(run.jobs))
+    wait_until(lambda: is_in_queue(job), 30, "its command line, which is empty for a moment")
+    yield job
     process.kill()
     process.wait()
 
