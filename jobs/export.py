@@ -20,7 +20,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from sia.checkpoint.chosen import choose_checkpoint
-    from sia.inference.export_folder import check_export_folder
+    from sia.inference.settings import check_export_folder
     from sia.run.folder import find_run
     from sia.trackers.tracker import tracker_of
 
@@ -29,8 +29,7 @@ def main() -> None:
     out = arguments.out or run.path / "exports" / f"epoch-{chosen.epoch:04d}"
     check_export_folder(out)
     # They load torch: not before run and folder are known to do.
-    from sia.inference.export import write_export
-    from sia.inference.load import load_run
+    from sia.inference.load import load_run, write_export
 
     pair = load_run(run, arguments.checkpoint, "cpu")
     write_export(pair, out)

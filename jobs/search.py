@@ -26,7 +26,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Raises UserError for what cannot be asked for, before torch is loaded."""
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.errors import UsageError, UserError
-    from sia.inference.export_folder import is_export
+    from sia.inference.settings import is_export
     from sia.run.folder import find_run
 
     given = [name for name in ("speech", "images", "image", "captions") if getattr(arguments, name) is not None]

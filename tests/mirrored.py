@@ -47,7 +47,7 @@ def history(uri, mlflow_run):
 
 
 def is_curve(key: str) -> bool:
-    return "/" in key and not key.startswith("best/") and not key.endswith(("_at_1", "_at_5", "_rank"))
+    return "/" in key and not key.startswith("best/") and not key.endswith(("_at_1", "_at_5", "_rank", "/seconds"))
 
 
 def expected(rows, is_stage=False):

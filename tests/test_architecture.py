@@ -75,7 +75,7 @@ NO_TORCH = [
     *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.corpus_record"),
     *("sia.operate.status_table", "sia.operate.live_status", "sia.operate.damage", "sia.report.fitted_table"),
     *("sia.report.settings", "sia.git", "sia.run.queue", "sia.cluster.refusal"),
-    *("sia", "sia.inference.layers", "sia.inference.settings", "sia.inference.export_folder"),
+    *("sia", "sia.inference.settings"),
 ]
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.

@@ -12,7 +12,7 @@ Attributes: run, study, signature, checkpoint, stage, epoch, corpus, corpus_iden
 and, where the features tell, seconds_a_state and first_state_centre_seconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from sia.atomic import write_atomically
 from sia.data.loader import pad
-from sia.inference.layers import depth_of
 from sia.inference.prepared_pool import PreparedPool
+from sia.inference.settings import depth_of
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair, full_precision
 from sia.models.parameter_counts import CONV_CHANNELS, CONV_KERNEL
 from sia.models.speech_encoder import CONV_STRIDE, steps_of
@@ -61,16 +61,14 @@ def write_embeddings(
 def _write_pool(file: h5py.File, pool: PreparedPool, indices: list[int], width: int) -> None:
     captions, shown = pool.corpus.captions, pool.corpus.image_pool(indices)
     row_of = {captions[index].image_id: row for row, index in enumerate(shown)}
-    _write_strings(file, "utterance_ids", [captions[index].utterance_id for index in indices])
-    _write_strings(file, "image_ids", list(row_of))
+    names = {"utterance_ids": [captions[index].utterance_id for index in indices], "image_ids": list(row_of)}
+    for name, values in names.items():
+        file.create_dataset(name, data=values, dtype=h5py.string_dtype(), shape=len(values))
     file["image_of_speech"] = np.array([row_of[captions[index].image_id] for index in indices], dtype=np.int64)
-    _write_pieces(file.create_dataset("speech", (len(indices), width), np.float32), pool.speech(indices))
-    _write_pieces(file.create_dataset("images", (len(shown), width), np.float32), pool.images(shown))
-
-
-def _write_pieces(dataset: h5py.Dataset, pieces: Iterable[tuple[int, Tensor]]) -> None:
-    for start, rows in pieces:
-        dataset[start : start + len(rows)] = rows.numpy()
+    for name, rows, images in (("speech", indices, False), ("images", shown, True)):
+        dataset = file.create_dataset(name, (len(rows), width), np.float32)
+        for start, piece in pool.embedded(rows, images):
+            dataset[start : start + len(piece)] = piece.numpy()
 
 
 def _write_states(file: h5py.File, pair: TrainedPair, pool: PreparedPool, indices: list[int], depth: int) -> None:
@@ -104,8 +102,3 @@ def _timing(features: dict[str, Any]) -> dict[str, float]:
     hop_seconds = features["hop_length"] / features["sample_rate"]
     centre = (CONV_KERNEL - 1) / 2 * hop_seconds
     return {"seconds_a_state": CONV_STRIDE * hop_seconds, "first_state_centre_seconds": centre}
-
-
-def _write_strings(file: h5py.File, name: str, values: list[str]) -> None:
-    encoded = np.array([value.encode() for value in values], dtype=object)
-    file.create_dataset(name, data=encoded, dtype=h5py.string_dtype(), shape=encoded.shape)

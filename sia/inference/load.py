@@ -1,15 +1,16 @@
-"""From a run or an export to a pair that embeds."""
+"""From a run or an export to a pair that embeds, and from a pair to an export."""
 
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
+from sia.atomic import write_atomically, write_json
 from sia.checkpoint.state import load_chosen
 from sia.distributed import Ranks
 from sia.errors import UsageError, UserError
-from sia.inference.export import read_export
-from sia.inference.export_folder import is_export
-from sia.inference.settings import settings_of_run
+from sia.inference.settings import CONFIG, WEIGHTS, PairSettings, check_export_folder, is_export, settings_of_run
 from sia.inference.trained_pair import TrainedPair
 from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder, find_run
@@ -35,12 +36,33 @@ def load_run(run: RunFolder, checkpoint: str = "best", device: str | torch.devic
 
 
 def load_export(folder: Path, checkpoint: str = "best", device: str | torch.device | None = None) -> TrainedPair:
-    """Raises UsageError where another checkpoint is asked for than the one it holds."""
-    settings, network = read_export(folder)
+    """Raises UsageError where another checkpoint is asked for than the one it holds, UserError that names a file which
+    is missing, damaged, or of another architecture.
+    """
+    settings = PairSettings.from_json(folder / CONFIG)
     held = settings.provenance
     if checkpoint not in ("best", held.get("checkpoint"), f"epoch={held.get('epoch')}"):
         raise UsageError(f"{folder}: holds epoch {held.get('epoch')} alone; export {checkpoint} from the run itself")
+    network, path = DualEncoder.from_config(settings.model), folder / WEIGHTS
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not the weights of its config.json ({reason}); export the run again") from None
     return TrainedPair(network, settings, chosen_device(device))
+
+
+def write_export(pair: TrainedPair, out: Path) -> None:
+    """Write the pair into `out`; `sia.load(out)` reads it back. Raises UserError for a folder that holds other things.
+
+    config.json is the last to be written and the first to go: with it, the folder is whole.
+    """
+    check_export_folder(out)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in pair.network.state_dict().items()}
+    content = save(tensors, metadata={"format": "pt"})
+    (out / CONFIG).unlink(missing_ok=True)
+    write_atomically(out / WEIGHTS, lambda stream: stream.write(content))
+    write_json(out / CONFIG, pair.settings.to_json())
 
 
 def chosen_device(device: str | torch.device | None) -> torch.device:

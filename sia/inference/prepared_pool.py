@@ -28,16 +28,10 @@ class PreparedPool:
         ranks = Ranks(device=pair.device)
         self.embedder = Embedder(pair.network, self.corpus, pair.settings.data, ranks, batch_size)
 
-    def speech(self, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Where a piece begins, and its unit embeddings [n, D]: the captions of these indices, piece by piece."""
+    def embedded(self, indices: Sequence[int], images: bool) -> Iterator[tuple[int, Tensor]]:
+        """Where a piece begins, and its unit embeddings [n, D]: of these captions, or of their images."""
+        embed = self.embedder.images if images else self.embedder.speech
         for start in range(0, len(indices), PIECE):
             with full_precision():
-                embedded = self.embedder.speech(indices[start : start + PIECE])
-            yield start, embedded
-
-    def images(self, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """The same of the images of these captions."""
-        for start in range(0, len(indices), PIECE):
-            with full_precision():
-                embedded = self.embedder.images(indices[start : start + PIECE])
-            yield start, embedded
+                piece = embed(indices[start : start + PIECE])
+            yield start, piece

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UsageError, UserError
 from sia.inference.prepared_pool import PreparedPool
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair
@@ -44,26 +43,27 @@ class Collection:
 
 def images_of(pair: TrainedPair, folder: Path, split: str | None = None) -> Collection:
     """The images below a folder, or of a prepared corpus. Raises UserError where there is none that can be read."""
-    if is_prepared(folder):
+    if _is_prepared(folder, split):
         return _of_corpus(pair, folder, split, images=True)
-    _refuse_split(folder, split)
     return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views)
 
 
 def captions_of(pair: TrainedPair, folder: Path, split: str | None = None) -> Collection:
     """The recordings below a folder, or the captions of a prepared corpus. Raises UserError as `images_of`."""
-    if is_prepared(folder):
+    if _is_prepared(folder, split):
         return _of_corpus(pair, folder, split, images=False)
-    _refuse_split(folder, split)
     return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch)
 
 
-def is_prepared(folder: Path) -> bool:
-    """Whether it is a prepared corpus's folder, finished or not."""
-    return any((folder / name).is_file() for name in ("corpus.json", "plan.json"))
+def _is_prepared(folder: Path, split: str | None) -> bool:
+    """Whether it is a prepared corpus's folder, finished or not; of others no split can be asked for."""
+    found = any((folder / name).is_file() for name in ("corpus.json", "plan.json"))
+    if split and not found:
+        raise UsageError(f"--split {split}: {folder} is no prepared corpus; leave --split out")
+    return found
 
 
-def files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
+def _files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
     """The files with one of these endings, in the order of their names. Raises UserError where there is none."""
     found = [path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file()]
     if not found:
@@ -82,7 +82,7 @@ def _of_files(
     names: list[str] = []
     skipped: list[str] = []
     parts: list[Tensor] = []
-    paths = files_below(folder, endings)
+    paths = _files_below(folder, endings)
     # Decoded files are larger than embeddings: few at a time.
     for start in range(0, len(paths), BATCH_SIZE):
         readable: list[Tensor] = []
@@ -103,20 +103,10 @@ def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool)
     captions = pool.corpus.captions
     indices = pool.corpus.split(split) if split else list(range(len(captions)))
     if images:
-        indices = _first_of_each_image(pool.corpus, indices)
-    pieces: Any = pool.images(indices) if images else pool.speech(indices)
+        first: dict[str, int] = {}  # a caption of each image, one with a text where there is one
+        for index in sorted(indices, key=lambda index: not captions[index].text):
+            first.setdefault(captions[index].image_id, index)
+        indices = sorted(first.values())
+    embeddings = torch.cat([piece for _, piece in pool.embedded(indices, images)])
     names = [captions[index].image_id if images else captions[index].utterance_id for index in indices]
-    return Collection(torch.cat([piece for _, piece in pieces]), names, [captions[index].text for index in indices])
-
-
-def _first_of_each_image(corpus: PreparedCorpus, indices: list[int]) -> list[int]:
-    """A caption index for each image, one with a text where there is one."""
-    first: dict[str, int] = {}
-    for index in sorted(indices, key=lambda index: not corpus.captions[index].text):
-        first.setdefault(corpus.captions[index].image_id, index)
-    return sorted(first.values())
-
-
-def _refuse_split(folder: Path, split: str | None) -> None:
-    if split:
-        raise UsageError(f"--split {split}: {folder} is no prepared corpus; leave --split out")
+    return Collection(embeddings, names, [captions[index].text for index in indices])

@@ -1,4 +1,6 @@
-"""All that a pair needs beside its weights: architecture, data settings, statistics, features. It loads no torch."""
+"""All that a pair needs beside its weights: architecture, data settings, statistics, features; and which folder is, or
+may become, an export of it. It loads no torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +10,12 @@ from sia.atomic import read_json
 from sia.checkpoint.chosen import Chosen
 from sia.config import Data, Model, validate
 from sia.data.prepared_corpus import STATISTICS
-from sia.errors import UserError
+from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder
 from sia.run.metrics import read_rows
 from sia.run.records import Finished, TrainedOn
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # the two files of an export
 EXPORT_FORMAT = "sia.pair"
 EXPORT_VERSION = 1
 # Of corpus.json; what else it tells, such as counts and folders, no embedding depends on.
@@ -99,3 +102,26 @@ def _provenance(run: RunFolder, chosen: Chosen, checkpoint: str) -> dict[str, An
         "test": finished.test if finished and of_best else None,
         "git_commit": jobs[-1].get("git_commit") if jobs else None,
     }
+
+
+def is_export(folder: Path) -> bool:
+    """Whether the folder holds an exported pair, whole or not."""
+    return (folder / WEIGHTS).is_file()
+
+
+def check_export_folder(out: Path) -> None:
+    """Raises UserError where `out` is a file, or a folder of something else."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: a file is there; give the folder of an export with --out")
+    for name in sorted(path.name for path in out.iterdir()) if out.exists() else []:
+        # What a killed export left is its own.
+        if name not in (WEIGHTS, CONFIG) and not name.startswith((f".{WEIGHTS}.", f".{CONFIG}.")):
+            raise UserError(f"{out}: holds {name!r}, no export does; give a new folder with --out")
+
+
+def depth_of(layer: str, gru_layers: int) -> int:
+    """How many GRU layers stand before the output of conv, gru1, ..., gruN. Raises UsageError that lists the layers."""
+    names = ["conv", *(f"gru{number}" for number in range(1, gru_layers + 1))]
+    if layer not in names:
+        raise UsageError(f"--layer {layer}: this pair has no such layer; use one of {', '.join(names)}")
+    return names.index(layer)

@@ -3,21 +3,38 @@
 Evaluation computes as the run was trained: in bf16 or TF32 on GPUs that have them, where it differs by their rounding.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
+from PIL import Image
 from torch import Tensor
 
-from sia.data.images import CUSTOMARY_MEAN, CUSTOMARY_STD, normalise
+from sia.data.images import (
+    CUSTOMARY_MEAN,
+    CUSTOMARY_STD,
+    centre_view,
+    normalise,
+    pixels,
+    read_image,
+    resize_short_side,
+    upright_rgb,
+)
 from sia.data.loader import pad
-from sia.inference.queries import Picture, Speech, checked_frames, image_view, other_features, speech_frames
+from sia.data.mfcc import FEATURES, UnusableRate, mfcc, read_speech
+from sia.errors import UserError
 from sia.inference.settings import PairSettings
 from sia.models.dual_encoder import DualEncoder
+from sia.models.parameter_counts import CONV_KERNEL
 
 BATCH_SIZE = 32
+Speech = str | Path | bytes | np.ndarray | Tensor
+Picture = str | Path | bytes | Image.Image
 
 
 class TrainedPair:
@@ -28,21 +45,18 @@ class TrainedPair:
 
     def __init__(self, network: DualEncoder, settings: PairSettings, device: torch.device) -> None:
         self.network, self.settings, self.device = network.to(device).eval(), settings, device
-        self._mean, self._std = (torch.tensor(value, device=device) for value in _pixel_statistics(settings))
+        own, statistics = settings.data.normalisation == "corpus", settings.corpus
+        mean, std = (statistics["pixel_mean"], statistics["pixel_std"]) if own else (CUSTOMARY_MEAN, CUSTOMARY_STD)
+        self._mean, self._std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
     @property
     def latent_size(self) -> int:
         return self.settings.model.latent_size
 
     @property
-    def frame_features(self) -> int:
-        """Numbers a speech frame."""
-        return int(self.settings.features["coefficients"])
-
-    @property
     def embeds_recordings(self) -> bool:
         """Whether its frames are MFCCs as they are computed here; else it embeds frames alone."""
-        return not other_features(self.settings.features)
+        return not self._other_features()
 
     def embed_speech(self, speech: Speech, sample_rate: int = 16_000) -> Tensor:
         """A recording's unit embedding [D].
@@ -67,15 +81,32 @@ class TrainedPair:
 
     def embed_frames(self, frames: np.ndarray | Tensor) -> Tensor:
         """The unit embedding [D] of a recording's frames [T, F], as they stand in a prepared corpus."""
-        return self.embed_frames_batch([checked_frames(frames, self.frame_features)])[0]
+        return self.embed_frames_batch([self._checked(frames)])[0]
 
     def frames(self, speech: Speech, sample_rate: int = 16_000) -> Tensor:
         """A recording's frames [T, F], not yet standardised; raises as `embed_speech` does."""
-        return speech_frames(speech, sample_rate, self.settings.features)
+        for key, value in self._other_features().items():
+            raise UserError(
+                f"this pair was trained on frames of {key} {value!r}, sound gives {FEATURES[key]!r} here; "
+                "compute the frames as for its corpus and give them to embed_frames"
+            )
+        name = str(speech) if isinstance(speech, str | Path) else "the recording"
+        samples, rate = _samples(speech, sample_rate)
+        try:
+            frames = mfcc(samples, rate)
+        except ValueError as error:
+            cure = "" if isinstance(error, UnusableRate) else "; give a longer recording"
+            raise UserError(f"{name}: {error}{cure}") from None
+        return self._checked(frames, name)
 
     def view(self, image: Picture) -> Tensor:
-        """The pixels [3, H, W] of uint8 that the image encoder sees; raises as `embed_image` does."""
-        return image_view(image, self.settings.data.short_side, self.settings.data.crop_size)
+        """The centre crop [3, H, W] of uint8 that the image encoder sees; raises as `embed_image` does.
+
+        A prepared corpus keeps a JPEG as a resized JPEG, so that its pixels differ a little from these; a PNG's are
+        equal.
+        """
+        data = self.settings.data
+        return centre_view(pixels(resize_short_side(_picture(image), data.short_side)), data.crop_size)
 
     def embed_frames_batch(self, frames: Sequence[Tensor]) -> Tensor:
         """Frames [T_n, F] of N recordings, not yet standardised -> unit embeddings [N, D]."""
@@ -96,6 +127,22 @@ class TrainedPair:
         mean, std = (torch.tensor(self.settings.corpus[key]) for key in ("frame_mean", "frame_std"))
         return (frames - mean) / std
 
+    def _other_features(self) -> dict[str, Any]:
+        """What of its features differs from those that are computed here."""
+        own = self.settings.features
+        return {key: own[key] for key in FEATURES if key in own and own[key] != FEATURES[key]}
+
+    def _checked(self, frames: np.ndarray | Tensor, name: str = "the frames") -> Tensor:
+        """Frames [T, F] of float32. Raises UserError for another shape, too few of them, or what is no number."""
+        found, width = torch.as_tensor(frames, dtype=torch.float32), int(self.settings.features["coefficients"])
+        if found.ndim != 2 or found.shape[1] != width:
+            raise UserError(f"{name}: shape {list(found.shape)}; this pair reads frames [T, {width}]")
+        if len(found) < CONV_KERNEL:
+            raise UserError(f"{name}: {len(found)} frames; give at least {CONV_KERNEL}, a longer recording")
+        if not found.isfinite().all():
+            raise UserError(f"{name}: holds values that are no numbers; mend it")
+        return found
+
     def _speech(self, frames: Sequence[Tensor]) -> Tensor:
         padded, num_frames = pad(frames)
         return self.network.speech(padded.to(self.device), num_frames)
@@ -111,11 +158,41 @@ class TrainedPair:
         return torch.cat(parts).clone() if parts else torch.empty(0, self.latent_size)
 
 
-def _pixel_statistics(settings: PairSettings) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation [3], as sia.embedding.pixel_statistics chooses them."""
-    if settings.data.normalisation == "corpus":
-        return settings.corpus["pixel_mean"], settings.corpus["pixel_std"]
-    return CUSTOMARY_MEAN, CUSTOMARY_STD
+def _samples(speech: Speech, sample_rate: int) -> tuple[np.ndarray, int]:
+    if isinstance(speech, str | Path):
+        return read_speech(speech)
+    if isinstance(speech, bytes):
+        return _decoded_speech(speech)
+    wave = speech.detach().cpu().numpy() if isinstance(speech, Tensor) else np.asarray(speech)
+    if not np.issubdtype(wave.dtype, np.floating):
+        raise UserError(f"the recording: samples of {wave.dtype}; give floats from -1 to 1 (int16 divided by 32768)")
+    if wave.ndim != 1:
+        raise UserError(f"the recording: shape {list(wave.shape)}; give one channel, [samples]")
+    return wave, sample_rate
+
+
+def _decoded_speech(content: bytes) -> tuple[np.ndarray, int]:
+    try:
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except soundfile.SoundFileError:
+        raise UserError("the recording: its bytes are no readable sound; give a wav, flac or ogg file") from None
+    if not len(samples):
+        raise UserError("the recording: speech of no samples; give a longer one")
+    return samples.mean(axis=1), rate
+
+
+def _picture(image: Picture) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return upright_rgb(image, "the image")
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if not isinstance(image, bytes):
+        raise UserError(f"the image: a {type(image).__name__}; give a file's path, its bytes, or a PIL image")
+    try:
+        return read_image(io.BytesIO(image))
+    except UserError:
+        # It names the file, and these bytes have no name.
+        raise UserError("the image: its bytes are no readable image file; give a PNG or JPEG file") from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import sia
 from sia.atomic import read_json, write_json
 from sia.errors import UsageError, UserError
-from sia.inference.export import write_export
+from sia.inference.load import write_export
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sia.errors import UsageError
-from sia.inference.layers import depth_of, layer_names
+from sia.inference.settings import depth_of
 from sia.models.speech_encoder import SpeechEncoder, valid_steps
 from sia.models.unit import unit
 

@@ -1,7 +1,7 @@
 """A run folder, read and checked as a whole, as what MLflow holds of it: parameters, tags, metrics and status.
 
 Curves have a point an epoch: loss, rate and R@10 of the trial, its selecting R@10 of a stage (`selection/R_at_10`).
-The other measures of recall are told of the test row, and of the best epoch of what has ended.
+The other measures are told of the test row, and of the best epoch of what has ended.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ ID_TAG, FOLDER_TAG = "sia.id", "sia.folder"
 ENDED_TAG = "sia.ended"  # why a run did not finish
 PARENT_TAG = "mlflow.parentRunId"
 SELECTION, BEST = "selection/R_at_10", "best/R_at_10"  # R@10 is no legal name in MLflow
-NO_CURVES = ("R_at_1", "R_at_5", "median_rank", "mean_rank")
+NO_CURVES = ("R_at_1", "R_at_5", "median_rank", "mean_rank", "seconds")
 # Not its statistics: forty numbers that nobody compares runs by.
 CORPUS_KEYS = ("name", "identity", "held_out", "short_side", "num_images", "num_captions")
 
