@@ -33,11 +33,3 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="session")
 def pair(run: RunFolder) -> TrainedPair:
     return sia.load(run.path, device="cpu")
-
-
-@pytest.fixture
-def no_torch(tmp_path: Path) -> dict[str, str]:
-    """An environment in which a command that imports torch fails."""
-    (tmp_path / "poisoned").mkdir()
-    (tmp_path / "poisoned" / "torch.py").write_text("raise SystemExit('torch was loaded')")
-    return {"PYTHONPATH": str(tmp_path / "poisoned")}

@@ -1,5 +1,6 @@
 """The file of embeddings and states, against the embedder and the pair it was made with."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -36,34 +37,25 @@ def names(file: h5py.File, key: str) -> list[str]:
 
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_embeddings_equal_the_embedders(pair: TrainedPair, corpus: Path, tmp_path: Path, split: str) -> None:
+def test_embeddings_equal_the_embedders_and_recall_follows_from_them(
+    pair: TrainedPair, corpus: Path, tmp_path: Path, split: str
+) -> None:
     rows = write_embeddings(pair, corpus, split, tmp_path / "out.h5")
     prepared = PreparedCorpus.open(corpus)
     embedder = Embedder(pair.network, prepared, pair.settings.data, Ranks(), 64)
     indices = prepared.split(split)
+    captions = [prepared.captions[index] for index in indices]
     with h5py.File(tmp_path / "out.h5") as file:
-        captions = [prepared.captions[index] for index in indices]
         assert names(file, "utterance_ids") == [caption.utterance_id for caption in captions]
         images = names(file, "image_ids")
-        assert sorted(images) == sorted({caption.image_id for caption in captions})
-        shown = [images[row] for row in file["image_of_speech"][:]]
-        assert shown == [caption.image_id for caption in captions]
-        np.testing.assert_allclose(file["speech"][:], embedder.speech(indices).numpy(), rtol=0, atol=1e-6)
-        of_captions = file["images"][:][file["image_of_speech"][:]]
-        np.testing.assert_allclose(of_captions, embedder.images(indices).numpy(), rtol=0, atol=1e-6)
-        assert rows == {"speech": len(indices), "images": len(images)}
-
-
-def test_recall_follows_from_the_file_alone(pair: TrainedPair, corpus: Path, tmp_path: Path) -> None:
-    write_embeddings(pair, corpus, "test", tmp_path / "out.h5")
-    with h5py.File(tmp_path / "out.h5") as file:
-        speech, images, own = (torch.from_numpy(file[key][:]) for key in ("speech", "images", "image_of_speech"))
-    prepared = PreparedCorpus.open(corpus)
-    embedder = Embedder(pair.network, prepared, pair.settings.data, Ranks(), 64)
-    expected = recalls(embedder, {"test": prepared.split("test")})
-    assert {f"test/{key}": value for key, value in recall_report(speech, images, own).items()} == pytest.approx(
-        expected
-    )
+        speech, pool, own = (torch.from_numpy(file[key][:]) for key in ("speech", "images", "image_of_speech"))
+    assert sorted(images) == sorted({caption.image_id for caption in captions})
+    assert [images[row] for row in own] == [caption.image_id for caption in captions]
+    assert rows == {"speech": len(indices), "images": len(images)}
+    torch.testing.assert_close(speech, embedder.speech(indices), rtol=0, atol=1e-6)
+    torch.testing.assert_close(pool[own], embedder.images(indices), rtol=0, atol=1e-6)
+    found = {f"{split}/{key}": value for key, value in recall_report(speech, pool, own).items()}
+    assert found == pytest.approx(recalls(embedder, {split: indices}))
 
 
 @pytest.mark.usefixtures("pieces")
@@ -117,7 +109,7 @@ def test_a_layer_or_split_that_is_not_there_writes_nothing(pair: TrainedPair, co
 
 def test_the_command_says_whence_the_embeddings_come(run: RunFolder, corpus: Path, tmp_path: Path) -> None:
     desk = Desk(tmp_path / "desk")
-    done = desk.run("embed.py", run.path, "--layer", "gru1", "--out", "out.h5", "--checkpoint", "last")
+    done = desk.call("embed.py", run.path, "--layer", "gru1", "--out", "out.h5", "--checkpoint", "last")
     assert done.returncode == 0, done.stderr
     with h5py.File(desk.folder / "out.h5") as file:
         attributes = dict(file.attrs)
@@ -128,18 +120,28 @@ def test_the_command_says_whence_the_embeddings_come(run: RunFolder, corpus: Pat
     assert attributes.items() >= expected.items()
 
 
-@pytest.mark.parametrize(
-    ("flags", "status", "said"),
-    [
+def test_wrong_flags_are_one_line(run: RunFolder, tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "desk")
+    for flags, status, said in (
         (("--layer", "gru7"), 2, "--layer gru7: this pair has no such layer; use one of conv, gru1, gru2"),
         (("--corpus", "gone"), 1, "gone: no prepared corpus there"),
         (("--checkpoint", "newest"), 2, "use best, last or epoch=N"),
+    ):
+        done = desk.call("embed.py", run.path, *flags)
+        assert done.returncode == status and said in done.stderr and done.stderr.count("\n") == 1
+    assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("embed.py", "--layer", "gru7"),
+        ("export.py", "--checkpoint", "epoch=9"),
+        ("search.py", "--speech", "none.wav", "--images", "."),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_loads_no_torch(
-    run: RunFolder, tmp_path: Path, no_torch: dict[str, str], flags: tuple[str, ...], status: int, said: str
-) -> None:
-    desk = Desk(tmp_path / "desk")
-    done = desk.run("embed.py", run.path, *flags, **no_torch)
-    assert done.returncode == status and said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and list(desk.folder.iterdir()) == []
+def test_a_wrong_flag_is_told_before_torch_is_loaded(run: RunFolder, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
+    name, *flags = command
+    done = Desk(tmp_path / "desk").run(name, run.path, *flags, PYTHONPATH=f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    assert done.returncode in (1, 2) and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

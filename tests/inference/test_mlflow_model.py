@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas
 import pytest
@@ -25,33 +26,34 @@ from sia.atomic import read_json, write_json
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
 from sia.trackers.mlflow.mirror import MlflowMirror, note_file
-from sia.trackers.mlflow.store import connect
 
 SECONDS_TO_START = 90
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a new database, whose experiment keeps its artifacts there."""
+def store(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
+    """A folder with a new database, whose experiments keep their artifacts there."""
     folder = tmp_path_factory.mktemp("mlflow")
-    client = connect(f"sqlite:///{folder / 'mlflow.db'}")
-    client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
+    shutil.copy(migrated_database, folder / "mlflow.db")
     return folder
 
 
 @pytest.fixture(scope="module")
 def exported(run: RunFolder, store: Path) -> tuple[RunFolder, str]:
-    """A run that was exported and logged as a person does it, and the URI of the model."""
+    """A run that was exported, and the URI of the model."""
     copy = RunFolder(Path(shutil.copytree(run.path, store / "runs" / "study" / run.name)))
+    return copy, logged(store, copy)
+
+
+def logged(store: Path, run: RunFolder) -> str:
+    """The URI of the model after a run was exported and logged as a person does it."""
     desk = Desk(store)
-    done = desk.run("export.py", copy.path, timeout=120)
+    client = MlflowClient(tracking_uri=desk.uri)
+    if client.get_experiment_by_name(run.study) is None:
+        client.create_experiment(run.study, artifact_location=(store / "artifacts").as_uri())
+    done = desk.call("export.py", run.path)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    return copy, done.stdout.splitlines()[-1].partition(": ")[0]
-
-
-@pytest.fixture
-def client(store: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    return done.stdout.splitlines()[-1].partition(": ")[0]
 
 
 def encoded(path: Path) -> str:
@@ -75,31 +77,22 @@ def assert_embeddings(rows: list[dict[str, Any]], pair: TrainedPair, raw: Path) 
 
 
 @pytest.mark.slow
-def test_it_is_logged_under_the_runs_own_mlflow_run(exported: tuple[RunFolder, str], client: MlflowClient) -> None:
+def test_it_is_logged_without_a_pickle_under_the_run_that_mirrors_the_folder(
+    exported: tuple[RunFolder, str], store: Path
+) -> None:
     run, uri = exported
-    model = client.get_logged_model(uri.removeprefix("models:/"))
-    mirrored = client.get_run(read_json(note_file(run))["trial_run_id"])
-    assert model.source_run_id == mirrored.info.run_id
+    note = read_json(note_file(run)) or {}
+    (again,) = MlflowMirror("study", note["tracking_uri"]).log_export(
+        run, next((run.path / "exports").iterdir()), ("speech", "image")
+    )
+    assert not again.startswith(uri)
+    client = MlflowClient(tracking_uri=note["tracking_uri"])
+    mirrored = client.get_run(note["trial_run_id"])
     assert mirrored.info.run_name == run.name and mirrored.info.status == "FINISHED"
     assert mirrored.info.end_time == int(run.finished.stat().st_mtime * 1000)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_mirrored_already_is_not_mirrored_again(
-    exported: tuple[RunFolder, str], client: MlflowClient
-) -> None:
-    run, first = exported
-    mirror = MlflowMirror("study", read_json(note_file(run))["tracking_uri"])
-    (again,) = mirror.log_export(run, next((run.path / "exports").iterdir()), ("speech", "image"))
-    assert not again.startswith(first)
-    experiment = client.get_experiment_by_name("study").experiment_id
-    assert len(client.search_runs([experiment])) == 2  # the run and its stage
-    runs = {model.source_run_id for model in client.search_logged_models([experiment])}
-    assert runs == {read_json(note_file(run))["trial_run_id"]}
-
-
-@pytest.mark.slow
-def test_nothing_is_pickled(exported: tuple[RunFolder, str], store: Path) -> None:
+    models = client.search_logged_models([note["experiment_id"]])
+    assert {model.source_run_id for model in models} == {mirrored.info.run_id} and len(models) == 2
+    assert len(client.search_runs([note["experiment_id"]])) == 2, "the run and its stage"
     files = [path for path in (store / "artifacts").rglob("*") if path.is_file()]
     assert {"model.py", "model.safetensors", "config.json"} <= {path.name for path in files}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
@@ -107,18 +100,15 @@ def test_nothing_is_pickled(exported: tuple[RunFolder, str], store: Path) -> Non
 
 @pytest.mark.slow
 def test_a_loaded_model_predicts_what_the_pair_does(
-    exported: tuple[RunFolder, str], pair: TrainedPair, raw: Path, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[RunFolder, str], pair: TrainedPair, raw: Path
 ) -> None:
-    import mlflow
-
     run, uri = exported
-    mlflow.set_tracking_uri(read_json(note_file(run))["tracking_uri"])
+    mlflow.set_tracking_uri((read_json(note_file(run)) or {})["tracking_uri"])
     model = mlflow.pyfunc.load_model(uri)
     assert_embeddings(model.predict(pandas.DataFrame(queries(raw))), pair, raw)
     assert len(model.predict(model.input_example)) == 1
-    assert {column.name: column.required for column in model.metadata.signature.inputs} == dict.fromkeys(
-        ("speech", "image"), False
-    )
+    columns = {column.name: column.required for column in model.metadata.signature.inputs}
+    assert columns == {"speech": False, "image": False}
     for wrong, said in (("not base64!", "row 0: not base64"), (base64.b64encode(b"noise").decode(), "row 0: the ")):
         with pytest.raises(ValueError, match=said):
             model.predict(pandas.DataFrame({"image": [wrong]}))
@@ -126,19 +116,12 @@ def test_a_loaded_model_predicts_what_the_pair_does(
 
 @pytest.mark.slow
 def test_a_pair_of_other_features_is_logged_for_images_alone(
-    run: RunFolder, pair: TrainedPair, store: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, pair: TrainedPair, store: Path, raw: Path
 ) -> None:
-    import mlflow
-
     other = RunFolder(Path(shutil.copytree(run.path, store / "runs" / "other" / run.name)))
-    corpus = read_json(other.corpus)
-    write_json(other.corpus, {**corpus, "features": {"kind": "melspec", "coefficients": 40}})
-    desk = Desk(store)
-    connect(desk.uri).create_experiment("other", artifact_location=(store / "artifacts").as_uri())
-    done = desk.run("export.py", other.path, timeout=120)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    mlflow.set_tracking_uri(desk.uri)
-    model = mlflow.pyfunc.load_model(done.stdout.splitlines()[-1].partition(": ")[0])
+    write_json(other.corpus, {**read_json(other.corpus), "features": {"kind": "melspec", "coefficients": 40}})
+    mlflow.set_tracking_uri(Desk(store).uri)
+    model = mlflow.pyfunc.load_model(logged(store, other))
     assert [column.name for column in model.metadata.signature.inputs] == ["image"]
     (row,) = model.predict(pandas.DataFrame({"image": [encoded(raw / "test-0-1.png")]}))
     expected = pair.embed_image(raw / "test-0-1.png").numpy()

@@ -78,17 +78,13 @@ def test_another_corpus_is_seen_with_the_statistics_of_the_trained_one(
         assert torch.equal(of(pair, tmp_path / "other", "test").embeddings, of(pair, corpus, "test").embeddings)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [("short_side", 64, "short side of 64"), ("features", {"kind": "melspec", "coefficients": 40}, r"features|frames")],
-)
-def test_a_corpus_made_in_another_way_is_refused(
-    pair: TrainedPair, corpus: Path, tmp_path: Path, key: str, value: object, said: str
-) -> None:
-    shutil.copytree(corpus, tmp_path / "other")
-    write_json(tmp_path / "other" / "corpus.json", {**read_json(corpus / "corpus.json"), key: value})
-    with pytest.raises(UserError, match=said):
-        images_of(pair, tmp_path / "other")
+def test_a_corpus_made_in_another_way_is_refused(pair: TrainedPair, corpus: Path, tmp_path: Path) -> None:
+    other = {"short_side": 64}, {"features": {"kind": "melspec", "coefficients": 40}}
+    for number, (changed, said) in enumerate(zip(other, ("short side of 64", "features|frames"), strict=True)):
+        folder = Path(shutil.copytree(corpus, tmp_path / str(number)))
+        write_json(folder / "corpus.json", {**read_json(corpus / "corpus.json"), **changed})
+        with pytest.raises(UserError, match=said):
+            images_of(pair, folder)
 
 
 def test_a_folder_in_which_nothing_can_be_searched(pair: TrainedPair, tmp_path: Path) -> None:
@@ -106,7 +102,7 @@ def test_the_command_finds_the_image_that_is_most_similar(
 ) -> None:
     desk = Desk(tmp_path / "desk")
     query = raw / "test-0-1-0.wav"
-    done = desk.run("search.py", run.path, "--speech", query, "--images", album, "--top", "2", "--json")
+    done = desk.call("search.py", run.path, "--speech", query, "--images", album, "--top", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert "skipped: " in done.stderr and "broken.jpg" in done.stderr
     answer = json.loads(done.stdout)
@@ -120,7 +116,7 @@ def test_the_command_finds_the_image_that_is_most_similar(
 
 def test_the_command_the_other_way_round(run: RunFolder, raw: Path, corpus: Path, tmp_path: Path) -> None:
     flags = ("--image", raw / "test-0-1.png", "--captions", corpus, "--split", "test", "--top", "4")
-    done = Desk(tmp_path / "desk").run("search.py", run.path, *flags)
+    done = Desk(tmp_path / "desk").call("search.py", run.path, *flags)
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
@@ -132,9 +128,7 @@ def test_the_command_the_other_way_round(run: RunFolder, raw: Path, corpus: Path
     ("flags", "status", "said"),
     [
         ("", 2, "give --speech with --images, or --image with --captions; there is none of them"),
-        ("--speech q.wav", 2, "there is --speech"),
         ("--speech q.wav --captions d", 2, "there is --speech, --captions"),
-        ("--image q.wav --images d", 2, "there is --images, --image"),
         ("--speech q.wav --images d --image q.wav --captions d", 2, "--speech, --images, --image, --captions"),
         ("--speech q.wav --images d --top 0", 2, "--top 0: give 1 or more"),
         ("--speech none.wav --images d", 1, "none.wav: no such file"),
@@ -142,12 +136,9 @@ def test_the_command_the_other_way_round(run: RunFolder, raw: Path, corpus: Path
         ("--speech q.wav --images d", 1, "nobody: no such run"),
     ],
 )
-def test_a_wrong_question_is_one_line_and_loads_no_torch(
-    tmp_path: Path, no_torch: dict[str, str], flags: str, status: int, said: str
-) -> None:
+def test_a_wrong_question_is_one_line(tmp_path: Path, flags: str, status: int, said: str) -> None:
     desk = Desk(tmp_path / "desk")
     (desk.folder / "d").mkdir()
     (desk.folder / "q.wav").touch()
-    done = desk.run("search.py", "nobody", *flags.split(), **no_torch)
-    assert done.returncode == status and said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    done = desk.call("search.py", "nobody", *flags.split())
+    assert done.returncode == status and said in done.stderr and done.stderr.count("\n") == 1

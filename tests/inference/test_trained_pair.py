@@ -57,28 +57,18 @@ def test_importing_sia_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_speech_equals_that_of_the_prepared_corpus(
+def test_clips_embed_as_those_of_the_prepared_corpus(
     pair: TrainedPair, embedder: Embedder, prepared: PreparedCorpus, raw: Path
 ) -> None:
-    expected = embedder.speech(indices(prepared))
-    close(pair.embed_speeches([raw / f"{name}.wav" for name in KEPT]), expected)
-    for name, row in zip(KEPT, expected, strict=True):
-        close(pair.embed_speech(raw / f"{name}.wav"), row)
-
-
-def test_images_equal_those_of_the_prepared_corpus(
-    pair: TrainedPair, embedder: Embedder, prepared: PreparedCorpus, raw: Path
-) -> None:
-    expected = embedder.images(indices(prepared))
-    paths = [raw / f"{name[:-2]}.png" for name in KEPT]
-    close(pair.embed_images(paths), expected)
-    for path, row in zip(paths, expected, strict=True):
-        close(pair.embed_image(path), row)
-
-
-def test_frames_of_the_corpus_embed_as_their_recording(pair: TrainedPair, prepared: PreparedCorpus, raw: Path) -> None:
-    frames = prepared.frames(indices(prepared)[0])
-    close(pair.embed_frames(frames), pair.embed_speech(raw / f"{KEPT[0]}.wav"))
+    recordings, images = [raw / f"{name}.wav" for name in KEPT], [raw / f"{name[:-2]}.png" for name in KEPT]
+    own = indices(prepared)
+    for together, alone, paths, expected in (
+        (pair.embed_speeches, pair.embed_speech, recordings, embedder.speech(own)),
+        (pair.embed_images, pair.embed_image, images, embedder.images(own)),
+    ):
+        close(together(paths), expected)
+        close(torch.stack([alone(path) for path in paths]), expected)
+    close(pair.embed_frames(prepared.frames(own[0])), pair.embed_speech(recordings[0]))
 
 
 def test_every_form_of_a_query_gives_the_same_embedding(pair: TrainedPair, raw: Path) -> None:
@@ -100,18 +90,10 @@ def test_embeddings_are_unit_vectors_that_can_be_trained_on(pair: TrainedPair, r
     assert pair.embed_speeches([]).shape == pair.embed_images([]).shape == (0, 16)
 
 
-def test_a_clip_beside_one_five_times_as_long(pair: TrainedPair) -> None:
-    chance = np.random.default_rng(0)
-    short, long = (0.1 * chance.standard_normal(seconds * 16_000).astype(np.float32) for seconds in (1, 5))
-    alone = pair.embed_speech(short)
-    for batch, place in (([short, long], 0), ([long, short], 1), ([long, short, long], 1)):
-        close(pair.embed_speeches(batch)[place], alone, 1e-5)
-
-
-def test_many_clips_keep_their_order(pair: TrainedPair) -> None:
-    """More than a batch of them, of all lengths."""
+def test_a_clips_embedding_does_not_depend_on_those_beside_it(pair: TrainedPair) -> None:
+    """More than a batch of them, of all lengths; their order is kept."""
     chance = np.random.default_rng(1)
-    clips = [chance.standard_normal(length) for length in chance.integers(2000, 8000, 70)]
+    clips = [chance.standard_normal(length) for length in (80_000, *chance.integers(2000, 8000, 40), 80_000)]
     close(pair.embed_speeches(clips), torch.stack([pair.embed_speech(clip) for clip in clips]), 1e-5)
 
 
@@ -174,24 +156,18 @@ def test_speech_that_cannot_be_embedded(pair: TrainedPair, speech: object, said:
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    ("image", "said"),
-    [
+def test_images_and_frames_that_cannot_be_embedded(pair: TrainedPair) -> None:
+    cut_off = encoded(Image.new("RGB", (9, 9)))[:40]
+    for image, said in (
         ("none.png", "none.png: unreadable image"),
-        (b"noise", "no readable image file; give"),
-        (encoded(Image.new("RGB", (9, 9)))[:40], "no readable image file; give"),
-    ],
-    ids=["missing", "noise", "cut off"],
-)
-def test_an_image_that_cannot_be_embedded(pair: TrainedPair, image: object, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        pair.embed_image(image)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("frames", [np.zeros((20, 39)), np.zeros(40), np.zeros((5, 40)), np.full((9, 40), np.inf)])
-def test_frames_that_cannot_be_embedded(pair: TrainedPair, frames: np.ndarray) -> None:
-    with pytest.raises(UserError, match="the frames: "):
-        pair.embed_frames(frames)
+        (b"noise", "no readable"),
+        (cut_off, "no readable"),
+    ):
+        with pytest.raises(UserError, match=said):
+            pair.embed_image(image)  # type: ignore[arg-type]
+    for frames in (np.zeros((20, 39)), np.zeros(40), np.zeros((5, 40)), np.full((9, 40), np.inf)):
+        with pytest.raises(UserError, match="the frames: "):
+            pair.embed_frames(frames)
 
 
 @pytest.mark.parametrize(("key", "value"), [("kind", "melspec"), ("hop_length", 160)])
