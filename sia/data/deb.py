@@ -17,6 +17,7 @@ AR_HEADER_BYTES = 60
 LARGEST_BYTES = 4 << 30  # twenty times the package of stamps
 MOST_FILES = 200_000
 PADDING_BYTES = 1 << 20  # more than follows a tar archive's end
+FAULTS = (tarfile.TarError, EOFError, ValueError)  # of the package, not of this machine
 
 
 def unpack(deb: Path, folder: Path) -> None:
@@ -34,7 +35,7 @@ def unpack(deb: Path, folder: Path) -> None:
             with _packed(deb) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
                 _extract_files(archive, unfinished)
             os.replace(unfinished, folder)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except FAULTS as error:
         cure = "download it again, or unpack it with `dpkg -x` and give the folder"
         raise UserError(f"{deb}: cannot unpack it ({error}); {cure}") from None
     except OSError as error:
@@ -54,14 +55,18 @@ def _by_dpkg(deb: Path) -> Iterator[IO[bytes]]:
     packing = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     with TemporaryFile("w+") as said, subprocess.Popen(packing, stdout=subprocess.PIPE, stderr=said) as process:
         assert process.stdout is not None
+        fault: Exception | None = None
         try:
             yield process.stdout
             process.stdout.read(PADDING_BYTES)
-        finally:
-            process.stdout.close()
-            if process.wait() != 0:
-                said.seek(0)
-                raise ValueError((said.read().strip().splitlines() or [f"exit status {process.returncode}"])[0])
+        except FAULTS as error:
+            fault = error
+        process.stdout.close()
+        if process.wait() != 0:
+            said.seek(0)
+            fault = ValueError((said.read().strip().splitlines() or [f"exit status {process.returncode}"])[0])
+        if fault is not None:
+            raise fault
 
 
 @contextmanager

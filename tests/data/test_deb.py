@@ -1,6 +1,8 @@
 """A .deb with and without dpkg-deb: whole or absent, nothing outside its folder, a line for what is no package."""
 
+import errno
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -97,3 +99,13 @@ def test_a_broken_deb_is_one_line_and_leaves_nothing(tmp_path: Path, content: by
         unpack(deb, tmp_path / "unpacked")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [deb]
+
+
+def test_a_full_disk_is_no_fault_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*streams: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    (tmp_path / "a.deb").write_bytes(package(("./a", "x" * 500_000)))
+    with pytest.raises(UserError, match=r"cannot unpack it into .*No space left on device"):
+        unpack(tmp_path / "a.deb", tmp_path / "unpacked")
