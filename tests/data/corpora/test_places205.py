@@ -47,7 +47,9 @@ def alone(root: Path) -> SpokenCaption:
 
 
 def test_the_first_release_tests_on_val_and_holds_images_out_of_train(tmp_path: Path) -> None:
+    refused("places205", tmp_path, r"no train\.json, val\.json")
     write(tmp_path, "train", range(2000))
+    refused("places205", tmp_path, r"metadata: no val\.json; .*--root")
     write(tmp_path, "val", [*map(record, range(2000, 2100)), record(2100, image=record(0)["image"])])
     reading = places(tmp_path)
     splits = {split: [c for c in reading.captions if c.split == split] for split in ("train", "validation", "test")}
@@ -59,24 +61,18 @@ def test_the_first_release_tests_on_val_and_holds_images_out_of_train(tmp_path: 
     assert reading.notes == (f"val is the test split; {number} images held out of train are validation",)
 
 
-def test_the_release_of_2020_brings_all_splits(tmp_path: Path) -> None:
+def test_the_release_of_2020_brings_all_splits_for_the_recordings_of_the_first(tmp_path: Path) -> None:
     write(tmp_path, "train", range(100, 110))  # the first release beside it
     for place, name in enumerate(NAMES_OF_2020):
         write(tmp_path, f"{name}_2020", range(10 * place, 10 * place + 10))
+        touch(tmp_path / "PlacesAudio_400k_distro" / "wavs" / f"{10 * place}.wav")
+    (tmp_path / "metadata").rename(tmp_path / "placesaudio_2020_splits")
     reading = places(tmp_path)
     assert [c.split for c in reading.captions] == ["train"] * 10 + ["validation"] * 20 + ["test"] * 20
+    assert all(Path(c.speech_path).is_file() for c in reading.captions[::10])
     assert "dev_seen" in reading.notes[0]
-    (tmp_path / "metadata" / "test_seen_2020.json").unlink()
-    refused("places205", tmp_path, r"metadata: no test_seen_2020\.json; .*--root")
-
-
-def test_splits_of_2020_lie_beside_the_recordings_of_the_first_release(tmp_path: Path) -> None:
-    for number, name in enumerate(NAMES_OF_2020):
-        write(tmp_path, f"{name}_2020", range(number, number + 1))
-        touch(tmp_path / "PlacesAudio_400k_distro" / "wavs" / f"{number}.wav")
-    (tmp_path / "metadata").rename(tmp_path / "placesaudio_2020_splits")
-    captions = places(tmp_path).captions
-    assert len(captions) == 5 and all(Path(c.speech_path).is_file() for c in captions)
+    (tmp_path / "placesaudio_2020_splits" / "test_seen_2020.json").unlink()
+    refused("places205", tmp_path, r"placesaudio_2020_splits: no test_seen_2020\.json; .*--root")
 
 
 def test_a_record_becomes_a_caption(tmp_path: Path) -> None:
@@ -130,12 +126,6 @@ def test_a_wav_may_climb_over_a_folder_that_is_not_there(tmp_path: Path) -> None
     assert Path(alone(tmp_path).speech_path).is_file()
 
 
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    refused("places205", tmp_path, r"no train\.json, val\.json")
-    write(tmp_path, "train", range(2))
-    refused("places205", tmp_path, r"metadata: no val\.json; .*--root")
-
-
 @pytest.mark.parametrize(
     ("records", "fault"),
     [
@@ -164,19 +154,15 @@ def test_the_lists_of_the_older_release(tmp_path: Path) -> None:
     write_lists(tmp_path, range(60), range(50, 60))
     touch(tmp_path / "images256" / "a/abbey/0.jpg")
     reading = places(tmp_path)
-    splits = {c.utterance_id: c.split for c in reading.captions}
-    assert [name for name, split in splits.items() if split == "test"] == [f"S-{n}" for n in range(50, 60)]
     first, second = reading.captions[:2]
     assert (first.image_id, first.speaker, first.text, second.text) == ("a/abbey/0.jpg", "S", "", "a quiet abbey")
     assert first.image_path == str(tmp_path / "images256/a/abbey/0.jpg")
     assert first.speech_path == str(tmp_path / "wavs/0/utterance_0.wav")
     assert "val is the test split" in reading.notes[0] and not reading.dropped
-
-
-def test_the_val_list_may_bring_paths(tmp_path: Path) -> None:
-    write_lists(tmp_path, range(6), range(0))
-    (tmp_path / "lists" / "acl_2017_val_uttids").write_text("S-4 wavs/4/utterance_4.wav\n\nS-5 x.wav\r\n")
-    assert [c.utterance_id for c in places(tmp_path).captions if c.split == "test"] == ["S-4", "S-5"]
+    paths = [f"S-{n} wavs/{n}/utterance_{n}.wav\n\r" for n in range(50, 60)]
+    write_lines(tmp_path / "lists/acl_2017_val_uttids", paths)
+    assert places(tmp_path) == reading, "the list of val may bring paths"
+    assert [c.utterance_id for c in reading.captions if c.split == "test"] == [f"S-{n}" for n in range(50, 60)]
 
 
 def test_an_utterance_of_one_list_alone_is_dropped(tmp_path: Path) -> None:

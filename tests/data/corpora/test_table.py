@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from corpus_files import refused, touch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sia.data.corpora import read
-from sia.data.corpora.table import COLUMNS, OPTIONAL_COLUMNS
+from sia.data.corpora.table import COLUMNS
 from sia.data.manifest import SpokenCaption
 from sia.errors import UsageError
 
@@ -82,23 +80,6 @@ def test_numbers_in_json_lines_become_text(tmp_path: Path) -> None:
     named = [(c.utterance_id, c.image_id, c.speaker) for c in captions]
     assert named == [("0", "7", "3"), ("1", "8", "3"), ("2", "9", "3")]
     assert captions[1].split == "validation"
-
-
-WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=8).map(str.strip)
-OPTIONAL = st.fixed_dictionaries({}, optional=dict.fromkeys(OPTIONAL_COLUMNS, WORDS))
-
-
-@settings(max_examples=40)
-@given(
-    OPTIONAL.flatmap(lambda some: st.lists(st.fixed_dictionaries(dict.fromkeys(some, WORDS)), min_size=1, max_size=5))
-)
-def test_both_forms_of_a_table_are_read_alike(tmp_path_factory: pytest.TempPathFactory, texts: list[dict]) -> None:
-    folder = tmp_path_factory.mktemp("table")
-    content = [row(number, **more) for number, more in enumerate(texts)]
-    captions = [read("table", write(folder / f"a{suffix}", content)).captions for suffix, write in WRITERS.items()]
-    assert captions[0] == captions[1]
-    told = [{name: getattr(c, name) for name in OPTIONAL_COLUMNS} for c in captions[0]]
-    assert told == [{**dict.fromkeys(OPTIONAL_COLUMNS, ""), **more} for more in texts]
 
 
 def test_a_table_without_validation_lends_images_of_train(tmp_path: Path) -> None:
