@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 
 import pytest
@@ -12,71 +13,18 @@ MODULES = {
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((REPOSITORY / "sia").rglob("*.py"))
 }
-NO_TORCH = [
-    *(
-        "sia.config",
-        "sia.section",
-        "sia.objectives",
-        "sia.schedules",
-        "sia.models.backbones",
-        "sia.errors",
-        "sia.atomic",
-        "sia.clock",
-        "sia.run.lock",
-        "sia.gate",
-        "sia.run.folder",
-        "sia.command",
-    ),
-    *(
-        "sia.models.parameter_counts",
-        "sia.data.manifest",
-        "sia.data.sampler",
-        "sia.data.shards",
-        "sia.data.prepared_corpus",
-    ),
-    *(
-        "sia.run.metrics",
-        "sia.run.selection",
-        "sia.checkpoint.chosen",
-        "sia.checkpoint.plan",
-        "sia.trackers.mlflow.mirror",
-    ),
-    *("sia.run.state", "sia.cluster.profile", "sia.cluster.submit", "sia.cluster.stage_job", "sia.cluster.end_jobs"),
-    *("sia.sweep.grid", "sia.cluster.launch", "sia.sweep.plan_table", "sia.sweep.chain", "sia.sweep.drive"),
-    *(
-        "sia.operate.watch",
-        "sia.sweep.corpora",
-        "sia.sweep.detach",
-        "sia.operate.status",
-        "sia.operate.logs",
-        "sia.operate.cancel",
-    ),
-    *(
-        "sia.sweep.take_up",
-        "sia.operate.retry",
-        "sia.operate.retention",
-        "sia.operate.leftovers",
-        "sia.operate.track",
-        "sia.sweep.train_here",
-    ),
-    *(
-        "sia.cluster.snapshot",
-        "sia.cluster.task",
-        "sia.cluster.corpus_jobs",
-        "sia.cluster.accounting",
-    ),
-    *(
-        "sia.evaluation.job",
-        "sia.doctor.diagnose",
-        "sia.data.staging",
-        "sia.data.caption_index",
-        "sia.data.verify",
-    ),
-    *("sia.data.corpora", "sia.data.hdf5_path", "sia.data.corpus_record"),
-    *("sia.operate.status_table", "sia.operate.live_status", "sia.operate.damage", "sia.report.fitted_table"),
-    *("sia.report.settings", "sia.git", "sia.run.queue", "sia.cluster.refusal"),
-    *("sia", "sia.inference.settings"),
-]
+# A login node that submits or asks for status loads no other module that needs seconds to be loaded.
+HEAVY = {"torch", "torchaudio", "torchvision", "ray", "mlflow"}
+MAY_BE_HEAVY = (
+    *("sia.losses", "sia.recall", "sia.distributed", "sia.embedding", "sia.models", "sia.training", "sia.inference"),
+    *("sia.data.caption_files", "sia.data.images", "sia.data.loader", "sia.data.mfcc", "sia.checkpoint.state"),
+    *("sia.evaluation.of_run", "sia.trackers.mlflow.model"),
+)
+LIGHT_ALL_THE_SAME = (
+    *("sia.models.backbones", "sia.models.parameter_counts", "sia.training.preemption", "sia.training.provenance"),
+    "sia.inference.settings",
+)
+RANKS = ("torch.distributed", "torch.nn.parallel")  # only training and evaluation know of them
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
@@ -130,14 +78,13 @@ def floor_of(module: str) -> int:
     return next(number for number, floor in enumerate(FLOORS) if part in floor)
 
 
+def among(names: Iterable[str], *packages: str) -> list[str]:
+    """The names that are these packages or lie in them."""
+    return [name for name in names if any(name == one or name.startswith(f"{one}.") for one in packages)]
+
+
 def inside(*packages: str) -> list[str]:
-    return [name for name in MODULES if any(name == one or name.startswith(f"{one}.") for one in packages)]
-
-
-def loads(name: str, packages: tuple[str, ...]) -> list[str]:
-    return [
-        one for one in imports(name) if any(one == package or one.startswith(f"{package}.") for package in packages)
-    ]
+    return among(MODULES, *packages)
 
 
 def test_every_part_of_sia_has_a_floor():
@@ -161,29 +108,20 @@ def test_imports_run_downward_only(name):
         ("sia.cluster", ("sia.sweep", "sia.report", "ray", "mlflow")),
         ("sia.report", ("sia.sweep", "sia.cluster.submit", "ray")),
         ("sia", ("jobs", "tests")),
+        *((package, RANKS) for package in ("sia.losses", "sia.recall", "sia.data", "sia.models")),
     ],
 )
 def test_a_package_never_imports(package, never):
-    found = {name: wrong for name in inside(package) if (wrong := loads(name, never))}
+    found = {name: wrong for name in inside(package) if (wrong := among(imports(name), *never))}
     assert not found
 
 
-@pytest.mark.parametrize("name", ["sia.losses", "sia.recall", "sia.schedules"])
-def test_losses_recall_and_schedules_stand_alone(name):
-    assert not ours(imports(name)) - {"sia.errors", "sia.section"}
-
-
 @pytest.mark.parametrize("name", ["sia.losses", "sia.recall", "sia.schedules", "sia.data.sampler"])
-def test_pure_modules_touch_no_file(name):
+def test_losses_recall_schedules_and_the_sampler_stand_alone_and_touch_no_file(name):
+    assert not ours(imports(name)) - {"sia.errors", "sia.section"}
     assert not FILE_ACCESS & imports(name)
     calls = [node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
     assert not [call for call in calls if ast.unparse(call.func) in ("open", "print")]
-
-
-@pytest.mark.parametrize("name", inside("sia.losses", "sia.recall", "sia.data", "sia.models"))
-def test_only_training_and_evaluation_know_of_ranks(name):
-    assert "torch.distributed" not in imports(name)
-    assert "torch.nn.parallel" not in imports(name)
 
 
 def test_no_module_imports_itself_through_others():
@@ -204,15 +142,13 @@ def test_no_module_imports_itself_through_others():
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").glob("*.py")), ids=lambda path: path.stem)
 def test_a_command_is_one_screen_and_imports_only_sia(path):
-    tree = ast.parse(path.read_text())
-    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
     assert not {module for module in modules if module.startswith(("jobs", "tests"))}
     assert len(path.read_text().splitlines()) < 100
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_no_file_is_too_long_to_read(name):
-    assert len(MODULES[name].read_text().splitlines()) <= 300
+def test_no_file_is_too_long_to_read():
+    assert not [name for name, path in MODULES.items() if len(path.read_text().splitlines()) > 300]
 
 
 def loaded_after(code: str) -> set[str]:
@@ -222,45 +158,31 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", NO_TORCH)
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {*inside(*MAY_BE_HEAVY)} | {*LIGHT_ALL_THE_SAME}))
 def test_what_a_login_node_needs_loads_no_torch(name):
-    assert name in MODULES
     seen: set[str] = set()
-    waiting = [name]
+    waiting = {name}
     while waiting:
         module = waiting.pop()
         seen.add(module)
         # Loading a.b.c loads a and a.b, too.
         packages = {module.rsplit(".", count)[0] for count in range(1, module.count(".") + 1)}
         needed = imports(module, at_load=True)
-        assert not {one.partition(".")[0] for one in needed} & {
-            "torch",
-            "torchaudio",
-            "torchvision",
-            "ray",
-            "mlflow",
-        }, module
-        waiting += (ours(needed) | packages) & MODULES.keys() - seen
+        assert not {one.partition(".")[0] for one in needed} & HEAVY, module
+        waiting |= (ours(needed) | packages) & MODULES.keys() - seen
 
 
 def test_submitting_and_asking_for_status_load_neither_torch_nor_ray():
     modules = "sia.sweep.drive, sia.sweep.plan_table, sia.sweep.grid, sia.operate.watch, sia.run.state"
     loaded = loaded_after(f"import {modules}, sia.cluster.submit, sia.sweep.corpora")
-    assert not {"torch", "ray", "mlflow", "submitit", "matplotlib"} & loaded
+    assert not {*HEAVY, "submitit", "matplotlib"} & loaded
     assert "pydantic" in loaded, "the list is read off rightly"
 
 
-def test_the_status_command_loads_no_torch(tmp_path):
-    code = f"""
-import runpy, sys
-sys.path.insert(0, {str(REPOSITORY / "jobs")!r})
-sys.argv = ["status.py"]
-try:
-    runpy.run_path({str(REPOSITORY / "jobs" / "status.py")!r}, run_name="__main__")
-except SystemExit:
-    pass
-"""
-    assert not {"torch", "ray", "mlflow", "matplotlib"} & loaded_after(code)
+def test_the_status_command_loads_no_torch():
+    status = str(REPOSITORY / "jobs" / "status.py")
+    code = "import contextlib, runpy, sys\nsys.argv = ['status.py']\nwith contextlib.suppress(SystemExit):\n"
+    assert not {*HEAVY, "matplotlib"} & loaded_after(f"{code}    runpy.run_path({status!r}, run_name='__main__')")
 
 
 def test_one_folder_knows_the_default_tracker():

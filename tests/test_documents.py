@@ -1,6 +1,5 @@
 """The guides against the code: trees, commands, settings, links; the front page within its length."""
 
-import argparse
 import importlib.util
 import re
 import shlex
@@ -118,11 +117,8 @@ def test_a_guide_names_every_key(guide, keys):
     assert not missing
 
 
-def test_commands_are_found_in_every_guide():
+def test_commands_are_found_in_every_guide_and_each_has_an_example():
     assert {guide for guide, _ in COMMANDS} >= {"README.md", "jobs/README.md", "slurm/README.md", "sweeps/README.md"}
-
-
-def test_every_command_has_an_example():
     shown = " ".join(commands("jobs/README.md"))
     assert not [path.name for path in (REPOSITORY / "jobs").glob("*.py") if path.name not in shown]
 
@@ -140,34 +136,25 @@ def test_a_command_is_one_that_the_code_takes(guide, line, monkeypatch):
         arguments = parser_of(Path(words[1]).name)()
     except SystemExit as ended:
         pytest.fail(f"{guide}: {line}: exit status {ended.code}")
-    read_what_it_names(arguments)
-
-
-def read_what_it_names(arguments: argparse.Namespace) -> None:
-    """The grid, its point and its overrides, and the profile, of the repository's own files."""
-    grid, profile = getattr(arguments, "grid", None), getattr(arguments, "profile", None)
-    if grid is not None:
+    if getattr(arguments, "grid", None) is not None:
         overrides = dict(parse_override(one) for one in arguments.set)
-        points = load_grid(grid, arguments.miniature, overrides).points
+        points = load_grid(arguments.grid, arguments.miniature, overrides).points
         assert 1 <= (getattr(arguments, "point", None) or 1) <= len(points)
-    if profile is not None:
-        load_profile(profile)
+    if getattr(arguments, "profile", None) is not None:
+        load_profile(arguments.profile)
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_links_and_paths_lead_somewhere(guide):
+def test_links_and_paths_lead_somewhere_and_pictures_are_small(guide):
     folder = (REPOSITORY / guide).parent
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text(guide))
     inline = re.findall(r"`([\w./*-]+)`", FENCE.sub("", text(guide)))
     paths = [path for path in inline if path.split("/")[0] in ROOMS and "/" in path]
+    paths += re.findall(r"slurm/devcluster/\w+", text(guide))
     assert not [link for link in links if not (folder / link).exists()]
     assert not [path for path in paths if not list(REPOSITORY.glob(path.rstrip("/")))]
-
-
-def test_pictures_are_small():
-    shown = [(guide, link) for guide in GUIDES for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text(guide))]
-    pictures = [(REPOSITORY / guide).parent / link for guide, link in shown]
-    assert pictures and all(picture.stat().st_size < BYTES_OF_PICTURE for picture in pictures)
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text(guide))
+    assert all((folder / picture).stat().st_size < BYTES_OF_PICTURE for picture in pictures)
 
 
 EXAMPLES = [(guide, body) for guide in GUIDES for body in fences(guide, "yaml")]
@@ -178,13 +165,12 @@ def test_a_yaml_example_is_one_that_is_read(guide, body, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     path = tmp_path / "example.yaml"
     path.write_text(body)
-    given = set(yaml.safe_load(body))
-    if given & {"grid", "stages"}:
-        assert load_grid(path).points
-        for miniature in {"miniature"} & given:
-            assert load_grid(path, bool(miniature)).points
-    else:
+    given = yaml.safe_load(body)
+    if not given.keys() & {"grid", "stages"}:
         load_profile(path)
+        return
+    for miniature in (False, True)[: 1 + ("miniature" in given)]:
+        assert load_grid(path, miniature).points
 
 
 def test_settings_between_backticks_are_ones_that_are_read():
@@ -201,8 +187,3 @@ def test_the_example_of_one_clip_asks_for_what_a_pair_has():
     pair = (REPOSITORY / "sia" / "inference" / "trained_pair.py").read_text()
     asked = set(re.findall(r"pair\.(\w+)\(", example))
     assert asked and asked <= set(re.findall(r"def (\w+)\(", pair))
-
-
-def test_scripts_that_are_run_exist():
-    scripts = {path for guide in GUIDES for path in re.findall(r"slurm/devcluster/\w+", text(guide))}
-    assert scripts and all((REPOSITORY / path).is_file() for path in scripts)
