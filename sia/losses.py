@@ -101,7 +101,9 @@ def _hinge_of_hardest(similarities: Tensor, candidates: Tensor, margin: float) -
 def _one_of_each_row(mask: Tensor, generator: torch.Generator | None) -> Tensor:
     """One of each row's true places, drawn uniformly, alone true: [B, B] -> [B, B]."""
     device = mask.device if generator is None else generator.device
-    draws = torch.rand(mask.shape, generator=generator, device=device).to(mask.device).masked_fill(~mask, -1.0)
+    # A GPU reads pinned memory by itself; any other copy would wait for all that it does.
+    draws = torch.rand(mask.shape, generator=generator, device=device, pin_memory=device != mask.device)
+    draws = draws.to(mask.device, non_blocking=True).masked_fill(~mask, -1.0)
     chosen = torch.zeros_like(mask).scatter_(1, draws.argmax(dim=1, keepdim=True), True)
     return chosen & mask
 

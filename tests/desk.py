@@ -164,7 +164,8 @@ def mlflow_history(uri: str, study: str) -> dict[str, dict[str, list[int]]]:
         stage = run.data.tags.get("sia.stage", "")
         name = run.data.tags["sia.run"].partition("/")[2] + (f"/{stage}" if stage else "")
         assert name not in histories, f"MLflow holds two runs of {name}"
-        steps = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+        epochs = [key for key in run.data.metrics if not key.startswith("step/")]
+        steps = {key: client.get_metric_history(run.info.run_id, key) for key in epochs}
         histories[name] = {key: sorted(point.step for point in points) for key, points in steps.items()}
     return histories
 

@@ -47,7 +47,8 @@ def history(uri, mlflow_run):
 
 
 def is_curve(key: str) -> bool:
-    return "/" in key and not key.startswith("best/") and not key.endswith(("_at_1", "_at_5", "_rank", "/seconds"))
+    summed_up = ("_at_1", "_at_5", "_rank", "/seconds")
+    return "/" in key and not key.startswith(("best/", "step/")) and not key.endswith(summed_up)
 
 
 def expected(rows, is_stage=False):

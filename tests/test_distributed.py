@@ -79,7 +79,7 @@ def through_trainer(ranks: Ranks, corpus: Path) -> dict[str, Any]:
     trainer = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
     trainer.network.eval()
     loss = trainer.step(next(iter(training_loader(trainer.dataset, trainer.state.sampler, 0, pin=False))))
-    return {"loss": loss, "gradients": gradients(trainer.network)}
+    return {"loss": loss.item(), "gradients": gradients(trainer.network)}
 
 
 def embedded(ranks: Ranks, corpus: Path, model: DualEncoder) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import get_total_norm
 
 from sia.atomic import write_atomically
 from sia.checkpoint.chosen import Chosen, no_checkpoint, sound_checkpoints
@@ -67,6 +68,10 @@ class TrainingState:
         write_atomically(path, lambda stream: torch.save(content, stream))
 
     def _without_moments(self) -> dict[str, Any]:
+        """Raises UserError for weights that are no numbers: they never take the place of good ones."""
+        weights = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not get_total_norm(weights, float("inf")).isfinite():
+            raise UserError(f"weights are no numbers after {self.progress.step} steps; lower optimizer.learning_rate")
         return {
             "checkpoint_version": CHECKPOINT_VERSION,
             "architecture": self.architecture.model_dump(),
@@ -86,7 +91,7 @@ class TrainingState:
         content = read_checkpoint(path, self.architecture)
         self._load_weights(content)
         if "optimizer" in content:
-            self.optimizer.load_state_dict(content["optimizer"])
+            self._load_moments(content["optimizer"])
         else:
             print(f"warning: {path} holds no Adam moments; they begin anew", file=sys.stderr, flush=True)
         self.sampler.load_state_dict(content["sampler"])
@@ -100,7 +105,13 @@ class TrainingState:
         if keep_moments:
             if "optimizer" not in content:
                 raise UserError(f"{path}: holds no Adam moments; set keep_moments: false or start from best or last")
-            self.optimizer.load_state_dict(content["optimizer"])
+            self._load_moments(content["optimizer"])
+
+    def _load_moments(self, saved: dict[str, Any]) -> None:
+        """How Adam computes is this program's choice, not the file's: earlier versions took another way."""
+        own = self.optimizer.state_dict()["param_groups"]
+        groups = [{**group, "fused": mine["fused"]} for group, mine in zip(saved["param_groups"], own, strict=True)]
+        self.optimizer.load_state_dict({**saved, "param_groups": groups})
 
     def _load_weights(self, content: dict[str, Any]) -> None:
         self.model.load_state_dict(content["model"])

@@ -53,6 +53,10 @@ class PairDataset(Dataset[Any]):
     def lengths(self) -> list[int]:
         return self.corpus.captions.column("num_frames")[self.captions].tolist()
 
+    def name(self, position: int) -> str:
+        """The utterance id of a caption of the split."""
+        return self.corpus.captions[int(self.captions[position])].utterance_id
+
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
         position, epoch = place
         index = int(self.captions[position])

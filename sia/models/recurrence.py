@@ -33,22 +33,30 @@ def states_of(gru: nn.GRU, steps: Tensor, num_steps: Tensor, depth: int) -> Tens
 
 def packed(gru: nn.GRU, steps: Tensor, num_steps: Tensor, depth: int) -> Tensor:
     """By torch's own layers: cuDNN on a GPU. Whether padded batches are faster there has not been measured."""
-    sequence = pack_padded_sequence(steps, num_steps, batch_first=True, enforce_sorted=False)
+    # Sorted here: torch would wait for the device to sort, and again to restore the order.
+    num_steps, order = num_steps.sort(descending=True)
+    order, back = sent(torch.stack([order, order.argsort()]), steps.device)
+    sequence = pack_padded_sequence(steps.index_select(0, order), num_steps, batch_first=True)
     start = steps.new_zeros(2 * depth, len(steps), gru.hidden_size)
     weights = [weight for layer in range(depth) for suffix in _suffixes(layer) for weight in _weights(gru, suffix)]
     states, _ = torch.gru(sequence.data, sequence.batch_sizes, start, weights, True, depth, 0.0, gru.training, True)
-    return pad_packed_sequence(PackedSequence(states, *sequence[1:]), batch_first=True)[0]
+    return pad_packed_sequence(PackedSequence(states, *sequence[1:]), batch_first=True)[0].index_select(0, back)
 
 
 def turned(gru: nn.GRU, steps: Tensor, num_steps: Tensor, depth: int) -> Tensor:
     """By `_Layer`: both directions go forward, the second over captions turned round, so that padding comes last."""
-    turn = _turn(num_steps, len(steps), steps.shape[1]).to(steps.device)
+    turn = sent(_turn(num_steps, len(steps), steps.shape[1]), steps.device)
     states = steps.transpose(0, 1)  # [S, B, F]
     for layer in range(depth):
         both = zip(*(_weights(gru, suffix) for suffix in _suffixes(layer)), strict=True)
         states = _Layer.apply(states, turn, *(torch.stack(pair) for pair in both))  # [S, B, D]
     behind = torch.arange(len(states))[:, None] >= num_steps  # [S, B]
-    return states.masked_fill(behind[..., None].to(states.device), 0.0).transpose(0, 1)
+    return states.masked_fill(sent(behind[..., None], states.device), 0.0).transpose(0, 1)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU on a device, which is not waited for: a GPU reads pinned memory by itself."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
 
 
 def _suffixes(layer: int) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sia.models.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL
-from sia.models.recurrence import states_of
+from sia.models.recurrence import sent, states_of
 from sia.models.unit import unit
 
 CONV_STRIDE = 2
@@ -73,4 +73,4 @@ def steps_of(num_frames: Tensor) -> Tensor:
 
 def valid_steps(num_steps: Tensor, states: Tensor) -> Tensor:
     """[B] -> [B, S], true where a step is no padding, on the device of the states."""
-    return (torch.arange(states.shape[1])[None] < num_steps[:, None]).to(states.device)
+    return sent(torch.arange(states.shape[1])[None] < num_steps[:, None], states.device)

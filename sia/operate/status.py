@@ -12,10 +12,11 @@ from sia.report.settings import differing
 from sia.run import queue
 from sia.run.driver import Driver, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies
-from sia.run.latest import measured, share_of_epoch
+from sia.run.latest import measured
 from sia.run.records import Finished
 from sia.run.selection import selected_on, selecting_recalls
-from sia.run.state import RunStatus, State, look
+from sia.run.state import State, look
+from sia.run.steps import latest_step
 
 DAMAGED = "damaged"  # not a state of the run: its folder cannot be read
 NOT_LEFT = (State.FINISHED, State.STOPPED, DAMAGED)
@@ -35,6 +36,7 @@ class RunView:
     epoch: int = 0
     epochs: int = 0
     share_of_epoch: float | None = None  # of the epoch that is under way
+    step: dict[str, Any] | None = None  # the latest row of steps.jsonl on that epoch
     job_id: str = ""
     cluster: str = ""
     host: str = ""  # of the process that trains
@@ -125,6 +127,7 @@ def _view(run: RunFolder) -> RunView:
     last = found.last or {}
     recalls = selecting_recalls(last) if last else (None, None)
     epoch = last.get("epoch", 0)
+    step = latest_step(run, epoch + 1) if status.state == State.RUNNING else None
     return RunView(
         run=run.name,
         folder=str(run.path),
@@ -133,7 +136,8 @@ def _view(run: RunFolder) -> RunView:
         stages=len(planned),
         epoch=epoch,
         epochs=sum(stage.epochs for stage in planned),
-        share_of_epoch=_share(run, status, epoch + 1),
+        share_of_epoch=step.share_of_epoch if step else None,
+        step=step.model_dump() if step else None,
         job_id=status.job_id,
         cluster=status.cluster,
         host=status.host,
@@ -156,15 +160,6 @@ def _best_of_finished(run: RunFolder, measured: float | None) -> float | None:
 def _which_rank(run: RunFolder, rank: int) -> str:
     """Whose log tells of a failure that is not rank 0's."""
     return f" (rank {rank}: python jobs/logs.py {run.name} --rank {rank})" if rank else ""
-
-
-def _share(run: RunFolder, status: RunStatus, epoch: int) -> float | None:
-    if status.state != State.RUNNING or not status.job_id:
-        return None
-    try:
-        return share_of_epoch(run.jobs / f"{status.job_id}_0_log.out", epoch)
-    except OSError:
-        return None
 
 
 def _heartbeat(lock: Path) -> float | None:

@@ -9,7 +9,8 @@ from sia.report.settings import PAIR, in_short
 from sia.run.selection import protocol
 
 SPLIT = "training.select_on"
-LEFT_OUT = ("heartbeat", "job", "stage", "i→s", "s→i")  # the first one first, as a terminal gets narrower
+# The first one first, as a terminal gets narrower.
+LEFT_OUT = ("pairs/s", "loss", "heartbeat", "job", "stage", "i→s", "s→i")
 COUNTED = ("finished", "stopped", "failed", "lost", DAMAGED, "running", "pending", "waiting", "new")
 
 
@@ -27,6 +28,8 @@ def views_table(study: str, runs: Sequence[RunView], of: Sequence[RunView] = (),
     settings = {one.folder: ", ".join(told) for one, told in zip(everyone, short, strict=True)}
     shown_if = {
         "on": len(splits) > 1,
+        "loss": any(run.step for run in everyone),
+        "pairs/s": any(run.step for run in everyone),
         "heartbeat": any(run.heartbeat_seconds is not None for run in everyone),
         "settings": any(settings[run.folder] for run in runs),
     }
@@ -38,7 +41,7 @@ def views_table(study: str, runs: Sequence[RunView], of: Sequence[RunView] = (),
 def _left_out(runs: Sequence[RunView]) -> tuple[str, ...]:
     """Settings go first, unless nothing else tells the runs apart."""
     pairs_differ = any(key in run.settings for run in runs for key in PAIR)
-    return ("settings", *LEFT_OUT) if pairs_differ else (*LEFT_OUT[:3], "settings", *LEFT_OUT[3:])
+    return ("settings", *LEFT_OUT) if pairs_differ else (*LEFT_OUT[:5], "settings", *LEFT_OUT[5:])
 
 
 def _titles(study: str, splits: set[str]) -> tuple[str, ...]:
@@ -60,6 +63,8 @@ def _cells(run: RunView) -> dict[str, str]:
         "i→s": percent(run.image_to_speech),
         "best": percent(run.best),
         "on": run.measured_on,
+        "loss": f"{run.step['loss']:.3f}" if run.step else "",
+        "pairs/s": f"{run.step['pairs_per_second']:.3g}" if run.step else "",
         "heartbeat": "" if run.heartbeat_seconds is None else f"{run.heartbeat_seconds:.0f} s ago",
     }
 

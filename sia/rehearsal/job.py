@@ -1,5 +1,6 @@
 """A rehearsal: two steps of a real, full-size pair, with the largest batch that fits, before days are spent on it."""
 
+import math
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ from sia.cluster.stage_job import Place
 from sia.cluster.task import Task
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus
+from sia.errors import UserError
 
 if TYPE_CHECKING:
     from sia.distributed import Ranks
@@ -130,12 +132,16 @@ def _steps(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch
     sized = experiment.model_copy(update={"training": training})
     trainer = build_trainer(sized, experiment.stages[0], corpus, ranks)
     batches = cycle(trainer.state.sampler)  # an epoch may be one batch
-    began, loss = time.monotonic(), 0.0
+    began = time.monotonic()
     for _ in range(STEPS):
         loss = trainer.step(collate([trainer.dataset[place] for place in next(batches)]))
         trainer.state.progress.step += 1
+    last = loss.item()
     ranks.barrier()
-    return (time.monotonic() - began) / STEPS, loss
+    seconds = (time.monotonic() - began) / STEPS
+    if not math.isfinite(last):
+        raise UserError(f"loss is {last}; lower optimizer.learning_rate")
+    return seconds, last
 
 
 def _halve_until_it_fits(

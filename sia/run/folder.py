@@ -65,6 +65,7 @@ class RunFolder:
     config = File("config.yaml")
     corpus = File("corpus.json")  # the identity of the corpus that the first stage was trained on
     metrics = File("metrics.jsonl")
+    steps = File("steps.jsonl")
     lock = File("writer.lock")  # held, with a heartbeat, by the one job that trains the run
     finished = File("finished.json")
     stopped = File("stopped.json")

@@ -1,6 +1,5 @@
 """What a run has measured so far, read as sparingly as a list of a thousand runs needs. It loads no torch."""
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,6 @@ from sia.run.rows import sound_rows
 from sia.run.selection import selection_value
 
 TAIL_BYTES = 16_384
-STEPS_DONE = re.compile(r"stage (\d+), epoch (\d+) of \d+: (\d+) of (\d+)")
 
 
 class Measured(NamedTuple):
@@ -46,19 +44,3 @@ def _last_epoch_in_tail(path: Path) -> Row | None:
     """The last epoch's row among the file's last lines; None where they hold none, or one that is damaged."""
     rows = read_tail(path, TAIL_BYTES) or []
     return next((row for row in reversed(rows) if "stage_epoch" in row), None)
-
-
-def tail(path: Path, size: int = TAIL_BYTES) -> str:
-    """The last `size` bytes of a file as text; nothing where there is no file, or none that this user may read."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(max(0, path.stat().st_size - size))
-            return stream.read().decode(errors="replace")
-    except (FileNotFoundError, PermissionError):
-        return ""
-
-
-def share_of_epoch(log: Path, epoch: int) -> float | None:
-    """How much of `epoch` (of the run, from 1) is trained, by the last line on it in the first rank's log."""
-    found = [match for match in STEPS_DONE.finditer(tail(log, 2048)) if int(match[2]) == epoch]
-    return int(found[-1][3]) / int(found[-1][4]) if found else None

@@ -23,10 +23,11 @@ CURE = "submit the study again, or python jobs/resume.py RUN: what its checkpoin
 
 
 class Rows(NamedTuple):
-    """The rows before the first line that is damaged, the last one's sum, and what is wrong there ("": nothing)."""
+    """The rows before the first line that is damaged, the last one's sum, their bytes, and the fault ("": none)."""
 
     rows: list[Row]
     sum: bytes
+    size: int
     fault: str
 
 
@@ -44,21 +45,23 @@ def read_rows(path: Path) -> list[Row]:
 def read_sound_rows(path: Path) -> Rows:
     """As read_rows, but a damaged line ends the rows, and is told of."""
     rows: list[Row] = []
-    last = b""
+    last, size = b"", 0
     for number, line in enumerate(_whole_lines(path), start=1):
         row, expected = _parse_line(line, last)
         if row is None:
-            return Rows(rows, last, f"{path}: line {number} is not as it was written, or one is missing; {CURE}")
+            return Rows(rows, last, size, f"{path}: line {number} is not as it was written, or one is missing; {CURE}")
         rows.append(row)
-        last = expected
-    return Rows(rows, last, "")
+        last, size = expected, size + len(line)
+    return Rows(rows, last, size, "")
 
 
 def read_tail(path: Path, size: int) -> list[Row] | None:
-    """The rows of the file's last `size` bytes but the first ones; None where one of them is damaged."""
+    """The rows of the file's last `size` bytes; None where one of them is damaged."""
     with open(path, "rb") as stream:
-        stream.seek(max(0, path.stat().st_size - size))
-        lines = stream.read().splitlines(keepends=True)[1:]  # the first may have lost its beginning
+        start = max(0, path.stat().st_size - size)
+        stream.seek(start)
+        lines = [] if start else [b""]
+        lines += stream.read().splitlines(keepends=True)[bool(start) :]  # the first may have lost its beginning
     rows: list[Row] = []
     for before, line in pairwise(lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]):
         row, _ = _parse_line(line, before.rpartition(SUM)[2][:SUM_DIGITS])
@@ -78,22 +81,47 @@ def _parse_line(line: bytes, before: bytes) -> tuple[Row | None, bytes]:
     return (row if isinstance(row, dict) else None), expected
 
 
+class Appender:
+    """Adds rows to a file that this process alone writes, without reading it each time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError where the rows that are there are damaged."""
+        self.path = path
+        self._size, self._sum = 0, b""
+        self._look()
+
+    def append(self, row: Row, flush: bool = True) -> None:
+        """Add one row in a single write; flush: to disk. Raises UserError as above, OSError where it is not taken."""
+        if self._size_now() != self._size:
+            self._look()
+        line, own = _line(row, self._sum)
+        with open(self.path, "ab", buffering=0) as stream:
+            if stream.write(line) != len(line):
+                # A full disk may take a part, and say so by the count alone.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            if flush:
+                os.fsync(stream.fileno())
+        self._size, self._sum = self._size + len(line), own
+
+    def _look(self) -> None:
+        found = read_sound_rows(self.path)
+        if found.fault:
+            raise UserError(found.fault)
+        self._size, self._sum = found.size, found.sum
+        if self._size_now() > self._size:
+            os.truncate(self.path, self._size)  # a line that a killed job left torn
+
+    def _size_now(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+
 def append_row(path: Path, row: Row) -> None:
     """Add one row in a single write and flush it to disk, after cutting off a line that a killed job left torn.
 
     Raises UserError where the rows that are there are damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = read_sound_rows(path)
-    if found.fault:
-        raise UserError(found.fault)
-    _cut_torn_line(path)
-    with open(path, "ab", buffering=0) as stream:
-        line, _ = _line(row, found.sum)
-        if stream.write(line) != len(line):
-            # A full disk may take a part, and say so by the count alone.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(stream.fileno())
+    Appender(path).append(row)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -122,9 +150,3 @@ def _whole_lines(path: Path) -> list[bytes]:
     except FileNotFoundError:
         return []
     return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-
-
-def _cut_torn_line(path: Path) -> None:
-    torn = path.stat().st_size - sum(map(len, _whole_lines(path))) if path.exists() else 0
-    if torn:
-        os.truncate(path, path.stat().st_size - torn)

@@ -183,7 +183,9 @@ def _state_of(run: RunFolder) -> list[Any]:
     # Most runs of a large study are finished or waiting: a few stat calls tell that there is nothing to do.
     own = [run.config, run.corpus, run.metrics, run.finished, run.stopped, run.provenance]
     stages = sorted(run.path.glob("stages/*/*.json"))
-    return [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in [*own, *stages] if path.is_file()]
+    state = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in [*own, *stages] if path.is_file()]
+    minute = run.steps.stat().st_mtime // 60 if run.steps.is_file() else 0  # its rows alone are mirrored once a minute
+    return [*state, minute]
 
 
 def _said(run: RunFolder, fault: Exception) -> str:

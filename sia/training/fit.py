@@ -16,12 +16,14 @@ from sia.data.loader import no_worker_left_on_error, told_of_the_killed, trainin
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
-from sia.progress import tracked
 from sia.run.folder import RunFolder, StageFolder
 from sia.run.records import StagePlan
+from sia.training.meter import Meter
 from sia.training.preemption import PreemptionFlag, signals_blocked
 from sia.training.record import Recorder, read_stage_plan
 from sia.training.trainer import Trainer, build_trainer
+
+LOOK, END = 1, 2
 
 
 def train_stage(
@@ -69,16 +71,18 @@ def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) ->
         epoch = recorder.first_epoch + state.progress.epochs_done
         if state.sampler.epoch != epoch:
             state.sampler.set_position(epoch)
-        label = f"stage {recorder.number}, epoch {epoch + 1} of {recorder.first_epoch + trainer.stage.epochs}"
-        done = state.sampler.next_batch
-        every = experiment.runtime.log_every_seconds if trainer.ranks.is_first else float("inf")
+        meter = Meter(trainer, recorder.first_epoch * len(state.sampler))
         with signals_blocked():
             batches = iter(loader)
-        for batch in tracked(told_of_the_killed(batches), label, len(state.sampler), every, done):
-            state.progress.loss_sum += trainer.step(batch)
-            state.progress.step += 1
-            state.sampler.next_batch += 1
-            if trainer.ranks.any(bool(flag)):
+        for batch in meter.waiting(told_of_the_killed(batches)):
+            is_due = meter.step(batch)
+            # One word of all ranks: that any was told to end, or that the first one wants a look, or neither.
+            word = trainer.ranks.largest(END if flag else LOOK if is_due else 0)
+            if word:
+                row = meter.look()
+                if is_due:
+                    recorder.steps_done(row)
+            if word == END:
                 _count_time(state.progress, began)
                 recorder.save_partial(state)
                 return False

@@ -16,6 +16,7 @@ from sia.run.metrics import append_row, write_rows
 from sia.run.records import StageDone, StagePlan, TrainedOn
 from sia.run.rows import rows_of
 from sia.run.selection import selected_on, selecting_recalls, selection_value
+from sia.run.steps import StepRow, StepWriter
 
 
 def read_stage_plan(run: RunFolder, number: int) -> StagePlan:
@@ -69,6 +70,16 @@ class Recorder:
             unfinished.unlink(missing_ok=True)
         if state.progress.rows and state.sampler.next_batch == 0 and restored == self.stage.last:
             self._keep(state, state.progress.rows[-1]["epoch"])
+
+        self.steps = StepWriter(self.run.steps, self.first_epoch * len(state.sampler) + state.progress.step)
+
+    def steps_done(self, row: StepRow) -> None:
+        """Record how training goes on within an epoch, and print it where no line on the epoch follows at once."""
+        if self.is_first:
+            self.confirm()
+            self.steps.add(row)
+            if row.batch < row.batches:
+                print(row, flush=True)
 
     def _write_rows(self, state: TrainingState) -> None:
         """Make metrics.jsonl what the checkpoint says of this stage, between the rows of other stages."""

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from sia.checkpoint.state import Progress, TrainingState
 from sia.config import Experiment, Stage
@@ -15,7 +16,6 @@ from sia.data.prepared_corpus import PreparedCorpus, check_inputs
 from sia.data.sampler import BucketBatchSampler, check_chunk_size
 from sia.distributed import Ranks
 from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls, uses_bf16
-from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
 from sia.schedules import Rate, warmup
 from sia.training.batch_norm import synchronise
@@ -39,33 +39,44 @@ class Trainer:
     dataset: PairDataset
     pixel_mean: Tensor = field(init=False)
     pixel_std: Tensor = field(init=False)
+    sound: Tensor = field(init=False)  # [B], of the last step: which pairs have a similarity that is a number
+    gradient_norm: Tensor = field(init=False)  # of the last step, before it is clipped; NaN where not asked for
 
     def __post_init__(self) -> None:
         self.pixel_mean, self.pixel_std = pixel_statistics(self.experiment.data, self.corpus, self.ranks.device)
 
-    def step(self, batch: Batch) -> float:
-        """One step of the optimizer; the batch's loss. Raises UserError where that is no number."""
+    def step(self, batch: Batch, measure_norm: bool = False) -> Tensor:
+        """One step of the optimizer; the batch's loss, a scalar on the device, which is not waited for."""
         optimizer, step = self.state.optimizer, self.state.progress.step
         for group in optimizer.param_groups:
             group["lr"] = self.schedule(step)
         optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(batch)
-        if not torch.isfinite(loss):
-            raise UserError(f"loss is {loss.item()} at step {step}; lower optimizer.learning_rate")
+        loss = self._backward(self._on_device(batch))
         self.ranks.average_gradients(self.objective)
-        if self.experiment.optimizer.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.experiment.optimizer.gradient_clip)
+        weights = list(self.network.parameters())
+        if (limit := self.experiment.optimizer.gradient_clip) is not None:
+            self.gradient_norm = clip_grad_norm_(weights, limit)
+        elif measure_norm:
+            self.gradient_norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        else:
+            self.gradient_norm = loss.new_full((), float("nan"))
         optimizer.step()
         self.objective.keep_in_bounds()
-        return loss.item()
+        return loss
 
     def embed(self, batch: Batch) -> Pair:
-        """Unit embeddings [B, D] of this rank's captions and images."""
-        device = self.ranks.device
-        images = normalise(batch.images.to(device, non_blocking=True), self.pixel_mean, self.pixel_std)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            speech, image = self.network(batch.frames.to(device, non_blocking=True), batch.num_frames, images)
+        """Unit embeddings [B, D] of this rank's captions and images, which lie on its device."""
+        images = normalise(batch.images, self.pixel_mean, self.pixel_std)
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
+            speech, image = self.network(batch.frames, batch.num_frames, images)
         return speech, image
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """All but the numbers of frames, which are read here; what the loader has pinned goes without waiting."""
+        frames, images, ids = (
+            column.to(self.ranks.device, non_blocking=True) for column in (batch.frames, batch.images, batch.image_ids)
+        )
+        return Batch(frames, batch.num_frames, images, ids)
 
     def _backward(self, batch: Batch) -> Tensor:
         chunk_size, loss_of = self.experiment.training.chunk_size, partial(self._loss_of, batch)
@@ -74,8 +85,8 @@ class Trainer:
         return backward_in_chunks(self.embed, loss_of, chunks_of(batch, chunk_size, self.ranks), self.network)
 
     def _loss_of(self, batch: Batch, speech: Tensor, image: Tensor) -> Tensor:
-        image_ids = batch.image_ids.to(self.ranks.device)
-        return batch_loss(speech, image, image_ids, self.objective, self.ranks, self.state.progress.step)
+        self.sound = (speech * image).detach().sum(dim=1).isfinite()
+        return batch_loss(speech, image, batch.image_ids, self.objective, self.ranks, self.state.progress.step)
 
     def measure(self) -> dict[str, float]:
         """Recall of the split that selects the best epoch, and of a fixed sample of the training split."""
@@ -124,7 +135,7 @@ def _optimizer(experiment: Experiment, model: DualEncoder, objective: Objective)
     if learned := list(objective.parameters()):
         # Decay would pull a temperature towards 1.
         groups.append({"params": learned, "weight_decay": 0.0})
-    return torch.optim.Adam(groups, experiment.optimizer.learning_rate)
+    return torch.optim.Adam(groups, experiment.optimizer.learning_rate, fused=True)
 
 
 def schedule_of(experiment: Experiment, stage: Stage, steps_an_epoch: int) -> Rate:

@@ -100,10 +100,10 @@ def test_damaged_rows_are_named_beside_what_is_on_record(desk: Desk) -> None:
     assert f"{run.name}: {run.metrics}: line 2 is not as it was written" in shown
 
 
-def test_a_log_and_a_heartbeat_that_cannot_be_read_are_left_out(desk: Desk) -> None:
+def test_steps_and_a_heartbeat_that_cannot_be_read_are_left_out(desk: Desk) -> None:
     run = begin_run(desk.folder / "runs", "size", experiment())
     write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
-    (run.jobs / "23_0_log.out").symlink_to("23_0_log.out")  # a loop, which root cannot read either
+    run.steps.symlink_to("steps.jsonl")  # a loop, which root cannot read either
     with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
         found = view(run)
     assert (found.state, found.share_of_epoch, found.error) == ("running", None, "")

@@ -18,6 +18,7 @@ from sia.cluster import accounting
 from sia.cluster.accounting import Accounting
 from sia.config import Stage, dump_experiment
 from sia.operate.status import run_views, study_views, view
+from sia.operate.status_table import views_table
 from sia.run import latest as measured_module
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder
@@ -27,8 +28,15 @@ from sia.run.metrics import append_row, write_rows
 from sia.run.queue import Queue
 from sia.run.records import StagePlan
 from sia.run.selection import selection_value
+from sia.run.steps import StepRow, StepWriter
 
 LOST_ON_SLURM = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
+
+STEP = StepRow(
+    **{"stage": 1, "epoch": 2, "step": 50, "batch": 10, "batches": 40, "time": 1e9, "loss": 2.3456},
+    **{"learning_rate": 1e-3, "pairs_per_second": 414.9, "seconds_waiting": 0.1, "peak_memory_gb": 1.5},
+    gradient_norm=0.5,
+)
 
 
 @pytest.fixture
@@ -122,8 +130,7 @@ def test_a_new_row_is_seen(tmp_path: Path) -> None:
 def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(root: Path) -> None:
     run = begin_run(root, "size", experiment())
     write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
-    log = run.jobs / "23_0_log.out"
-    log.write_text("stage 1, epoch 1 of 5: 39 of 40\nstage 1 epoch 1: loss 2\nstage 1, epoch 2 of 5: 10 of 40\n")
+    StepWriter(run.steps, 0).add(STEP)
     with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
         os.utime(run.lock, (time.time() - 12, time.time() - 12))
         found = view(run)
@@ -134,6 +141,10 @@ def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(roo
         0.25,
     )
     assert 11 < found.heartbeat_seconds < 14
+    assert found.step == STEP.model_dump()
+    cells = {column.header: next(column.cells) for column in views_table("size", [found]).columns}
+    assert (cells["epoch"], cells["loss"], cells["pairs/s"]) == ("1/5 +25%", "2.346", "415")
+    write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4), epoch_row(2, 1, 2, 0.4)])
     assert view(run).heartbeat_seconds is None
 
 

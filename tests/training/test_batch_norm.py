@@ -64,7 +64,7 @@ def by_the_trainer(ranks: Ranks, corpus: Path, case: str) -> Values:
     """The same of one step of a run."""
     settings = stages.experiment(corpus, **SETTINGS[case])
     one = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
-    return {"loss": torch.tensor(one.step(stages.first_batch(one))), **_state(one.state.model)}
+    return {"loss": one.step(stages.first_batch(one)), **_state(one.state.model)}
 
 
 def _state(model: torch.nn.Module) -> Values:

@@ -67,9 +67,9 @@ class TakenOver(Exception):
     """Ends a job in the place of os._exit."""
 
 
-@pytest.mark.parametrize("writes", range(1, 5))
+@pytest.mark.parametrize("writes", range(2, 6))
 def test_a_job_whose_run_was_taken_over_writes_nothing_more(whole: Whole, tmp_path: Path, writes: int) -> None:
-    """It is asked before the checkpoint and before the row of each epoch."""
+    """It is asked before the row of steps, the checkpoint and the row of each epoch."""
     run = stages.begin(tmp_path, experiment(whole.corpus))
     allowed = iter(range(writes))
 
@@ -79,8 +79,8 @@ def test_a_job_whose_run_was_taken_over_writes_nothing_more(whole: Whole, tmp_pa
 
     with pytest.raises(TakenOver):
         stages.train(run, confirm=confirm)
-    assert len(stages.saved(run.stage(1).last)["progress"]["rows"]) == (writes + 1) // 2
-    assert len(stages.rows(run)) == writes // 2
+    assert len(stages.saved(run.stage(1).last)["progress"]["rows"]) == (writes + 1) // 3
+    assert len(stages.rows(run)) == writes // 3
     assert stages.train(run) is True
     assert whole.is_reproduced_by(run)
 

@@ -159,7 +159,7 @@ def trained(corpus: Path, steps: int, **dotted: Any) -> Iterator[tuple[float, An
     one = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), Ranks())
     batch = stages.first_batch(one)
     for _ in range(steps):
-        yield one.step(batch), one
+        yield one.step(batch).item(), one
         one.state.progress.step += 1
 
 

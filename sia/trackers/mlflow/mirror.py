@@ -17,6 +17,7 @@ from sia.checks import Finding
 from sia.errors import UserError, one_line
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
+from sia.run.steps import steps_after
 from sia.trackers.mlflow import check, values
 from sia.trackers.mlflow.store import (
     artifact_location,
@@ -94,6 +95,7 @@ class MlflowMirror(Tracker):
             part.tags[values.PARENT_TAG] = trial.info.run_id
             stages[number] = stages.get(number) or self._create(part)
             self._bring(stages[number], part, mirrored)
+        self._bring_steps(trial, run)
         # The rows' mark only after all of it is in.
         self._bring(trial, reading.trial, count, {values.ROWS_TAG: values.rows_mark(rows)})
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
@@ -173,6 +175,16 @@ class MlflowMirror(Tracker):
         for some in _chunks(changed, TEXTS_A_CALL):
             client.log_batch(run_id, tags=some)
         self._end(target, part.ending)
+
+    def _bring_steps(self, trial: Run, run: RunFolder) -> None:
+        """Add a row of steps.jsonl a minute, after those that it holds; a resume goes over steps again, to the bit."""
+        from mlflow.entities import Metric
+
+        step, time = trial.data.tags.get(values.STEPS_TAG, "0 0").split()
+        if rows := values.a_minute_apart(steps_after(run, int(step)), float(time)):
+            for some in _chunks(values.step_points(rows), METRICS_A_CALL):
+                self._client().log_batch(trial.info.run_id, metrics=[Metric(*point) for point in some])
+            self._client().set_tag(trial.info.run_id, values.STEPS_TAG, f"{rows[-1].step} {rows[-1].time}")
 
     def _end(self, target: Run, ending: Ending) -> None:
         """Set the run's status, its end and why; what MLflow holds already is left as it is."""

@@ -19,6 +19,7 @@ from sia.run.records import Finished, StageDone, StagePlan
 from sia.run.rows import rows_of
 from sia.run.selection import selection_value
 from sia.run.state import State, ending_of
+from sia.run.steps import StepRow
 from sia.trackers.run_id import run_id
 from sia.trackers.tracker import Ending
 
@@ -28,6 +29,7 @@ RUN_TAG = "sia.run"
 STAGE_TAG = "sia.stage"
 KIND_TAG, TRIAL = "sia.kind", "trial"
 ROWS_TAG = "sia.rows"
+STEPS_TAG = "sia.steps"  # the last step of which it holds a row, and that row's time
 ID_TAG, FOLDER_TAG = "sia.id", "sia.folder"
 ENDED_TAG = "sia.ended"  # why a run did not finish
 PARENT_TAG = "mlflow.parentRunId"
@@ -190,6 +192,21 @@ def _points(row: Row, values: Mapping[str, Any]) -> list[Point]:
 
 def _time_ms(row: Row) -> int:
     return int(row["time"] * 1000)
+
+
+def a_minute_apart(rows: list[StepRow], since: float) -> list[StepRow]:
+    """Of the rows those that a minute lies between: three days are 4,300, and a short run has its epochs."""
+    kept = []
+    for row in rows:
+        if row.time - since >= 60:
+            kept.append(row)
+            since = row.time
+    return kept
+
+
+def step_points(rows: list[StepRow]) -> list[Point]:
+    """Their metrics, by the step of the run."""
+    return [Point(key, value, int(row.time * 1000), row.step) for row in rows for key, value in row.measures.items()]
 
 
 def rows_mark(rows: list[Row]) -> str:
