@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from sia.checkpoint.chosen import Chosen
 from sia.checkpoint.state import load_chosen
 from sia.config import Data, Experiment
 from sia.data.images import CUSTOMARY_MEAN, CUSTOMARY_STD, normalise
-from sia.data.loader import ImageDataset, SpeechDataset, pad
+from sia.data.loader import image_batches, speech_batches
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.models.dual_encoder import DualEncoder
@@ -35,17 +34,17 @@ class Embedder:
         num_frames = self.corpus.captions.column("num_frames")[list(indices)]
         order = np.argsort(num_frames, kind="stable").tolist()
         own = order[self.ranks.rank :: self.ranks.world_size]
-        dataset = SpeechDataset(self.corpus, [indices[place] for place in own], self.data.standardise_frames)
-        loader = DataLoader(dataset, self.batch_size, collate_fn=pad)
-        return self._embed((self._speech_batch(*batch) for batch in loader), own, len(indices))
+        spoken = [indices[place] for place in own]
+        batches = speech_batches(self.corpus, spoken, self.batch_size, self.data.standardise_frames)
+        return self._embed((self._speech_batch(*batch) for batch in batches), own, len(indices))
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Unit embeddings [M, D] of float32 of the images of these captions, in their order."""
         own = list(range(len(indices)))[self.ranks.rank :: self.ranks.world_size]
         shown = [indices[place] for place in own]
-        dataset = ImageDataset(self.corpus, shown, self.data.crop_size, self.data.short_side)
-        loader = DataLoader(dataset, self.batch_size)
-        return self._embed((self._image_batch(batch) for batch in loader), own, len(indices))
+        data = self.data
+        batches = image_batches(self.corpus, shown, self.batch_size, data.crop_size, data.short_side)
+        return self._embed((self._image_batch(batch) for batch in batches), own, len(indices))
 
     def _speech_batch(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         return self.model.speech(frames.to(self.ranks.device), num_frames)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,19 +37,6 @@ INDEX = np.dtype(
         ("split", "<i4"),  # place in SPLITS
     ]
 )
-
-
-class Numbers(NamedTuple):
-    """A caption's record in the index: INDEX tells what they are."""
-
-    line_end: int
-    line_crc: int
-    image: int
-    shard: int
-    row: int
-    image_row: int
-    num_frames: int
-    split: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +89,7 @@ class PlacedCaptions:
 
     def __init__(self, folder: Path, checksum: str) -> None:
         self.folder, self.checksum = folder, checksum
-        if len(self) and self.numbers(len(self) - 1).line_end != (folder / LINES).stat().st_size:
+        if len(self) and self._index[-1]["line_end"] != (folder / LINES).stat().st_size:
             raise UserError(f"{folder / NUMBERS}: not the index of {LINES} beside it; {CURE}")
 
     def __len__(self) -> int:
@@ -119,8 +106,9 @@ class PlacedCaptions:
         line = self._line(index).decode()
         return str(json.JSONDecoder().raw_decode(line, len('{"utterance_id": '))[0])
 
-    def numbers(self, index: int) -> Numbers:
-        return Numbers(*self._index[index].item())
+    def numbers(self, index: int) -> np.void:
+        """A caption's INDEX."""
+        return self._index[index]
 
     def column(self, name: str) -> np.ndarray:
         """A field of INDEX for all captions [N]: image, shard, row, image_row, num_frames or split."""
@@ -128,10 +116,9 @@ class PlacedCaptions:
 
     def _line(self, index: int) -> bytes:
         place = range(len(self))[index]
-        start = self.numbers(place - 1).line_end if place else 0
-        end, crc, *_ = self.numbers(place)
-        line = self._lines[start:end]
-        if zlib.crc32(line) != crc:
+        start = self._index[place - 1]["line_end"] if place else 0
+        line = self._lines[start : self._index[place]["line_end"]]
+        if zlib.crc32(line) != self._index[place]["line_crc"]:
             raise UserError(f"{self.folder / LINES}, line {place + 1}: not the one that was written; {CURE}")
         return line
 

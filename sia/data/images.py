@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sia.data import hdf5_path
-from sia.errors import UserError
+from sia.errors import UserError, one_line
 
 # The customary mean and deviation of natural RGB images, in shares of full intensity.
 CUSTOMARY_MEAN = [0.485, 0.456, 0.406]
@@ -31,7 +31,7 @@ def read_file(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: unreadable image ({error.strerror or error}); mend or remove it") from None
+        raise _unreadable(path, error.strerror or error) from None
 
 
 def read_image(source: Path | str | BinaryIO, name: str = "") -> Image.Image:
@@ -40,24 +40,26 @@ def read_image(source: Path | str | BinaryIO, name: str = "") -> Image.Image:
     Raises UserError that names the file (or `name`) where it is missing, no image, or not a whole one.
     """
     try:
-        with Image.open(source) as image:
-            return upright_rgb(image, name or str(source))
-    except _UNREADABLE as error:
+        image = Image.open(source)
+    except UnidentifiedImageError:
         # Pillow names a stream by its place in memory.
-        problem = "it is none that can be read" if isinstance(error, UnidentifiedImageError) else _said(error)
-        raise UserError(f"{name or source}: unreadable image ({problem}); mend or remove it") from None
+        raise _unreadable(name or source, "it is none that can be read") from None
+    except _UNREADABLE as error:
+        raise _unreadable(name or source, error) from None
+    with image:
+        return upright_rgb(image, name or str(source))
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
     """An opened image as RGB, upright by its EXIF orientation. Raises UserError that names it where it is not whole."""
     try:
-        return to_rgb(ImageOps.exif_transpose(_straight_cmyk(image)))
+        return _rgb(ImageOps.exif_transpose(_straight_cmyk(image)))
     except _UNREADABLE as error:
-        raise UserError(f"{name}: unreadable image ({_said(error)}); mend or remove it") from None
+        raise _unreadable(name, error) from None
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _unreadable(name: object, problem: object) -> UserError:
+    return UserError(f"{name}: unreadable image ({one_line(str(problem))}); mend or remove it")
 
 
 def is_jpeg(file: bytes) -> bool:
@@ -71,7 +73,7 @@ def _straight_cmyk(image: Image.Image) -> Image.Image:
     return ImageChops.invert(image) if straight else image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """Grey, 16-bit, palette, CMYK or transparent pixels as RGB."""
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,7 +22,6 @@ from sia.config import Experiment
 from sia.data.images import centre_view, pixels, random_view, read_image, resize_short_side
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
-from sia.errors import UserError
 from sia.orphans import end_with
 
 
@@ -62,40 +62,26 @@ class PairDataset(Dataset[Any]):
         index = int(self.captions[position])
         shown = int(self.shown_numbers[self.image_numbers[position]])
         image = decoded(self.corpus, int(self.caption_of_image[shown]), self.data.short_side)
-        key = f"{self.seed}/{epoch}/{self.corpus.captions[index].utterance_id}"
+        key = f"{self.seed}/{epoch}/{self.corpus.captions.utterance_id(index)}"
         view = random_view(image, self.data.crop_size, self.data.flip_probability, key)
         return speech_frames(self.corpus, index, self.data.standardise_frames), view, shown
 
 
-class SpeechDataset(Dataset[Tensor]):
-    """The frames [T, 40] of chosen captions, for embedding."""
-
-    def __init__(self, corpus: PreparedCorpus, indices: Sequence[int], standardise: bool) -> None:
-        self.corpus, self.indices, self.standardise = corpus, indices, standardise
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> Tensor:
-        return speech_frames(self.corpus, self.indices[position], self.standardise)
+def speech_batches(
+    corpus: PreparedCorpus, indices: Sequence[int], batch_size: int, standardise: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The frames [B, T, F] of chosen captions, and their valid numbers [B], for embedding."""
+    for start in range(0, len(indices), batch_size):
+        yield pad([speech_frames(corpus, index, standardise) for index in indices[start : start + batch_size]])
 
 
-class ImageDataset(Dataset[Tensor]):
-    """The centre crops [3, H, W] of chosen captions' images, for embedding.
-
-    short_side: that of the images before the crop; a corpus of original files needs it, any other has its own.
-    """
-
-    def __init__(
-        self, corpus: PreparedCorpus, indices: Sequence[int], crop_size: int, short_side: int | None = None
-    ) -> None:
-        self.corpus, self.indices, self.crop_size, self.short_side = corpus, indices, crop_size, short_side
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> Tensor:
-        return centre_view(decoded(self.corpus, self.indices[position], self.short_side), self.crop_size)
+def image_batches(
+    corpus: PreparedCorpus, indices: Sequence[int], batch_size: int, crop_size: int, short_side: int | None = None
+) -> Iterator[Tensor]:
+    """The centre crops [B, 3, H, W] of chosen captions' images, for embedding; short_side: as of `decoded`."""
+    for start in range(0, len(indices), batch_size):
+        shown = [decoded(corpus, index, short_side) for index in indices[start : start + batch_size]]
+        yield torch.stack([centre_view(image, crop_size) for image in shown])
 
 
 def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tensor:
@@ -113,16 +99,14 @@ def decoded(corpus: PreparedCorpus, index: int, short_side: int | None = None) -
     Raises UserError that names the caption where they are damaged.
     """
     stored = io.BytesIO(corpus.image(index))
-    try:
-        image = read_image(stored)
-    except UserError:
-        name = corpus.captions[index].utterance_id
-        raise UserError(f"{corpus.folder}: the image of {name!r} is damaged; prepare its shard again") from None
     if corpus.description.short_side is not None:
-        return pixels(image)
+        # As the preparation encoded it: upright, in RGB.
+        with Image.open(stored) as image:
+            return pixels(image)
     if short_side is None:
         raise ValueError(f"{corpus.folder} holds original images; say to which short_side they are resized")
-    return pixels(resize_short_side(image, short_side))
+    name = f"{corpus.folder}: image of {corpus.captions.utterance_id(index)!r}"
+    return pixels(resize_short_side(read_image(stored, name), short_side))
 
 
 def pad(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sia.data.cut_recordings import CURE, why_cut
-from sia.errors import UserError
+from sia.errors import UserError, one_line
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -73,9 +73,7 @@ def read_speech(path: Path | str, longest_seconds: float = math.inf) -> tuple[np
             cut = why_cut(path, file, num_samples)
             rate = file.samplerate
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(
-            f"{path}: unreadable speech ({' '.join(str(error).split())}); mend or remove the file"
-        ) from None
+        raise UserError(f"{path}: unreadable speech ({one_line(str(error))}); mend or remove the file") from None
     if cut:
         raise UserError(f"{path}: cut off, {cut}; {CURE}")
     if not blocks:

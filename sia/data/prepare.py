@@ -46,9 +46,11 @@ def plan(
     All captions of an image go to the same shard, so that the image is stored once.
     """
     reading = read(name, root, allowed)
-    captions = _spread(reading.captions, limit or len(reading.captions))
-    num_shards = num_shards or max(1, round(len(captions) / CAPTIONS_A_SHARD))
-    parts = _share_by_image(captions, num_shards)
+    found = reading.captions
+    number = min(limit or len(found), len(found))
+    num_shards = num_shards or max(1, round(number / CAPTIONS_A_SHARD))
+    parts = _share_by_image([found[place * len(found) // number] for place in range(number)], num_shards)
+    content = "".join(json.dumps([asdict(caption) for caption in part]) for part in parts)
     planned = Plan(
         name=name,
         held_out=reading.held_out,
@@ -56,7 +58,7 @@ def plan(
         images=images,
         short_side=short_side,
         features=reading.features,
-        content=_hash_of(parts),
+        content=hashlib.sha256(content.encode()).hexdigest()[:16],
         notes=list(reading.notes),
     )
     _make_way(out, planned, replace)
@@ -191,20 +193,6 @@ def _uses(run: RunFolder, folder: Path, identity: str) -> bool:
         return place.resolve() == folder.resolve()
     except UserError:
         return True
-
-
-def _spread(captions: list[SpokenCaption], number: int) -> list[SpokenCaption]:
-    """So many of the captions, at equal distances; all where there are no more."""
-    number = min(number, len(captions))
-    return [captions[place * len(captions) // number] for place in range(number)]
-
-
-def _hash_of(parts: list[list[SpokenCaption]]) -> str:
-    """The hash of the captions of each shard."""
-    content = hashlib.sha256()
-    for part in parts:
-        content.update(json.dumps([asdict(caption) for caption in part]).encode())
-    return content.hexdigest()[:16]
 
 
 def _share_by_image(captions: list[SpokenCaption], num_shards: int) -> list[list[SpokenCaption]]:

@@ -85,12 +85,12 @@ class PreparedCorpus:
         Raises UserError that names shard and caption where they are not those that were written; `image` likewise.
         """
         numbers = self.captions.numbers(index)
-        return self._read("frames", self._rows(numbers.shard)[0], numbers.row, index)
+        return self._read(index, "frames", self._rows(numbers["shard"])[0], numbers["row"])
 
     def image(self, index: int) -> bytes:
         """The encoded file of a caption's image."""
         numbers = self.captions.numbers(index)
-        return self._read("image", self._rows(numbers.shard)[1], numbers.image_row, index).tobytes()
+        return self._read(index, "image", self._rows(numbers["shard"])[1], numbers["image_row"]).tobytes()
 
     def _rows(self, shard: int) -> tuple[Rows, Rows]:
         if shard not in self._shards:
@@ -98,7 +98,7 @@ class PreparedCorpus:
             self._shards[shard] = open_rows(shard_path(self.folder, shard), expected)
         return self._shards[shard]
 
-    def _read(self, what: str, rows: Rows, row: int, index: int) -> np.ndarray:
+    def _read(self, index: int, what: str, rows: Rows, row: int) -> np.ndarray:
         try:
             return rows.read(row)
         except DAMAGED as error:

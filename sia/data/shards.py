@@ -35,7 +35,7 @@ import numpy as np
 from sia.atomic import write_atomically
 from sia.data.hdf5_path import open_unlocked
 from sia.data.manifest import Dropped, SpokenCaption
-from sia.errors import UserError
+from sia.errors import UserError, one_line
 
 LAYOUT_VERSION = 3
 CHECKSUM = "checksum"
@@ -160,14 +160,10 @@ class Rows(NamedTuple):
         """The frames [T, 40] or the bytes [n] of a row. Raises ValueError where they are not those that were written,
         OSError where they cannot be read.
         """
-        values = self.stored(row)
+        values = self.place.items(int(self.offsets[row]), int(self.offsets[row + 1]))
         if zlib.crc32(values.data) != self.crcs[row]:
             raise ValueError("not what was written")
         return values
-
-    def stored(self, row: int) -> np.ndarray:
-        """As `read`, but damaged or not."""
-        return self.place.items(int(self.offsets[row]), int(self.offsets[row + 1]))
 
 
 @lru_cache(OPEN_FILES)
@@ -196,7 +192,7 @@ class ShardReader(AbstractContextManager["ShardReader"]):
             version = self.file.attrs.get("layout_version")
             self.checksum = bytes(self.file.attrs.get(CHECKSUM, b"")).decode("ascii", "replace")
         except DAMAGED as error:
-            problem = "missing" if not path.exists() else f"not a readable HDF5 file ({' '.join(str(error).split())})"
+            problem = "missing" if not path.exists() else f"not a readable HDF5 file ({one_line(str(error))})"
             raise UserError(f"{path}: shard is {problem}; run `python jobs/prepare.py` for its corpus again") from None
         if version != LAYOUT_VERSION:
             raise UserError(
@@ -271,4 +267,4 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         except UserError:
             raise
         except DAMAGED as error:
-            raise UserError(f"{self.path}: {what} cannot be read ({' '.join(str(error).split())}); {CURE}") from None
+            raise UserError(f"{self.path}: {what} cannot be read ({one_line(str(error))}); {CURE}") from None

@@ -12,7 +12,7 @@ from sia.data.corpus_record import DROPPED, Description, joined
 from sia.data.prepare import read_plan
 from sia.data.prepared_corpus import read_description
 from sia.data.shards import DAMAGED, ShardReader, caption_digest, shard_path
-from sia.errors import UserError
+from sia.errors import UserError, one_line
 from sia.orphans import end_with
 from sia.progress import tracked
 
@@ -78,20 +78,18 @@ def verify_shard(path: Path) -> list[str]:
         with ShardReader(path) as shard:
             row_of_image = {image_id: row for row, image_id in enumerate(shard.strings("image_ids"))}
             for row, (caption, digest) in enumerate(zip(shard.captions(), shard.strings("digests"), strict=True)):
-                problem = "its frames or its image are not those that were written"
                 try:
-                    image = shard.images.stored(row_of_image[caption.image_id]).tobytes()
-                    whole = caption_digest(caption, shard.frames.stored(row), image) == digest
+                    image = shard.images.read(row_of_image[caption.image_id]).tobytes()
+                    if caption_digest(caption, shard.frames.read(row), image) != digest:
+                        raise ValueError("not what was written")
                 except DAMAGED as error:
-                    whole, problem = False, f"cannot be read ({' '.join(str(error).split())})"
-                if not whole:
-                    faults.append(f"{path}: caption {caption.utterance_id!r}: {problem}")
+                    faults.append(f"{path}: caption {caption.utterance_id!r} cannot be read ({one_line(str(error))})")
             shard.check()
     except UserError as error:
         faults.append(str(error))
     except Exception as error:
         # Damaged bytes make HDF5, JSON and numpy raise whatever they may.
-        faults.append(f"{path}: cannot be read ({' '.join(str(error).split())})")
+        faults.append(f"{path}: cannot be read ({one_line(str(error))})")
     return faults
 
 

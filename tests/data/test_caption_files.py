@@ -14,7 +14,7 @@ from PIL import Image
 from readings import add, described, dropped_of, noise, prepare_reading
 
 from sia.data.images import read_image
-from sia.data.loader import ImageDataset, PairDataset, decoded
+from sia.data.loader import PairDataset, decoded, image_batches
 from sia.data.manifest import Reading
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.verify import verify_corpus
@@ -75,7 +75,7 @@ def test_images_are_resized_or_the_files_themselves(tmp_path: Path, format: str,
     small = tiny_corpus.experiment(**{"data.short_side": 20, "data.crop_size": 20})
     assert PairDataset(corpus, small)[(0, 0)][1].shape == (3, 20, 20)
     assert decoded(corpus, 0, 40).shape == decoded(resized, 0).shape
-    assert ImageDataset(corpus, [0], 30, short_side=30)[0].shape == (3, 30, 30)
+    assert [batch.shape for batch in image_batches(corpus, [0], 2, 30, short_side=30)] == [(1, 3, 30, 30)]
     with pytest.raises(ValueError, match="short_side"):
         decoded(corpus, 0)
 

@@ -19,7 +19,7 @@ from sia.atomic import read_json, write_json
 from sia.config import Data, Model
 from sia.data import shards
 from sia.data.caption_index import INDEX, PlacedCaption, PlacedCaptions, index_checksum, index_of, lines_of
-from sia.data.loader import SpeechDataset
+from sia.data.loader import PairDataset
 from sia.data.prepared_corpus import PreparedCorpus, check_features, check_inputs
 from sia.data.shards import shard_path
 from sia.errors import UserError
@@ -191,9 +191,9 @@ def test_a_corpus_that_was_replaced_after_it_was_opened_is_not_read(
 def test_a_fault_in_a_loader_worker_is_told_in_one_line(copy: Path) -> None:
     corpus = PreparedCorpus.open(copy)
     shard_path(copy, 0).unlink()
-    dataset = SpeechDataset(corpus, range(len(corpus.captions)), standardise=False)
+    dataset = PairDataset(corpus, tiny_corpus.experiment())
     with pytest.raises(UserError, match="shard is missing") as caught:
-        list(DataLoader(dataset, batch_size=None, num_workers=1))
+        list(DataLoader(dataset, sampler=[(0, 0)], batch_size=None, num_workers=1))
     assert "\n" not in str(caught.value) and str(caught.value).startswith(str(shard_path(copy, 0)))
 
 

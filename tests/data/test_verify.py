@@ -101,7 +101,7 @@ def test_offsets_far_off_are_named(whole: PreparedCorpus, copy: Path, value: int
 
     path = change(copy, 0, "frame_offsets", alter)
     name = next(c.utterance_id for c in whole.captions if (c.shard, c.row) == (0, 0))
-    assert faults(copy)[0].startswith(f"{path}: caption {name!r}: cannot be read")
+    assert faults(copy)[0].startswith(f"{path}: caption {name!r} cannot be read")
 
 
 def test_missing_and_truncated_shards_and_a_changed_attribute_are_named(copy: Path) -> None:
