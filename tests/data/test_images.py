@@ -3,6 +3,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -48,62 +49,54 @@ def numbered(height: int, width: int) -> np.ndarray:
     return np.stack([rows, columns, np.full_like(rows, 7)], axis=-1).astype(np.uint8)
 
 
-def test_rgb_is_left_as_it_is() -> None:
-    array = numbered(5, 9)
-    assert np.array_equal(read_pixels(Image.fromarray(array)), array)
+def palette(*colours: int) -> Image.Image:
+    """A pixel for each of its three colours."""
+    image = Image.new("P", (3, 1))
+    image.putpalette(colours)
+    for place in range(3):
+        image.putpixel((place, 0), place)
+    return image
 
 
-def test_transparency_lies_over_white() -> None:
-    image = Image.new("RGBA", (3, 1), (255, 0, 0, 255))
-    image.putpixel((1, 0), (255, 0, 0, 0))
-    image.putpixel((2, 0), (0, 0, 0, 128))
-    assert read_pixels(image).tolist() == [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]]
+def dotted(mode: str, first: tuple[int, ...], second: tuple[int, ...]) -> Image.Image:
+    image = Image.new(mode, (2, 1), first)
+    image.putpixel((1, 0), second)
+    return image
 
 
-def test_grey_with_transparency() -> None:
-    image = Image.new("LA", (2, 1), (10, 255))
-    image.putpixel((1, 0), (10, 0))
-    assert read_pixels(image).tolist() == [[[10] * 3, [255] * 3]]
+COLOURS = palette(9, 9, 9, 0, 0, 0, 255, 0, 0)
+WHITE = [255] * 3
 
 
-def test_palette_with_and_without_a_transparent_entry() -> None:
-    image = Image.new("P", (2, 1), 0)
-    image.putpalette([0, 200, 0, 1, 2, 3])
-    image.putpixel((1, 0), 1)
-    assert read_pixels(image).tolist() == [[[0, 200, 0], [1, 2, 3]]]
-    assert read_pixels(image, transparency=1).tolist() == [[[0, 200, 0], [255, 255, 255]]]
+@pytest.mark.parametrize(
+    ("image", "options", "expected"),
+    [
+        (Image.fromarray(numbered(5, 9)), {}, numbered(5, 9).tolist()),
+        (Image.new("L", (2, 1), 77), {}, [[[77] * 3] * 2]),
+        (Image.new("1", (2, 1), 1), {}, [[WHITE] * 2]),
+        (dotted("RGBA", (0, 0, 0, 128), (255, 0, 0, 0)), {}, [[[127] * 3, WHITE]]),
+        (dotted("LA", (10, 255), (10, 0)), {}, [[[10] * 3, WHITE]]),
+        (COLOURS, {}, [[[9, 9, 9], [0, 0, 0], [255, 0, 0]]]),
+        (COLOURS, {"format": "GIF"}, [[[9, 9, 9], [0, 0, 0], [255, 0, 0]]]),
+        (COLOURS, {"transparency": 1}, [[[9, 9, 9], WHITE, [255, 0, 0]]]),
+        (COLOURS, {"transparency": bytes([255, 128, 0])}, [[[9, 9, 9], [127] * 3, WHITE]]),
+        # Values of 16 bits and floats are scaled, not clipped.
+        (Image.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16)), {}, [[[0] * 3, [128] * 3, WHITE]]),
+        (Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)), {"format": "TIFF"}, [[[0] * 3, [127] * 3, WHITE]]),
+    ],
+)
+def test_any_mode_is_read_as_rgb(image: Image.Image, options: dict[str, Any], expected: object) -> None:
+    """Transparency lies over white."""
+    assert read_pixels(image, **options).tolist() == expected
 
 
-@pytest.mark.parametrize(("mode", "value", "expected"), [("L", 77, 77), ("1", 1, 255)])
-def test_grey_and_black_and_white(mode: str, value: int, expected: int) -> None:
-    assert read_pixels(Image.new(mode, (2, 2), value)).tolist() == [[[expected] * 3] * 2] * 2
-
-
-def test_16_bit_values_are_scaled_not_clipped() -> None:
-    image = Image.fromarray(np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16))
-    assert read_pixels(image)[0, :, 0].tolist() == [0, 1, 128, 255]
-
-
-def test_16_bits_a_colour() -> None:
-    """[1, 2, 3] of 16 bits, which Pillow cannot write: the high byte is the colour."""
+def test_16_bits_a_colour_which_pillow_cannot_write() -> None:
+    """Of a colour the high byte is taken; of grey also its transparency."""
     row = struct.pack(">7H", 0, 0xFF00, 0x8000, 0x1234, 0xFFFF, 0, 0x0100)[1:]
     read = read_image(io.BytesIO(png(2, 1, bit_depth=16, colour_type=2, rows=row)))
     assert pixels(read).tolist() == [[[255, 128, 18], [255, 0, 1]]]
-
-
-def test_16_bit_grey_with_transparency_and_orientation() -> None:
     grey = png(2, 1, bit_depth=16, colour_type=4, rows=struct.pack(">B4H", 0, 0x4000, 0xFFFF, 0x4000, 0))
-    assert pixels(read_image(io.BytesIO(grey))).tolist() == [[[64] * 3, [255] * 3]]
-
-
-def test_palette_of_a_gif_and_of_transparent_bytes() -> None:
-    image = Image.new("P", (3, 1))
-    image.putpalette([9, 9, 9, 0, 0, 0, 255, 0, 0])
-    for place in range(3):
-        image.putpixel((place, 0), place)
-    assert read_pixels(image, "GIF").tolist() == [[[9, 9, 9], [0, 0, 0], [255, 0, 0]]]
-    half = read_pixels(image, "PNG", transparency=bytes([255, 128, 0]))
-    assert half.tolist() == [[[9, 9, 9], [127, 127, 127], [255, 255, 255]]]
+    assert pixels(read_image(io.BytesIO(grey))).tolist() == [[[64] * 3, WHITE]]
 
 
 def without_adobes_marker(jpeg: bytes) -> bytes:
@@ -159,23 +152,6 @@ def png(width: int, height: int, bit_depth: int, colour_type: int, rows: bytes) 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "picture.png"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=str(path)) as caught:
-        read_image(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_and_a_truncated_image_are_named(tmp_path: Path) -> None:
-    whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))).getvalue()
-    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    for name in ("half.png", "missing.png"):
-        with pytest.raises(UserError, match=name):
-            read_image(tmp_path / name)
-
-
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
 def test_the_short_side_is_exact_and_the_shape_kept(width: int, height: int, side: int) -> None:
@@ -197,7 +173,7 @@ def test_of_an_extreme_shape_the_middle_is_taken(tmp_path: Path, size: tuple[int
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.95])
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, format: str, share: float) -> None:
     noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     whole = saved(noisy, format).getvalue()
@@ -222,17 +198,24 @@ def test_an_image_may_lie_in_an_hdf5_file(tmp_path: Path) -> None:
             read_file(missing)
 
 
-def test_a_jpeg_is_told_by_its_bytes() -> None:
-    assert is_jpeg(saved(Image.new("RGB", (2, 2)), "JPEG").getvalue())
-    assert not is_jpeg(saved(Image.new("RGB", (2, 2)), "PNG").getvalue()) and not is_jpeg(b"")
+@pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n\x1a\n broken", None])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "picture.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{path}: unreadable image") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value) and str(caught.value).count("unreadable") == 1
 
 
 def test_lossless_encoding_and_jpeg() -> None:
-    array = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-    image = Image.fromarray(array)
-    assert np.array_equal(pixels(read_image(io.BytesIO(encode(image, lossless=True)))), array)
-    with Image.open(io.BytesIO(encode(image, lossless=False))) as read:
-        assert read.format == "JPEG"
+    """In a JPEG, colours are stored at full size: halved, those of sharp edges would be off by a third."""
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (255, 0, 0), (0, 0, 255)
+    png_file, jpeg = (encode(Image.fromarray(stripes), lossless) for lossless in (True, False))
+    assert np.array_equal(pixels(read_image(io.BytesIO(png_file))), stripes)
+    assert np.abs(pixels(read_image(io.BytesIO(jpeg))).astype(int) - stripes).max() < 40
+    assert is_jpeg(jpeg) and not is_jpeg(png_file) and not is_jpeg(b"")
 
 
 @settings(deadline=None, max_examples=100)
@@ -247,34 +230,21 @@ def test_random_view_is_a_window_of_the_image(size: int, high: int, wide: int, f
     assert torch.equal(view, random_view(array, size, flip, key))
 
 
-def test_random_view_depends_on_its_key_alone() -> None:
-    array = numbered(40, 40)
-    torch.manual_seed(0)
-    first = random_view(array, 24, 0.5, "0/1/a")
-    torch.manual_seed(1)
-    np.random.default_rng(1)
-    assert torch.equal(random_view(array, 24, 0.5, "0/1/a"), first)
-    others = [random_view(array, 24, 0.5, f"0/{epoch}/a") for epoch in range(50)]
-    assert len({view.numpy().tobytes() for view in others}) > 40
-
-
-def test_flips_happen_as_often_as_asked() -> None:
-    array = numbered(8, 8)
-
-    def flips(probability: float) -> int:
-        views = [random_view(array, 8, probability, str(key)) for key in range(400)]
-        return sum(int(view[1, 0, 0]) > int(view[1, 0, -1]) for view in views)
-
-    assert flips(0.0) == 0 and flips(1.0) == 400
-    assert abs(flips(0.5) - 200) < 4 * 10  # ten: the deviation of 400 even throws
-
-
-def test_random_view_reaches_every_corner() -> None:
+def test_random_view_depends_on_its_key_alone_and_reaches_every_corner_flipped_as_often_as_asked() -> None:
     array = numbered(6, 7)
-    views = [random_view(array, 5, 0.0, str(key)) for key in range(200)]
-    assert {(int(view[0, 0, 0]), int(view[1, 0, 0])) for view in views} == {
-        (top, left) for top in range(2) for left in range(3)
-    }
+
+    def views(flip: float) -> list[torch.Tensor]:
+        return [random_view(array, 5, flip, str(key)) for key in range(400)]
+
+    torch.manual_seed(0)
+    first = views(0.5)
+    torch.manual_seed(1)
+    assert all(map(torch.equal, first, views(0.5)))
+    corners = {(int(view[0, 0, 0]), int(view[1, 0].min())) for view in first}
+    assert corners == {(top, left) for top in range(2) for left in range(3)}
+    flips = [sum(int(view[1, 0, 0] > view[1, 0, -1]) for view in views(share)) for share in (0.0, 0.5, 1.0)]
+    assert flips[0] == 0 and flips[2] == 400
+    assert abs(flips[1] - 200) < 4 * 10  # ten: the deviation of 400 even throws
 
 
 def test_centre_view() -> None:
