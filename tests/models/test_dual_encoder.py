@@ -43,6 +43,16 @@ def test_an_image_alone_and_in_a_batch(image_encoder: ImageEncoder) -> None:
     torch.testing.assert_close(encoder(batch), alone, rtol=0, atol=1e-12)
 
 
+def test_channels_last_change_no_embedding_and_no_weights_layout(image_encoder: ImageEncoder) -> None:
+    encoder, batch = image_encoder.double(), images(5, dtype=torch.float64)
+    plain = torch.nn.functional.normalize(encoder.get_submodule("densenet")(batch), dim=-1)
+    expected = torch.autograd.grad(plain.square().sum() + plain[:, 0].sum(), list(encoder.parameters()))
+    embedded = encoder(batch)
+    found = torch.autograd.grad(embedded.square().sum() + embedded[:, 0].sum(), list(encoder.parameters()))
+    torch.testing.assert_close([embedded, *found], [plain, *expected], rtol=0, atol=1e-10)
+    assert all(weight.is_contiguous() for weight in encoder.state_dict().values())
+
+
 def test_the_pair_is_its_two_branches() -> None:
     torch.manual_seed(0)
     pair = DualEncoder.from_config(SMALL).eval()
