@@ -27,58 +27,43 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    return remove_whole(arguments) if arguments.remove else remove_old(arguments)
-
-
-def remove_whole(arguments: argparse.Namespace) -> int:
-    from sia.operate.confirm import confirmed
-    from sia.operate.delete import in_gigabytes, remove_runs, whole_runs
-    from sia.run.folder import find_runs
-
-    groups = whole_runs([run for name in arguments.names for run in find_runs(name)])
-    print(*(group.line for group in groups), sep="\n")
-    count, runs = sum(len(group.files) for group in groups), sum(group.run is not None for group in groups)
-    freed = sum(group.freed for group in groups)
-    what = f"{count} files of {runs} runs"
-    if arguments.dry_run:
-        print(f"{what} would go and free {in_gigabytes(freed)}")
-        return 0
-    if not confirmed(arguments.yes, f"delete {what}, all they hold, and free {in_gigabytes(freed)}?"):
-        return 1
-    for folder in remove_runs(groups):
-        print(f"{folder}: stays, for what else is in it", file=sys.stderr)
-    print(f"{runs} runs deleted, {in_gigabytes(freed)} freed; MLflow keeps its rows: delete them there")
-    return 0
-
-
-def remove_old(arguments: argparse.Namespace) -> int:
+    from sia.operate.clean import in_gigabytes, remove, remove_runs, what_may_go, whole_runs
     from sia.operate.confirm import confirmed
     from sia.operate.damage import readable
-    from sia.operate.delete import in_gigabytes, remove, what_may_go
     from sia.operate.retention import Policy
-    from sia.run.folder import find_runs, runs_of, studies
+    from sia.run.folder import find_runs, runs_of
 
     policy = Policy.parse(arguments.keep, arguments.every)
-    names = [run for name in arguments.names for run in find_runs(name)]
-    runs, damaged = readable(names if arguments.names else [run for study in studies() for run in runs_of(study)])
-    for line in damaged:
-        print(line, file=sys.stderr)
-    found = what_may_go(runs, policy, everything=not arguments.names)
-    if not found:
+    runs = [run for name in arguments.names for run in find_runs(name)] if arguments.names else runs_of()
+    if arguments.remove:
+        groups = whole_runs(runs)
+    else:
+        runs, damaged = readable(runs)
+        for line in damaged:
+            print(line, file=sys.stderr)
+        groups = what_may_go(runs, policy, everything=not arguments.names)
+    if not groups:
         print("nothing to clean")
         return 0
-    for group in found:
+    for group in groups:
         print(group.line)
-        if arguments.dry_run:
-            print(*(f"  {path}" for path in group.relative), sep="\n")
-    count, freed = sum(len(group.files) for group in found), sum(group.freed for group in found)
+        if arguments.dry_run and not arguments.remove:
+            print(*(f"  {path.relative_to(group.base)}" for path in group.paths), sep="\n")
+    freed = in_gigabytes(sum(group.freed for group in groups))
+    num_runs = sum(group.run is not None for group in groups)
+    what = f"{sum(len(group.files) for group in groups)} files" + f" of {num_runs} runs" * arguments.remove
     if arguments.dry_run:
-        print(f"{count} files would go and free {in_gigabytes(freed)}")
+        print(f"{what} would go and free {freed}")
         return 0
-    if not confirmed(arguments.yes, f"delete {count} files and free {in_gigabytes(freed)}?"):
+    if not confirmed(arguments.yes, f"delete {what}{', all they hold,' * arguments.remove} and free {freed}?"):
         return 1
-    gone, freed = remove(found, policy)
-    print(f"{gone} files deleted, {in_gigabytes(freed)} freed")
+    if arguments.remove:
+        for folder in remove_runs(groups):
+            print(f"{folder}: stays, for what else is in it", file=sys.stderr)
+        print(f"{num_runs} runs deleted, {freed} freed; MLflow keeps its rows: delete them there")
+    else:
+        count, size = remove(groups, policy)
+        print(f"{count} files deleted, {in_gigabytes(size)} freed")
     return 0
 
 

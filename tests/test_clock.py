@@ -8,7 +8,7 @@ import pytest
 from written_runs import begin_run, experiment
 
 from sia import clock
-from sia.operate.leftovers import is_old
+from sia.operate.clean import is_old
 from sia.operate.status import view
 from sia.run.lock import HeartbeatLock
 

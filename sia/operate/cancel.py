@@ -39,8 +39,12 @@ class Ending:
     @property
     def lines(self) -> list[str]:
         """A line for each, the driver first."""
-        driver = [f"driver of {self.driver.study}: {self.driver.who}"] if self.driver else []
-        return driver + [f"{run.study}/{run.name}: {_described(run)}" for run in self.runs]
+        lines = [f"driver of {self.driver.study}: {self.driver.who}"] if self.driver else []
+        for run in self.runs:
+            jobs, writer = jobs_of(run), living_holder(run.lock)
+            told = ", ".join(f"{job.cluster} job {job.job_id}" for job in jobs) or "no job yet"
+            lines.append(f"{run.study}/{run.name}: {told}" + (f" on {writer.host}" if writer else ""))
+        return lines
 
 
 def ending_of_study(study: str, runs: list[RunFolder]) -> Ending:
@@ -62,7 +66,7 @@ def ending_of_run(run: RunFolder) -> Ending:
 
     Raises UserError for a run that this host cannot end, or not without its driver.
     """
-    writer, job = living_holder(run.lock), Job.read(run.stage(current_stage(run)).job)
+    writer, job = _holder_and_job(run)
     if writer is not None and job is not None and job.cluster == "debug":
         raise UserError(f"{run.path}: {process_of(writer)} trains it with --cluster debug; press Ctrl-C there")
     waits = not look(run).is_over and driver_status(run.study).lives
@@ -91,9 +95,10 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
     return not left
 
 
-def _outcome(run: RunFolder, left: bool, untold: dict[str, str]) -> str:
-    if left:
-        why = "".join(f"; job {one} was not told: {untold[one]}" for one in _numbers(run) if one in untold)
+def _outcome(run: RunFolder, is_left: bool, untold: dict[str, str]) -> str:
+    if is_left:
+        numbers = [job.job_id for job in jobs_of(run) if job.job_id in untold]
+        why = "".join(f"; job {number} was not told: {untold[number]}" for number in numbers)
         return f"has not ended within {WAIT_SECONDS:.0f} s{why}; look again with python jobs/status.py {run.study}"
     if run.finished.exists():
         run.stopped.unlink(missing_ok=True)
@@ -124,14 +129,14 @@ def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:
     return left, untold
 
 
-def _numbers(run: RunFolder) -> list[str]:
-    return [job.job_id for job in jobs_of(run)]
+def _holder_and_job(run: RunFolder) -> tuple[Holder | None, Job | None]:
+    """Who holds the run and lives; the record of its current stage's job."""
+    return living_holder(run.lock), Job.read(run.stage(current_stage(run)).job)
 
 
 def jobs_of(run: RunFolder) -> list[Job]:
     """The current stage's job; the job that holds the run, where that is another."""
-    recorded = Job.read(run.stage(current_stage(run)).job)
-    writer = living_holder(run.lock)
+    writer, recorded = _holder_and_job(run)
     if recorded is None or writer is None or writer.job_id in ("", recorded.job_id):
         return [recorded] if recorded else []
     host = writer.host if recorded.cluster == "local" else recorded.host
@@ -142,7 +147,7 @@ def jobs_of(run: RunFolder) -> list[Job]:
 
 def _is_within_reach(run: RunFolder) -> bool:
     """Whether it is under way. Raises UserError where it is so as another host's local job."""
-    writer, job = living_holder(run.lock), Job.read(run.stage(current_stage(run)).job)
+    writer, job = _holder_and_job(run)
     if writer is not None and job is not None and job.cluster == "local" and writer.host != socket.gethostname():
         raise UserError(f"{run.path}: a local job of {writer.host} trains it; run this command on that host")
     return _is_under_way(run)
@@ -158,13 +163,6 @@ def _is_under_way(run: RunFolder) -> bool:
     return not run.finished.exists() and not all(has_left(job) for job in jobs_of(run))
 
 
-def _described(run: RunFolder) -> str:
-    jobs = [f"{job.cluster} job {job.job_id}" for job in jobs_of(run)]
-    writer = living_holder(run.lock)
-    where = f" on {writer.host}" if writer else ""
-    return (", ".join(jobs) or "no job yet") + where
-
-
 def _end_driver(driver: Driver) -> None:
     """As Ctrl-C would; the signal that nobody can overlook only where that does not help."""
     untold: dict[str, str] = {}
@@ -173,19 +171,15 @@ def _end_driver(driver: Driver) -> None:
             # A job that has not begun takes no signal but the end.
             at_once = insist or driver.process is None
             untold = cancel_jobs([driver.job], *([] if at_once else ["--signal=INT"]))
-        if driver.process is not None and (insist or driver.job is None):
-            _end_driver_process(driver.process, signal.SIGTERM if insist else signal.SIGINT)
+        is_here = driver.process is not None and driver.process.host == socket.gethostname()
+        if driver.process is not None and is_here and (insist or driver.job is None):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(driver.process.pid, signal.SIGTERM if insist else signal.SIGINT)
         # A lock that its holder could not release is stale within a minute.
         if _left(driver, WAIT_SECONDS if insist else PATIENCE_SECONDS):
             return
     why = "".join(f"; job {number} was not told: {said}" for number, said in untold.items())
     raise UserError(f"study {driver.study}: its driver ({driver.who}) does not end{why}; nothing else was cancelled")
-
-
-def _end_driver_process(process: Holder, number: int) -> None:
-    if process.host == socket.gethostname():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
 
 
 def _left(driver: Driver, seconds: float) -> bool:

@@ -1,9 +1,6 @@
 """Which checkpoints of a run may go, by a policy, and the room that they give back. It loads no torch."""
 
-import os
 import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,19 +94,3 @@ def _start_candidates(run: RunFolder, before: int, start_from: str) -> set[Path]
     stage = run.stage(before)
     _, _, epoch = start_from.partition("=")
     return {stage.best, stage.last} | ({stage.weights_of_epoch(int(epoch))} if epoch.isdigit() else set())
-
-
-def freed_bytes(paths: Iterable[Path]) -> int:
-    """The room that removing all of these gives back: a file with another name elsewhere gives back none."""
-    found = [path.lstat() for path in paths]
-    names = Counter((one.st_dev, one.st_ino) for one in found)
-    sizes = {(one.st_dev, one.st_ino): one.st_size for one in found if names[one.st_dev, one.st_ino] >= one.st_nlink}
-    return sum(sizes.values())
-
-
-def files_below(path: Path) -> list[Path]:
-    """The file itself, or all files of a folder; a link to a folder is a file."""
-    if path.is_symlink() or not path.is_dir():
-        return [path]
-    found = (Path(place) / name for place, folders, names in os.walk(path) for name in (*names, *folders))
-    return [one for one in found if one.is_symlink() or not one.is_dir()]

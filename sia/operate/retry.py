@@ -8,7 +8,7 @@ from sia.operate.cancel import BY
 from sia.operate.damage import readable
 from sia.run import records
 from sia.run.driver import driver_status
-from sia.run.folder import RunFolder, runs_of, runs_root
+from sia.run.folder import RunFolder, find_run, runs_of, runs_root
 from sia.run.state import RunStatus, State, look
 
 
@@ -26,7 +26,7 @@ def retryable(study: str, only: list[str]) -> list[RunFolder]:
             f"study {study} is driven by {driver.who}, which submits lost jobs again itself; wait for its end, or "
             f"`python jobs/cancel.py {study}` first"
         )
-    chosen = [_named(runs, study, name) for name in only]
+    chosen = [find_run(name, study) for name in only]
     runs, damaged = readable(runs)
     for line in damaged:
         print(line, file=sys.stderr)
@@ -52,14 +52,3 @@ def retry_launches(runs: list[RunFolder]) -> dict[str, Launch]:
 def _ended_badly(status: RunStatus) -> bool:
     cancelled = status.state == State.STOPPED and status.stopped_by == BY
     return status.state in (State.FAILED, State.LOST) or cancelled
-
-
-def _named(runs: list[RunFolder], study: str, name: str) -> RunFolder:
-    fits = (lambda run: run.name == name, lambda run: run.name.startswith(name), lambda run: name in run.name)
-    found = next((matching for fit in fits if (matching := [run for run in runs if fit(run)])), [])
-    if len(found) != 1:
-        names = ", ".join(run.name for run in found) or f"none of {len(runs)}"
-        raise UsageError(
-            f"--only {name}: it names {names} in study {study}; give a name, or a part of one, that fits one run"
-        )
-    return found[0]

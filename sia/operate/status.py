@@ -13,7 +13,6 @@ from sia.run import queue
 from sia.run.driver import Driver, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies
 from sia.run.latest import measured
-from sia.run.records import Finished
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import State, look
 from sia.run.steps import latest_step
@@ -74,10 +73,8 @@ class StudyView:
     def as_json(self) -> dict[str, Any]:
         """The study, who drives it, and its runs, in plain values."""
         process, job = self.driver.process, self.driver.job
-        driver = {
-            **{"lives": self.driver.lives, "pid": process and process.pid, "host": process and process.host},
-            "job_id": job and job.job_id,
-        }
+        who = {"pid": process and process.pid, "host": process and process.host, "job_id": job and job.job_id}
+        driver = {"lives": self.driver.lives, **who}
         return {"study": self.study, "driver": driver, "runs": [dict(vars(run)) for run in self.runs]}
 
 
@@ -88,18 +85,20 @@ def all_studies() -> list[str]:
 
 def study_views(names: Iterable[str]) -> list[StudyView]:
     """The studies that have runs, or have or had a driver; sacct is asked once about all jobs that were lost."""
-    found = {study: (_views(runs_of(study)), driver_status(study)) for study in names}
-    explained = iter(_explained([run for runs, _ in found.values() for run in runs]))
+    found = {study: _views(runs_of(study)) for study in names}
+    why = _why_lost([one for views in found.values() for one in views])
     return [
-        StudyView(study, driver, [next(explained) for _ in runs])
-        for study, (runs, driver) in found.items()
-        if runs or driver.lives or (runs_root() / study / "driver.json").is_file()
+        StudyView(study, driver, [_explained(one, why) for one in views])
+        for study, views in found.items()
+        if (driver := driver_status(study)).lives or views or (runs_root() / study / "driver.json").is_file()
     ]
 
 
 def run_views(runs: Iterable[RunFolder]) -> list[RunView]:
     """Of runs of one study."""
-    return _explained(_views(runs))
+    views = _views(runs)
+    why = _why_lost(views)
+    return [_explained(one, why) for one in views]
 
 
 def slurm_is_silent() -> bool:
@@ -128,6 +127,8 @@ def _view(run: RunFolder) -> RunView:
     recalls = selecting_recalls(last) if last else (None, None)
     epoch = last.get("epoch", 0)
     step = latest_step(run, epoch + 1) if status.state == State.RUNNING else None
+    # Whose log tells of a failure that is not rank 0's.
+    whose_log = f" (rank {status.rank}: python jobs/logs.py {run.name} --rank {status.rank})" if status.rank else ""
     return RunView(
         run=run.name,
         folder=str(run.path),
@@ -144,22 +145,11 @@ def _view(run: RunFolder) -> RunView:
         heartbeat_seconds=_heartbeat(run.lock) if status.state == State.RUNNING else None,
         speech_to_image=recalls[0],
         image_to_speech=recalls[1],
-        best=_best_of_finished(run, found.best) if status.state == State.FINISHED else found.best,
+        best=found.best,
         measured_on=selected_on(last) if last else run.experiment().training.select_on,
-        error=(status.error or found.fault) + _which_rank(run, status.rank),
+        error=(status.error or found.fault) + whose_log,
         reason=status.reason,
     )
-
-
-def _best_of_finished(run: RunFolder, measured: float | None) -> float | None:
-    """Its marker is read, so that one that is damaged does not pass for a run that ended well."""
-    finished = Finished.read(run.finished)
-    return measured if finished is None else finished.best_value
-
-
-def _which_rank(run: RunFolder, rank: int) -> str:
-    """Whose log tells of a failure that is not rank 0's."""
-    return f" (rank {rank}: python jobs/logs.py {run.name} --rank {rank})" if rank else ""
 
 
 def _heartbeat(lock: Path) -> float | None:
@@ -169,16 +159,17 @@ def _heartbeat(lock: Path) -> float | None:
         return None
 
 
-def _explained(views: list[RunView]) -> list[RunView]:
-    """With a word on why each lost job ended."""
-    jobs = [one.job_id for one in views if one.state == State.LOST and one.cluster == "slurm"]
-    reasons = ACCOUNTING.why(jobs) if jobs else {}
-    return [
-        replace(one, error=_loss(one, reasons.get(one.job_id, ""))) if one.state == State.LOST else one for one in views
-    ]
+def _why_lost(views: Iterable[RunView]) -> dict[str, str]:
+    """How the lost jobs of Slurm ended, as far as it is known, by their numbers."""
+    lost = [one.job_id for one in views if one.state == State.LOST and one.cluster == "slurm"]
+    return ACCOUNTING.why(lost)
 
 
-def _loss(lost: RunView, reason: str) -> str:
-    if reason and lost.cluster == "slurm":
-        return f"job {lost.job_id} ended: {reason}"
-    return f"job {lost.job_id} left without a word; python jobs/logs.py {lost.run} shows its log"
+def _explained(view: RunView, why: dict[str, str]) -> RunView:
+    """With a word on why its job was lost."""
+    if view.state != State.LOST:
+        return view
+    if view.cluster == "slurm" and view.job_id in why:
+        return replace(view, error=f"job {view.job_id} ended: {why[view.job_id]}")
+    told = f"python jobs/logs.py {view.run} shows its log"
+    return replace(view, error=f"job {view.job_id} left without a word; {told}")

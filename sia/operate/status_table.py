@@ -33,7 +33,7 @@ def views_table(study: str, runs: Sequence[RunView], of: Sequence[RunView] = (),
         "heartbeat": any(run.heartbeat_seconds is not None for run in everyone),
         "settings": any(settings[run.folder] for run in runs),
     }
-    rows = [{**_cells(run), "settings": settings[run.folder]} for run in runs]
+    rows = [{**status_cells(run), "settings": settings[run.folder]} for run in runs]
     wrap = () if one_line else ("settings",)
     return FittedTable(rows, _left_out(everyone), _titles(study, splits), wrap=wrap, shown_if=shown_if)
 
@@ -50,7 +50,7 @@ def _titles(study: str, splits: set[str]) -> tuple[str, ...]:
     return f"{what} of the last epoch, and the best mean of both directions, in percent", f"{what}, percent"
 
 
-def _cells(run: RunView) -> dict[str, str]:
+def status_cells(run: RunView) -> dict[str, str]:
     under_way = "" if run.share_of_epoch is None else f" +{run.share_of_epoch:.0%}"
     known = run.state != DAMAGED
     return {

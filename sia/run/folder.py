@@ -158,17 +158,18 @@ def is_study(name: str) -> bool:
     return bool(STUDY_NAME.fullmatch(name)) and ((runs_root() / name / "driver.json").is_file() or bool(runs_of(name)))
 
 
-def find_run(name: str) -> RunFolder:
-    """A run by its path, by `study/run`, by its name, or by a part of these that no other run has.
+def find_run(name: str, study: str | None = None) -> RunFolder:
+    """A run by its path, by `study/run`, by its name, or by a part of these that no other run has; `study`: by its name
+    or a part of it alone, among that study's runs.
 
     A whole name goes before a name's beginning, and that before any other part of it. Raises UserError if there is no
     such run, or more than one.
     """
     if not name:
         raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
-    if (Path(name) / "config.yaml").is_file():
+    if study is None and (Path(name) / "config.yaml").is_file():
         return RunFolder(Path(name).absolute())
-    named = [(run, f"{run.study}/{run.name}") for run in runs_of()]
+    named = [(run, f"{run.study}/{run.name}") for run in runs_of(study)]
     found = (
         [run for run, path in named if name in (run.name, path)]
         or [run for run, path in named if run.name.startswith(name) or path.startswith(name)]

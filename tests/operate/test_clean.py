@@ -15,8 +15,8 @@ from sia.atomic import write_json, write_json_lines
 from sia.checkpoint.chosen import choose_checkpoint
 from sia.config import Stage
 from sia.errors import UsageError, UserError
-from sia.operate.leftovers import leftovers_of_run, leftovers_of_studies
-from sia.operate.retention import Policy, freed_bytes, removable
+from sia.operate.clean import freed_bytes, leftovers_of_run, leftovers_of_studies
+from sia.operate.retention import Policy, removable
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock
 from sia.run.metrics import append_row

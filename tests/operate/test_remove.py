@@ -10,7 +10,7 @@ from written_runs import begin_run, experiment, finish_run
 
 from sia.atomic import write_json
 from sia.errors import UserError
-from sia.operate.delete import remove_runs, whole_runs
+from sia.operate.clean import remove_runs, whole_runs
 from sia.run.lock import HeartbeatLock
 
 
