@@ -77,8 +77,7 @@ class Desk:
         """As `run`, within this process, which has loaded what commands need; for one that leaves nothing behind."""
         out, err, (_, script, *flags) = io.StringIO(), io.StringIO(), self.command(*arguments)
         mask, on_term, status = os.umask(0o022), signal.getsignal(signal.SIGTERM), None
-        for asked_before in (QUEUE, ACCOUNTING):
-            vars(asked_before).update(vars(type(asked_before)()))
+        forget_answers()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.chdir(self.folder)
             patch.setattr("sys.argv", [script, *flags])
@@ -92,6 +91,7 @@ class Desk:
             finally:
                 os.umask(mask)
                 signal.signal(signal.SIGTERM, on_term)
+                forget_answers()
         return subprocess.CompletedProcess([script, *flags], status, out.getvalue(), err.getvalue())
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
@@ -114,6 +114,12 @@ class Desk:
 
     def runs(self, study: str) -> list[RunFolder]:
         return [RunFolder(path.parent) for path in sorted((self.folder / "runs" / study).glob("*/config.yaml"))]
+
+
+def forget_answers() -> None:
+    """What squeue and sacct said before."""
+    for asked in (QUEUE, ACCOUNTING):
+        vars(asked).update(vars(type(asked)()))
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:

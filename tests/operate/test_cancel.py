@@ -1,7 +1,9 @@
 """Real local jobs under a real driver: cancelled alone and with the study, and submitted again by retry."""
 
+import contextlib
+import io
 import os
-import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -9,15 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from desk import Desk, assert_every_epoch_once, epoch_rows, in_mid_stage, job_of, values, wait_until
+from desk import Desk, assert_every_epoch_once, epoch_rows, forget_answers, in_mid_stage, job_of, values, wait_until
 from written_runs import begin_run, experiment, finish_run, write_finished
 
 from sia.atomic import read_json, write_json
+from sia.cluster.end_jobs import processes
 from sia.cluster.launch import former_launch
 from sia.errors import UsageError, UserError
 from sia.operate.cancel import end, ending_of_run, ending_of_study
+from sia.operate.confirm import confirmed
 from sia.operate.retry import retry_launches, retryable
-from sia.run.driver import driver_status
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock, holder_of
 from sia.run.state import State, look
@@ -70,31 +73,30 @@ def test_a_job_that_this_host_cannot_end_is_named(root: Path, cluster: str, said
         ending_of_run(run)
 
 
+class Terminal(io.StringIO):
+    """Where this was typed."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"), [("y\n", True), ("Yes\n", True), ("n\n", False), ("\n", False), ("", False)]
+)
+def test_only_a_y_will_do_on_a_terminal(monkeypatch: pytest.MonkeyPatch, typed: str, answer: bool) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    assert confirmed(False, "end all of these?") == answer and confirmed(True, "")
+
+
 def test_the_command_asks_first(desk: Desk) -> None:
-    """Without a terminal it needs --yes; on one, only a y will do."""
-    begin_run(desk.folder / "runs", "size", experiment())
-    assert "nothing is under way" in desk.run("cancel.py", "size").stdout
+    run = begin_run(desk.folder / "runs", "size", experiment())
+    assert "nothing is under way" in desk.call("cancel.py", "size").stdout
     with HeartbeatLock(desk.folder / "runs" / "size" / "driver.lock"):
-        done = desk.run("cancel.py", "DG2A64")
+        done = desk.call("cancel.py", "DG2A64")
         assert done.returncode == 2 and "add --yes" in done.stderr and "no job yet" in done.stdout
-        assert on_a_terminal(desk, "n\n", "cancel.py", "DG2A64") == 1
-        assert on_a_terminal(desk, "\x04", "cancel.py", "DG2A64") == 1, "Ctrl-D is a no"
-        (run,) = desk.runs("size")
         assert not run.stopped.exists()
-        assert on_a_terminal(desk, "y\n", "cancel.py", "DG2A64") == 0
+        assert desk.call("cancel.py", "DG2A64", "--yes").returncode == 0
     assert read_json(run.stopped)["by"] == "cancel" and look(run).state == State.STOPPED
-
-
-def on_a_terminal(desk: Desk, typed: str, *arguments: str) -> int:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        desk.command(*arguments), cwd=desk.folder, env=desk.environment, stdin=theirs, stdout=subprocess.DEVNULL
-    )
-    os.close(theirs)
-    os.write(ours, typed.encode())
-    status = process.wait(30)
-    os.close(ours)
-    return status
 
 
 def test_retry_takes_what_ended_badly(root: Path) -> None:
@@ -111,7 +113,7 @@ def test_retry_takes_what_ended_badly(root: Path) -> None:
     assert retryable("size", [runs["lost"].name[-6:]]) == [runs["lost"]]
     with pytest.raises(UsageError, match="it is finished; there is nothing to retry"):
         retryable("size", [runs["finished"].name])
-    with pytest.raises(UsageError, match="give a name, or a part of one, that fits one run"):
+    with pytest.raises(UserError, match="DG2A64: 6 runs have that name"):
         retryable("size", ["DG2A64"])
     with pytest.raises(UserError, match="no run there"):
         retryable("sizes", [])
@@ -141,30 +143,13 @@ def driven(desk: Desk, corpus: Path):
     driver.wait()
     for run in desk.runs("tiny"):
         for process in processes_of(run):
-            process_ended(process)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def processes_of(run: RunFolder) -> list[int]:
     """The processes whose command line names the run's folder."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            command, state = (
-                (place / "cmdline").read_bytes(),
-                (place / "stat").read_text().rpartition(")")[2].split()[0],
-            )
-        except OSError:
-            continue
-        if str(run.jobs).encode() in command and state != "Z":
-            found.append(int(place.name))
-    return found
-
-
-def process_ended(pid: int) -> None:
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        return
+    return [pid for pid, words in processes() if str(run.jobs) in "\0".join(words)]
 
 
 def under_way(desk: Desk, known: RunFolder | None = None) -> RunFolder:
@@ -178,7 +163,7 @@ def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
     first = wait_until(lambda: under_way(desk), 120, f"an epoch\n{desk.log}")
     assert len(processes_of(first)) >= 3, "a shell, a controller and a rank"
 
-    cancelled = desk.run("cancel.py", first.name, "--yes", timeout=90)
+    cancelled = desk.call("cancel.py", first.name, "--yes")
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
     assert f"local job {job_of(first)}" in cancelled.stdout and "ended; submit it again to go on" in cancelled.stdout
     assert not processes_of(first)
@@ -187,24 +172,18 @@ def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
     second = wait_until(lambda: under_way(desk, first), 120, f"the driver goes on with the next run\n{desk.log}")
     assert look(first).state == State.STOPPED, "and leaves the cancelled one out"
 
-    shown = desk.run("status.py", "tiny").stdout
+    shown = desk.call("status.py", "tiny").stdout
     assert f"driven by process {driver.pid} of {socket.gethostname()}" in shown and "by cancel" in shown
-    assert desk.run("retry.py", "tiny").returncode == 1, "a driver lives"
-    ended = desk.run("cancel.py", "tiny", "--yes", timeout=120)
+    assert desk.call("retry.py", "tiny").returncode == 1, "a driver lives"
+    ended = desk.call("cancel.py", "tiny", "--yes")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.index("driver of tiny: ended") < ended.stdout.index(f"tiny/{second.name}: ended")
     assert driver.wait(5) == 130 and "go on" in desk.log
-    assert not processes_of(second) and "nothing is under way" in desk.run("cancel.py", "tiny").stdout
+    assert not processes_of(second) and "nothing is under way" in desk.call("cancel.py", "tiny").stdout
+    assert "stage 1 epoch 1: loss" in desk.call("logs.py", second.name).stdout
+    assert desk.call("logs.py", first.name, "-f").returncode == 0, "a cancelled run has no more to say"
 
-    log = desk.run("logs.py", second.name).stdout
-    assert "stage 1 epoch 1: loss" in log
-    epochs = len(epoch_rows(first))
-    follower = subprocess.Popen(
-        desk.command("logs.py", first.name, "-f"), cwd=desk.folder, env=desk.environment, stdout=subprocess.DEVNULL
-    )
-    follower.wait(20)  # a cancelled run has no more to say
-
-    again = desk.start("retry.py", "tiny", "--only", first.name)
+    epochs, again = len(epoch_rows(first)), desk.start("retry.py", "tiny", "--only", first.name)
     try:
         # Two: it may have been cancelled at the last step of the first of them.
         wait_until(lambda: len(epoch_rows(first)) > epochs + 1, 120, f"two more epochs\n{desk.log}")
@@ -212,70 +191,12 @@ def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
         assert holder_of(first.lock).cluster == "local"
         done = torch.load(first.stage(1).last, weights_only=True)["progress"]
         assert done["step"] > saved["step"] >= 12 * epochs
-        assert desk.run("cancel.py", "tiny", "--yes", timeout=120).returncode == 0
+        assert desk.call("cancel.py", "tiny", "--yes").returncode == 0
         assert again.wait(10) == 130
     finally:
         again.kill()
         again.wait()
-    rows = epoch_rows(first)
-    assert_every_epoch_once(first, len(rows))
-
-
-@pytest.mark.slow
-def test_a_driver_that_is_deaf_to_ctrl_c_is_ended_all_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that a script started in the background."""
-    begin_run(desk.folder / "runs", "size", experiment())
-    lock = desk.folder / "runs" / "size" / "driver.lock"
-    code = "import signal, sys, time; from pathlib import Path; from sia.run.lock import HeartbeatLock\n"
-    code += "signal.signal(2, signal.SIG_IGN); HeartbeatLock(Path(sys.argv[1])).acquire(); time.sleep(100)"
-    driver = subprocess.Popen([sys.executable, "-c", code, str(lock)])
-    try:
-        wait_until(lambda: holder_of(lock), 20, "the lock")
-        monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
-        monkeypatch.setattr("sia.operate.cancel.PATIENCE_SECONDS", 1.0)
-        monkeypatch.setattr("sia.operate.cancel._left", reaping(driver))
-        from sia.operate.cancel import end
-
-        said: list[str] = []
-        assert end(ending_of_study("size", []), said.append) and said[0] == "driver of size: ended"
-    finally:
-        driver.kill()
-        driver.wait()
-
-
-def reaping(driver: subprocess.Popen):
-    """Waits as cancel does; a zombie of this process would count as alive."""
-    from sia.operate import cancel
-
-    ask = cancel._left
-
-    def left(given, seconds: float) -> bool:
-        found = ask(given, min(seconds, 1.0))
-        driver.poll()
-        return found or not driver_status("size").lives
-
-    return left
-
-
-@pytest.mark.slow
-def test_a_run_that_began_after_the_question_is_ended_too(desk: Desk, corpus: Path, monkeypatch) -> None:
-    """What was listed is not what is under way by the time of the answer."""
-    monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
-    desk.write("one.yaml", {"tasks_per_node": 1})
-    chains = [[{"epochs": epochs, "schedule": "calr"}] for epochs in (1, 5000)]
-    desk.write("tiny.yaml", {"experiment": values(corpus), "grid": {"stages": chains}})
-    driver = desk.start(*SUBMIT, "--max-concurrent", "1")
-    first, second = sorted(
-        wait_until(lambda: len(desk.runs("tiny")) == 2 and desk.runs("tiny"), 60, desk.log),
-        key=lambda run: run.experiment().stages[0].epochs,
-    )
-    wait_until(lambda: job_of(first), 60, "the first run's job")
-    asked = ending_of_study("tiny", desk.runs("tiny"))
-    assert [run.name for run in asked.runs] in ([first.name], [])
-    wait_until(lambda: in_mid_stage(second), 90, f"the second run\n{desk.log}")
-    assert end(asked, print)
-    assert driver.wait(30) == 130
-    assert look(second).state == State.STOPPED and holder_of(second.lock) is None
+    assert_every_epoch_once(first, len(epoch_rows(first)))
 
 
 @pytest.fixture
@@ -297,13 +218,33 @@ def on_slurm(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
         desk.write(f"bin/{name}", f'#!/bin/sh\necho "$*" >> {folder}/{name}.calls\n{does}\n').chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     desk.environment["PATH"] = os.environ["PATH"]
+    forget_answers()
     return folder
 
 
-def test_a_study_of_jobs_is_ended_by_one_call(desk: Desk, on_slurm: Path) -> None:
-    done = desk.run("cancel.py", "size", "--yes")
-    assert done.returncode == 0 and done.stdout.count("ended; submit it again") == 2, done.stdout + done.stderr
+DRIVES = """
+import signal, sys, time; from pathlib import Path; from sia.run.lock import HeartbeatLock
+signal.signal(signal.SIGINT, signal.SIG_IGN); HeartbeatLock(Path(sys.argv[1])).acquire(); time.sleep(100)
+"""
+
+
+def test_a_driver_that_is_deaf_to_ctrl_c_is_ended_and_what_began_after_the_question(
+    desk: Desk, on_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that a script started in the background. What was listed is not what is under way by the answer."""
+    monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
+    monkeypatch.setattr("sia.operate.cancel.PATIENCE_SECONDS", 1.0)
+    lock = desk.folder / "runs" / "size" / "driver.lock"
+    driver = subprocess.Popen([sys.executable, "-c", DRIVES, str(lock)])
+    try:
+        wait_until(lambda: holder_of(lock), 20, "the lock")
+        said: list[str] = []
+        assert end(ending_of_study("size", []), said.append) and said[0] == "driver of size: ended"
+    finally:
+        driver.kill()
+        driver.wait()
     assert (on_slurm / "scancel.calls").read_text() == "17 18\n"
+    assert {look(run).state for run in desk.runs("size")} == {State.STOPPED}
 
 
 def test_a_scancel_that_is_slow_is_asked_again_and_told_of(
@@ -318,7 +259,7 @@ def test_a_scancel_that_is_slow_is_asked_again_and_told_of(
     assert not end(ending_of_study("size", desk.runs("size")), said.append)
     calls = (on_slurm / "scancel.calls").read_text().splitlines()
     assert len(calls) > 1 and set(calls) == {"17 18"}
-    assert all("job " in line and "was not told: scancel did not answer" in line for line in said)
+    assert all("job " in line and "was not told: scancel: no answer within" in line for line in said)
 
 
 def test_a_driver_whose_number_is_a_strangers_now_is_left_alone(desk: Desk, on_slurm: Path) -> None:
@@ -326,6 +267,7 @@ def test_a_driver_whose_number_is_a_strangers_now_is_left_alone(desk: Desk, on_s
     write_json(desk.folder / "runs" / "size" / "driver.json", {**job, "name": "driver of size"})
     with open(on_slurm / "queued", "a") as queued:
         queued.write(f"19|RUNNING|None|{os.getuid()}|somebody's\n")
-    assert "driven by" not in desk.run("status.py", "size").stdout
-    assert desk.run("cancel.py", "size", "--yes").returncode == 0
-    assert (on_slurm / "scancel.calls").read_text() == "17 18\n"
+    assert "driven by" not in desk.call("status.py", "size").stdout
+    done = desk.call("cancel.py", "size", "--yes")
+    assert done.returncode == 0 and done.stdout.count("ended; submit it again") == 2, done.stdout + done.stderr
+    assert (on_slurm / "scancel.calls").read_text() == "17 18\n", "one call"
