@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_status import STEP
 from written_runs import begin_run, epoch_row, experiment
 
 from sia.atomic import write_json
 from sia.gate import own_folder
+from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock
 from sia.run.metrics import write_rows
+from sia.run.steps import StepWriter
 
 COLLEAGUE = 4711
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
@@ -49,25 +52,23 @@ def written(root: Path) -> Path:
     own_folder(run.jobs)
     write_json(run.stage(1).job, {"cluster": "local", "job_id": "17", "host": "n1", "folder": str(run.jobs)})
     write_rows(run.metrics, [epoch_row(1, 1, 1, 0.5)])
+    StepWriter(run.steps, 0).add(STEP)
     (run.jobs / "17_0_log.out").write_text("stage 1, epoch 2 of 3: 5 of 10\n")
     return root
 
 
+VIEW = "one = run_views(runs_of('size'))[0]\nprint(one.state, one.share_of_epoch)"
+
+
 def test_status_and_logs(root: Path) -> None:
-    (run,) = root.glob("size/DG*")
-    with HeartbeatLock(run / "writer.lock", job_id="17", stage=1, cluster="local"):
-        view = "one = run_views(runs_of('size'))[0]\nprint(one.state, one.share_of_epoch)"
-        assert as_colleague(root, view) == "running 0.5\n"
+    """Steps that are closed to them hide no run."""
+    (run,) = map(RunFolder, root.glob("size/DG*"))
+    with HeartbeatLock(run.lock, job_id="17", stage=1, cluster="local"):
+        assert as_colleague(root, VIEW) == "running 0.25\n"
         news = "print(*Follower(logs_of_run(runs_of('size')[0], None), 0, False).news(), sep='')"
         assert "5 of 10" in as_colleague(root, news)
-
-
-def test_a_log_that_is_closed_to_them_hides_no_run(root: Path) -> None:
-    (run,) = root.glob("size/DG*")
-    (run / "jobs").chmod(0o700)
-    with HeartbeatLock(run / "writer.lock", job_id="17", stage=1, cluster="local"):
-        view = "one = run_views(runs_of('size'))[0]\nprint(one.state, one.share_of_epoch)"
-        assert as_colleague(root, view) == "running None\n"
+        run.steps.chmod(0o600)
+        assert as_colleague(root, VIEW) == "running None\n"
 
 
 def test_closed_studies_are_told_so(root: Path) -> None:
