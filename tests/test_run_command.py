@@ -141,24 +141,3 @@ def test_an_error_keeps_its_traceback_and_is_recorded(desk, corpus, monkeypatch)
         desk.call("run.py", "--grid", write_grid(desk, corpus), "--point", "1")
     (run,) = desk.runs("grid")
     assert look(run).state == State.FAILED and not run.lock.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "give either RUN, or --grid FILE"),
-        (("run", "--grid", "grid.yaml"), "give either RUN, or --grid FILE"),
-        (("run", "--set", "training.seed=1"), "a run's configuration is fixed"),
-        (("--grid", "grid.yaml", "--stage", "1"), "give --point N too"),
-        (("--grid", "grid.yaml", "--point", "1", "--cluster", "slurm"), "--cluster"),
-        (("--grid", "grid.yaml", "--point", "3"), "--point 3: the grid has points 1 to 2"),
-        (("--grid", "grid.yaml", "--point", "1", "--stage", "2"), "--stage 2: stage 1 comes next"),
-        (("--grid", "grid.yaml", "--point", "1", "--set", "training.sed=1"), "training.seed"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
-)
-def test_wrong_flags(desk, corpus, arguments, said):
-    write_grid(desk, corpus)
-    done = desk.call("run.py", *arguments)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
-    assert not (desk.folder / "runs").exists()
