@@ -49,14 +49,6 @@ def frozen_pair() -> DualEncoder:
     return pair.eval()
 
 
-def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, weight in model.named_parameters():
-        assert weight.grad is not None
-        found[name.removeprefix("module.")] = weight.grad.clone()
-    return found
-
-
 def exact(ranks: Ranks, case: str) -> dict[str, Any]:
     """Loss and gradients of this rank's share of the batch; alone, of the whole batch."""
     image_ids, normaliser = CASES[case]
@@ -70,7 +62,11 @@ def exact(ranks: Ranks, case: str) -> dict[str, Any]:
     objective = Objective(Hinge(normaliser=normaliser))  # type: ignore[arg-type]
     loss = batch_loss(speech, image, torch.tensor(image_ids)[own], objective, ranks)
     loss.backward()
-    return {"loss": loss.item(), "gradients": gradients(network)}
+    return outcome(loss.item(), network)
+
+
+def outcome(loss: float, network: torch.nn.Module) -> dict[str, Any]:
+    return {"loss": loss, **{name.removeprefix("module."): one.grad for name, one in network.named_parameters()}}
 
 
 def through_trainer(ranks: Ranks, corpus: Path) -> dict[str, Any]:
@@ -79,7 +75,7 @@ def through_trainer(ranks: Ranks, corpus: Path) -> dict[str, Any]:
     trainer = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
     trainer.network.eval()
     loss = trainer.step(next(iter(training_loader(trainer.dataset, trainer.state.sampler, 0, pin=False))))
-    return {"loss": loss.item(), "gradients": gradients(trainer.network)}
+    return outcome(loss.item(), trainer.network)
 
 
 def embedded(ranks: Ranks, corpus: Path, model: DualEncoder) -> dict[str, Any]:
@@ -89,14 +85,11 @@ def embedded(ranks: Ranks, corpus: Path, model: DualEncoder) -> dict[str, Any]:
     return {"speech": embedder.speech(SEEN), "images": embedder.images(SEEN), "one": embedder.images(SEEN[:1])}
 
 
-def shared(ranks: Ranks) -> dict[str, Any]:
+def shared(ranks: Ranks) -> list[Any]:
     """What the ranks tell each other: rows, of which each has another number, flags and the largest value."""
     rows = torch.arange(2 * (1 + 2 * ranks.rank)).reshape(-1, 2) + 100 * ranks.rank
-    return {
-        "rows": ranks.gather(rows),
-        "flags": [ranks.any(False), ranks.any(ranks.rank == 1), ranks.any(ranks.rank == 0), ranks.any(True)],
-        "largest": ranks.largest(float(ranks.rank)),
-    }
+    flags = [ranks.any(False), ranks.any(ranks.rank == 1), ranks.any(ranks.rank == 0), ranks.any(True)]
+    return [ranks.gather(rows).tolist(), flags, ranks.largest(float(ranks.rank))]
 
 
 def disagreement(ranks: Ranks, corpus: Path, steps: int) -> str:
@@ -129,61 +122,51 @@ def work(rank: int, folder: str, corpus: str, run: str) -> None:
     torch.save(results, Path(folder) / f"{rank}.pt")
 
 
-class TwoRanks:
-    """What both ranks found, and where they trained."""
-
-    def __init__(self, folder: Path, corpus: Path) -> None:
-        self.corpus = corpus
-        self.run = stages.begin(folder, experiment(corpus))
-        arguments = (str(folder), str(corpus), str(self.run.path))
-        torch.multiprocessing.spawn(work, arguments, nprocs=RANKS)
-        self.meeting_place = folder / "meeting"
-        self.results = [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Trained by both ranks."""
+    return stages.begin(tmp_path_factory.mktemp("two_ranks"), experiment(corpus))
 
 
 @pytest.fixture(scope="module")
-def two_ranks(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
-    return TwoRanks(tmp_path_factory.mktemp("two_ranks"), corpus)
+def found(corpus: Path, run: RunFolder) -> list[dict[str, Any]]:
+    """What each rank found."""
+    folder = run.path.parent
+    torch.multiprocessing.spawn(work, (str(folder), str(corpus), str(run.path)), nprocs=RANKS)
+    assert not (folder / "meeting").exists(), "a later job of the same number must not find it"
+    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
-def assert_as_alone(two_ranks: TwoRanks, what: str, alone: dict[str, Any], tolerance: float) -> None:
-    for found in (results[what] for results in two_ranks.results):
-        assert found["loss"] == pytest.approx(alone["loss"], rel=tolerance)
-        assert found["gradients"].keys() == alone["gradients"].keys()
-        for name, gradient in alone["gradients"].items():
-            largest = float(gradient.abs().max())
-            torch.testing.assert_close(
-                found["gradients"][name],
-                gradient,
-                rtol=0,
-                atol=tolerance * max(1, largest),
-                msg=lambda m, n=name: n + m,
-            )
+def assert_as_alone(one: dict[str, Any], alone: dict[str, Any], tolerance: float) -> None:
+    assert one["loss"] == pytest.approx(alone["loss"], rel=tolerance) and one.keys() == alone.keys()
+    for name in alone.keys() - {"loss"}:
+        atol = tolerance * max(1, float(alone[name].abs().max()))
+        torch.testing.assert_close(one[name], alone[name], rtol=0, atol=atol, msg=lambda m, n=name: n + m)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_loss_and_gradient_are_those_of_one_process(two_ranks: TwoRanks, case: str) -> None:
+def test_loss_and_gradient_are_those_of_one_process(found: list[dict[str, Any]], case: str) -> None:
     alone = exact(Ranks(), case)
-    assert alone["loss"] > 0.1 and all(gradient.any() for gradient in alone["gradients"].values())
-    assert_as_alone(two_ranks, case, alone, tolerance=1e-10)
+    assert alone["loss"] > 0.1 and all(alone[name].any() for name in alone.keys() - {"loss"})
+    for results in found:
+        assert_as_alone(results[case], alone, tolerance=1e-10)
 
 
-def test_the_trainer_does_the_same(two_ranks: TwoRanks) -> None:
-    assert_as_alone(two_ranks, "trainer", through_trainer(Ranks(), two_ranks.corpus), tolerance=1e-5)
-
-
-def test_ranks_embed_a_split_together(two_ranks: TwoRanks) -> None:
-    alone = embedded(Ranks(), two_ranks.corpus, frozen_pair().float())
-    for results in two_ranks.results:
+def test_the_trainer_does_the_same_and_ranks_embed_a_split_together(found: list[dict[str, Any]], corpus: Path) -> None:
+    trained, alone = through_trainer(Ranks(), corpus), embedded(Ranks(), corpus, frozen_pair().float())
+    for results in found:
+        assert_as_alone(results["trainer"], trained, tolerance=1e-5)
         for kind, rows in alone.items():
             torch.testing.assert_close(results["embedded"][kind], rows, rtol=0, atol=1e-5)
 
 
-def test_ranks_that_restored_different_checkpoints_all_stop(two_ranks: TwoRanks) -> None:
-    for result in two_ranks.results:
-        same, other = result["agreement"]
-        assert same == ""
-        assert "different checkpoints" in other
+def test_ranks_tell_each_other_what_they_have_and_stop_where_their_checkpoints_differ(
+    found: list[dict[str, Any]],
+) -> None:
+    for results in found:
+        assert results["shared"] == [[[0, 1], [100, 101], [102, 103], [104, 105]], [False, True, True, True], 1.0]
+        same, other = results["agreement"]
+        assert same == "" and "different checkpoints" in other
 
 
 @pytest.mark.parametrize(("rank", "gpus", "device"), [(3, 0, "cpu"), (3, 1, "cuda:0"), (3, 4, "cuda:3")])
@@ -196,30 +179,16 @@ def test_more_ranks_than_gpus_are_refused() -> None:
         device_of(2, 2)
 
 
-def test_what_ranks_tell_each_other(two_ranks: TwoRanks) -> None:
-    for results in two_ranks.results:
-        assert results["shared"]["rows"].tolist() == [[0, 1], [100, 101], [102, 103], [104, 105]]
-        assert results["shared"]["flags"] == [False, True, True, True]
-        assert results["shared"]["largest"] == 1.0
-
-
-def test_a_stage_on_two_ranks(two_ranks: TwoRanks) -> None:
+def test_a_stage_on_two_ranks(found: list[dict[str, Any]], corpus: Path, run: RunFolder) -> None:
     """Interrupted by a signal to one of them, then trained to its end; measured as one process measures it."""
-    assert [results["ended"] for results in two_ranks.results] == [[False, True]] * RANKS
-    run, prepared = two_ranks.run, PreparedCorpus.open(two_ranks.corpus)
+    assert [results["ended"] for results in found] == [[False, True]] * RANKS
     assert [row["epoch"] for row in stages.rows(run)] == [1, 2]
-    settings = run.experiment()
+    prepared, settings = PreparedCorpus.open(corpus), run.experiment()
     model = DualEncoder.from_config(settings.model)
     model.load_state_dict(stages.saved(run.stage(1).last)["model"])
-    report = recalls(
-        Embedder(model, prepared, settings.data, Ranks(), 64), {"validation": prepared.split("validation")}
-    )
-    row = stages.rows(run)[-1]
+    embedder = Embedder(model, prepared, settings.data, Ranks(), 64)
+    report, row = recalls(embedder, {"validation": prepared.split("validation")}), stages.rows(run)[-1]
     assert report == pytest.approx({key: row[key] for key in report})
-
-
-def test_the_meeting_place_is_cleared_away(two_ranks: TwoRanks) -> None:
-    assert not two_ranks.meeting_place.exists()
 
 
 def test_one_rank_needs_no_group(tmp_path: Path) -> None:
