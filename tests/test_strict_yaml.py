@@ -19,7 +19,7 @@ def repeated(names: str, form: str) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        f"model: {'[' * 3000}{']' * 3000}",
+        f"model: {'[' * 1200}{']' * 1200}",
         f"model: {'{a: ' * 3000}1{'}' * 3000}",
         "\n".join(f"{' ' * level}a:" for level in range(3000)),
         "a: &a [x, x, x, x, x, x, x, x, x]\n" + repeated("abcdefghi", "[{}]"),

@@ -16,28 +16,10 @@ CLOCK_SECONDS = 60.0
 NO_REASON = ("", "None")  # of a job that the scheduler has not looked at yet
 
 
-def is_in_queue(job: Job) -> bool:
-    """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
-    if job.cluster == "slurm":
-        return QUEUE.knows(job)
-    if job.cluster == "local" and job.host == socket.gethostname():
-        return _is_our_process(int(job.job_id), job.folder)
-    return False
-
-
-def reason(job: Job) -> str:
-    """What Slurm waits for before it starts the job, in its words, such as Priority; the state of one that it started.
-
-    Empty where it says nothing.
-    """
-    known = job.cluster == "slurm" and QUEUE.knows(job)
-    return QUEUE.jobs[job.job_id].reason if known and QUEUE.jobs is not None else ""
-
-
 class Listed(NamedTuple):
     """A job as squeue lists it: its reason for waiting, or its state, whose it is (a number) and what it is called."""
 
-    reason: str
+    reason: str = ""
     user: str = ""
     name: str = ""
 
@@ -58,22 +40,23 @@ class Queue:
     jobs: dict[str, Listed] | None = None  # None: the queue did not answer
     users: set[int] = field(default_factory=lambda: {os.getuid()})
 
-    def knows(self, job: Job) -> bool:
-        """Whether the job is queued or running; yes if nobody can tell."""
+    def find(self, job: Job) -> Listed | None:
+        """The job, queued or running; one of which nothing is known if nobody can tell."""
         age = time.monotonic() - self.asked
         # A job that seems to be gone may have come after the question. Where hosts' clocks differ by more than a
         # little it is only asked for later.
         new = job.time is None or job.time > time.time() - age - CLOCK_SECONDS
-        absent = not self._lists(job)
         # A colleague's study, for example.
         stranger = {job.user or os.getuid()} - self.users
-        if stranger or age > ASK_AGAIN_SECONDS or (absent and new and age > ASK_AGAIN_SECONDS_OF_THE_ABSENT):
+        may_have_come = new and age > ASK_AGAIN_SECONDS_OF_THE_ABSENT and self._listed(job) is None
+        if stranger or age > ASK_AGAIN_SECONDS or may_have_come:
             self.users |= stranger
             self.jobs, self.asked = _squeue(self.users), time.monotonic()
-        return self._lists(job)
+        return self._listed(job)
 
-    def _lists(self, job: Job) -> bool:
-        return self.jobs is None or (job.job_id in self.jobs and self.jobs[job.job_id].is_that(job))
+    def _listed(self, job: Job) -> Listed | None:
+        found = Listed() if self.jobs is None else self.jobs.get(job.job_id)
+        return found if found is not None and found.is_that(job) else None
 
     def forget(self) -> None:
         """Ask anew at the next question: a job was just told to end."""
@@ -81,6 +64,24 @@ class Queue:
 
 
 QUEUE = Queue()
+
+
+def is_in_queue(job: Job) -> bool:
+    """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
+    if job.cluster == "slurm":
+        return QUEUE.find(job) is not None
+    if job.cluster == "local" and job.host == socket.gethostname():
+        return _is_our_process(int(job.job_id), job.folder)
+    return False
+
+
+def reason(job: Job) -> str:
+    """What Slurm waits for before it starts the job, in its words, such as Priority; the state of one that it started.
+
+    Empty where it says nothing.
+    """
+    found = QUEUE.find(job) if job.cluster == "slurm" else None
+    return found.reason if found else ""
 
 
 def _squeue(users: set[int]) -> dict[str, Listed] | None:
