@@ -1,20 +1,15 @@
 """End a study (its driver, then its jobs), or one run. Jobs save a checkpoint; a later submit goes on from it."""
 
-import argparse
 import sys
 
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = command.parser(__doc__)
     parser.add_argument("name", metavar="STUDY|RUN", help="a study, or a run as jobs/status.py lists it")
     parser.add_argument("--yes", action="store_true", help="do it without asking")
-    return parser.parse_args()
-
-
-def main() -> int:
-    arguments = parse()
+    arguments = parser.parse_args()
     from sia.operate.cancel import end, ending_of_run, ending_of_study
     from sia.operate.confirm import confirmed
     from sia.run.folder import find_run, is_study, runs_of

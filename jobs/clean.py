@@ -12,7 +12,7 @@ from sia import command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="STUDY|RUN", help="studies or runs; everything without them")
     parser.add_argument("--keep", metavar="best,last", help="of every stage: best, last or both")
     parser.add_argument("--every", type=int, metavar="N", help="also keep every Nth epoch's weights")

@@ -3,7 +3,6 @@
 Each check is ok, a warning or a problem, with its cure. The exit status is 1 if there is a problem.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
@@ -12,15 +11,11 @@ from pathlib import Path
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = command.parser(__doc__)
     parser.add_argument("--profile", type=Path, help="resources of a job (slurm/NAME.yaml): would Slurm take it?")
     parser.add_argument("--json", action="store_true", help="a list of findings for programs")
-    return parser.parse_args()
-
-
-def main() -> int:
-    arguments = parse()
+    arguments = parser.parse_args()
     from sia.cluster.profile import load_profile
     from sia.doctor.diagnose import diagnose, findings_table, line_of
     from sia.run.folder import runs_root

@@ -1,24 +1,19 @@
 """Embed a split with a run's checkpoint, into one HDF5 file for analysis elsewhere."""
 
-import argparse
 from pathlib import Path
 
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    parser = command.parser(__doc__)
     parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="another prepared corpus than the run's own")
     parser.add_argument("--layer", metavar="conv|gru1..gruN", help="also the speech encoder's states over time there")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/embeddings/SPLIT-epoch-N.h5")
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.data.prepared_corpus import check_identity, read_description
     from sia.errors import UsageError

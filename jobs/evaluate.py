@@ -2,26 +2,21 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sia import command
 
-if TYPE_CHECKING:
-    from sia.run.folder import RunFolder
-
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--sample", type=int, metavar="N", help="N fixed captions of the split instead of all")
     parser.add_argument("--pool", type=int, metavar="N", help="choose among N images and their captions, not all")
-    parser.add_argument(
-        "--folds", type=int, default=1, metavar="N", help="the mean of N such pools, one after the other"
-    )
+    parser.add_argument("--folds", type=int, default=1, metavar="N", help="the mean of N such pools")
     parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals of every measure")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="another prepared corpus than the run's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object a run, a line each")
@@ -30,48 +25,35 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(arguments: argparse.Namespace) -> None:
-    from sia.errors import UsageError
-
-    for flag, value in {"sample": arguments.sample, "pool": arguments.pool, "folds": arguments.folds}.items():
-        if value is not None and value < 1:
-            raise UsageError(f"--{flag} {value}: give 1 or more")
-    if arguments.folds > 1 and arguments.pool is None:
-        raise UsageError(f"--folds {arguments.folds}: say how many images a pool has too, with --pool N")
-
-
 def main() -> None:
     arguments = parse()
-    check(arguments)
+    from sia.errors import UsageError
     from sia.run.folder import find_run
 
+    command.check_counts(arguments, "sample", "pool", "folds")
+    if arguments.folds > 1 and arguments.pool is None:
+        raise UsageError(f"--folds {arguments.folds}: say how many images a pool has too, with --pool N")
     runs = [find_run(name) for name in arguments.runs]
-    names = ("checkpoint", "split", "sample", "pool", "folds", "intervals")
-    options = {**{name: getattr(arguments, name) for name in names}, "corpus": arguments.corpus}
-    for result in evaluated(runs, options, arguments):
-        if arguments.json:
-            print(json.dumps(result), flush=True)
-        else:
-            tell(result, arguments)
-
-
-def evaluated(
-    runs: "list[RunFolder]", options: dict[str, Any], arguments: argparse.Namespace
-) -> Iterator[dict[str, Any]]:
+    names = ("checkpoint", "split", "sample", "pool", "folds", "intervals", "corpus")
+    options = {name: getattr(arguments, name) for name in names}
+    results: Iterable[dict[str, Any]]
     if arguments.cluster == "slurm":
         from sia.cluster.profile import choose_cluster, load_profile
         from sia.evaluation.job import evaluate_on_slurm
 
         choose_cluster("slurm", instead="here")
-        if arguments.corpus is not None:
-            options["corpus"] = str(arguments.corpus.absolute())
-        yield from evaluate_on_slurm(runs, load_profile(arguments.profile), options)
-        return
-    # It loads torch: not before the runs are known to be there.
-    from sia.evaluation.of_run import evaluate_run
+        options["corpus"] = arguments.corpus and str(arguments.corpus.absolute())
+        results = evaluate_on_slurm(runs, load_profile(arguments.profile), options)
+    else:
+        # It loads torch: not before the runs are known to be there.
+        from sia.evaluation.of_run import evaluate_run
 
-    for run in runs:
-        yield evaluate_run(run, **options)
+        results = (evaluate_run(run, **options) for run in runs)
+    for result in results:
+        if arguments.json:
+            print(json.dumps(result), flush=True)
+        else:
+            tell(result, arguments)
 
 
 def tell(result: dict[str, Any], arguments: argparse.Namespace) -> None:

@@ -6,19 +6,15 @@ from pathlib import Path
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    parser = command.parser(__doc__)
     parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/epoch-N")
     parser.add_argument(
         "--mlflow", action=argparse.BooleanOptionalAction, default=True, help="log it to MLflow too (default)"
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.inference.settings import check_export_folder
     from sia.run.folder import find_run

@@ -1,28 +1,20 @@
 """Print the log of a run's latest job, or of a study's detached driver."""
 
-import argparse
+import contextlib
+import functools
 import sys
 
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = command.parser(__doc__)
     parser.add_argument("name", metavar="RUN|STUDY", help="a run, or a part of its name; a study: its driver's job")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run is finished, or Ctrl-C")
     parser.add_argument("--rank", type=int, metavar="N", help="of this rank (default: the one that failed, else 0)")
     parser.add_argument("--stage", type=int, metavar="N", help="of this stage (default: the latest)")
     parser.add_argument("--stderr", action="store_true", help="standard error alone")
-    return parser.parse_args()
-
-
-def write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def main() -> int:
-    arguments = parse()
+    arguments = parser.parse_args()
     from sia.operate.logs import Follower, LogSource, failed_rank, log_files, logs_of_driver, logs_of_run, silence
     from sia.run.folder import find_run, is_study
 
@@ -34,12 +26,11 @@ def main() -> int:
         run = find_run(arguments.name)
         source = logs_of_run(run, arguments.stage)
         rank = failed_rank(run, arguments.stage) if rank is None else rank
+    write = functools.partial(print, end="", flush=True)
     follower = Follower(source, rank or 0, arguments.stderr)
     if arguments.follow:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             follower.follow(write)
-        except KeyboardInterrupt:
-            return 0
         return 0
     shown = list(follower.news())
     for text in shown:

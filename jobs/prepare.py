@@ -8,10 +8,10 @@ from sia import command
 ALLOW = "a folder, beside the root, that a table may name files of; repeatable"
 
 
-def parse() -> argparse.Namespace:
+def main() -> None:
     from sia.data.corpora import READERS
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--corpus", help=f"the reader of what lies there: {', '.join(READERS)} (scenes is made here)")
     parser.add_argument("--root", type=Path, help="where the corpus lies; for scenes, where it is made (OUT/raw)")
     parser.add_argument("--out", type=Path, required=True, help="the prepared corpus's folder")
@@ -24,11 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cluster", choices=("auto", "local", "slurm"), default="local")
     parser.add_argument("--profile", type=Path, help="resources of a task on Slurm (slurm/*.yaml)")
     parser.add_argument("--verify", action="store_true", help="read OUT's shards and tell what is damaged in them")
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     if arguments.verify:
         from sia.data.verify import verify_corpus
 
@@ -44,9 +40,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
     if arguments.corpus is None:
         raise UsageError("--corpus is missing; name the corpus to prepare, or give --verify to check --out")
-    for name in ("shards", "image_short_side", "limit"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    command.check_counts(arguments, "shards", "image_short_side", "limit")
     prepared = prepare_corpus(
         arguments.corpus,
         arguments.root,

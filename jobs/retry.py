@@ -1,23 +1,15 @@
 """Submit the runs of a study that failed, were lost or cancelled again, each as it was submitted before."""
 
-import argparse
-
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = command.parser(__doc__)
     parser.add_argument("study", help="a study as jobs/status.py lists it")
     parser.add_argument("--only", nargs="+", default=[], metavar="RUN", help="these runs; a part of a name is enough")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="runs at once")
     arguments = parser.parse_args()
-    if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
-        parser.error(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
-    return arguments
-
-
-def main() -> int:
-    arguments = parse()
+    command.check_counts(arguments, "max_concurrent")
     from sia.cluster.launch import default_concurrency
     from sia.operate.retry import retry_launches, retryable
     from sia.sweep.drive import Sweep, submit_sweep

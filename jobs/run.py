@@ -12,7 +12,7 @@ from sia import command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("run", nargs="?", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--grid", type=Path, help="a file of sweeps/")
     parser.add_argument("--point", type=int, metavar="N", help="the grid point, from 1")

@@ -9,7 +9,7 @@ from sia import command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("run", help="a run's folder or name, or an exported folder")
     parser.add_argument("--speech", type=Path, metavar="FILE", help="the query: a wav, flac or ogg file")
     parser.add_argument("--image", type=Path, metavar="FILE", help="the query: an image file")
@@ -22,8 +22,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Raises UserError for what cannot be asked for, before torch is loaded."""
+def main() -> None:
+    arguments = parse()
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.errors import UsageError, UserError
     from sia.inference.settings import is_export
@@ -33,34 +33,24 @@ def check(arguments: argparse.Namespace) -> None:
     if given not in (["speech", "images"], ["image", "captions"]):
         flags = ", ".join(f"--{name}" for name in given) or "none of them"
         raise UsageError(f"give --speech with --images, or --image with --captions; there is {flags}")
-    if arguments.top < 1:
-        raise UsageError(f"--top {arguments.top}: give 1 or more")
-    query = arguments.speech or arguments.image
+    command.check_counts(arguments, "top")
+    query, folder = arguments.speech or arguments.image, arguments.images or arguments.captions
     if not query.is_file():
-        raise UserError(f"{query}: no such file; give the file to search by with --{given[0].removesuffix('s')}")
-    if not (folder := arguments.images or arguments.captions).is_dir():
+        raise UserError(f"{query}: no such file; give the file to search by with --{given[0]}")
+    if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of files, or of a prepared corpus")
     if not is_export(Path(arguments.run)):
         choose_checkpoint(find_run(arguments.run), arguments.checkpoint)
-
-
-def main() -> None:
-    arguments = parse()
-    check(arguments)
     # These load torch: not before the arguments are known to make sense.
     from sia.inference.load import load
     from sia.inference.search import captions_of, images_of
 
     pair = load(arguments.run, arguments.checkpoint)
-    if arguments.speech:
-        query = pair.embed_speech(arguments.speech)
-        collection = images_of(pair, arguments.images, arguments.split)
-    else:
-        query = pair.embed_image(arguments.image)
-        collection = captions_of(pair, arguments.captions, arguments.split)
+    embedded = pair.embed_speech(query) if arguments.speech else pair.embed_image(query)
+    collection = (images_of if arguments.speech else captions_of)(pair, folder, arguments.split)
     for line in collection.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    hits = collection.nearest(query, arguments.top)
+    hits = collection.nearest(embedded, arguments.top)
     if arguments.json:
         print(json.dumps({"searched": len(collection.names), "results": [hit._asdict() for hit in hits]}))
         return

@@ -1,14 +1,14 @@
 """List runs: their state, stage, epoch, job and best R@10, and who drives each study."""
 
-import argparse
+import contextlib
 import json
 import sys
 
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = command.parser(__doc__)
     parser.add_argument("study", nargs="?", help="one study; all of them without it")
     parser.add_argument(
         "--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="show it anew until Ctrl-C (default: 2)"
@@ -19,11 +19,6 @@ def parse() -> argparse.Namespace:
         parser.error("--json prints once: leave --watch out")
     if arguments.watch is not None and not arguments.watch > 0:
         parser.error(f"--watch {arguments.watch:g}: give more than 0 seconds")
-    return arguments
-
-
-def main() -> int:
-    arguments = parse()
     from sia.errors import UserError
     from sia.operate.status import SLURM_IS_SILENT, all_studies, slurm_is_silent, study_views
     from sia.operate.watch import print_studies, watch_studies
@@ -41,10 +36,8 @@ def main() -> int:
     elif arguments.watch is None:
         print_studies(found, command.console())
     else:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             watch_studies(lambda: study_views(chosen or all_studies()), arguments.watch)
-        except KeyboardInterrupt:
-            return 0
     return 0
 
 

@@ -10,7 +10,7 @@ from sia import command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--grid", type=Path, required=True, help="a file of sweeps/")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done; submits nothing")
     parser.add_argument("--miniature", action="store_true", help="the same study on the embedded corpus")
@@ -41,11 +41,9 @@ def main() -> int:
     arguments = parse()
     from sia.cluster.launch import choose_launches, default_concurrency
     from sia.config import parse_override
-    from sia.errors import UsageError
     from sia.sweep.grid import load_grid
 
-    if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
-        raise UsageError(f"--max-concurrent {arguments.max_concurrent}: give 1 or more")
+    command.check_counts(arguments, "max_concurrent")
     grid = load_grid(arguments.grid, arguments.miniature, dict(parse_override(text) for text in arguments.set))
     of_grid = {point.run.name: point.profile for point in grid.points}
     launches = choose_launches(of_grid, arguments.cluster, arguments.profile, for_show=arguments.dry_run)

@@ -1,23 +1,18 @@
 """Train one pair, through the same launcher, restarts and records as a sweep."""
 
-import argparse
 from pathlib import Path
 
 from sia import command
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = command.parser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="an experiment (YAML); a run's config.yaml is one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override; repeatable")
     parser.add_argument("--study", default="single", help="the study that the run is filed under")
     parser.add_argument("--cluster", choices=("auto", "local", "slurm", "debug"), default="auto")
     parser.add_argument("--profile", type=Path, help="resources of the job (slurm/NAME.yaml)")
-    return parser.parse_args()
-
-
-def main() -> int:
-    arguments = parse()
+    arguments = parser.parse_args()
     from sia.cluster.launch import choose_launch
     from sia.config import load_experiment, parse_override
     from sia.run.folder import check_study_name

@@ -1,5 +1,6 @@
 """How a command ends: one line for a user's fault, and an exit status that says whose it was."""
 
+import argparse
 import errno
 import io
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sia.errors import UserError
+from sia.errors import UsageError, UserError
 from sia.gate import close_umask
 
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 LEAST_WIDTH = 96  # a table whose numbers are cut off tells nothing; a terminal that is narrower wraps its lines
 PIPED_WIDTH = 160
 INTERRUPTED, ENDED_BY_TERM = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Of a command whose file has this docstring, which its --help shows as it is written."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def check_counts(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UsageError where one of these flags was given a number below 1."""
+    for name in names:
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: give 1 or more")
 
 
 def width() -> int:
