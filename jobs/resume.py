@@ -1,11 +1,12 @@
 """Go on with a run from its last checkpoint, or add a warm restart from a chosen one."""
 
+import argparse
 from pathlib import Path
 
 from sia import command
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = command.parser(__doc__)
     parser.add_argument("run", help="a run's folder, or its name as jobs/status.py lists it")
     parser.add_argument("--from", dest="start", metavar="best|last|epoch=N", help="start a warm restart from there")
@@ -18,6 +19,11 @@ def main() -> int:
         parser.error("--from and --epochs go together: a warm restart needs a checkpoint and a length")
     if arguments.lr_scale is not None and arguments.start is None:
         parser.error("--lr-scale belongs to a warm restart: give --from and --epochs too")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
     from sia.cluster.launch import former_launch
     from sia.run.folder import find_run
     from sia.sweep.chain import add_restart

@@ -1,5 +1,6 @@
 """List runs: their state, stage, epoch, job and best R@10, and who drives each study."""
 
+import argparse
 import contextlib
 import json
 import sys
@@ -7,7 +8,7 @@ import sys
 from sia import command
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = command.parser(__doc__)
     parser.add_argument("study", nargs="?", help="one study; all of them without it")
     parser.add_argument(
@@ -19,6 +20,11 @@ def main() -> int:
         parser.error("--json prints once: leave --watch out")
     if arguments.watch is not None and not arguments.watch > 0:
         parser.error(f"--watch {arguments.watch:g}: give more than 0 seconds")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
     from sia.errors import UserError
     from sia.operate.status import SLURM_IS_SILENT, all_studies, slurm_is_silent, study_views
     from sia.operate.watch import print_studies, watch_studies
