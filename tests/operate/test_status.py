@@ -5,17 +5,15 @@ import os
 import resource
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from desk import Desk, wait_until
+from desk import Desk, forget_answers, wait_until
 from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run, write_finished
 
 from sia.atomic import write_json
 from sia.cluster import accounting
-from sia.cluster.accounting import Accounting
 from sia.config import Stage, dump_experiment
 from sia.operate.status import run_views, study_views, view
 from sia.operate.status_table import views_table
@@ -25,7 +23,6 @@ from sia.run.folder import RunFolder
 from sia.run.latest import measured
 from sia.run.lock import HeartbeatLock
 from sia.run.metrics import append_row, write_rows
-from sia.run.queue import Queue
 from sia.run.records import StagePlan
 from sia.run.selection import selection_value
 from sia.run.steps import StepRow, StepWriter
@@ -42,8 +39,7 @@ STEP = StepRow(
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("sia.run.queue.QUEUE", Queue())
-    monkeypatch.setattr("sia.operate.status.ACCOUNTING", Accounting())
+    forget_answers()
     return tmp_path / "runs"
 
 
@@ -172,11 +168,8 @@ def test_a_study_whose_driver_has_made_no_run_yet_is_shown(root: Path, program) 
     program("squeue", stdout="17\\n")
     write_json(root / "new" / "driver.json", LOST_ON_SLURM)
     assert [(one.study, one.runs) for one in study_views(["new", "none"])] == [("new", [])]
-
-
-def test_a_study_whose_driver_ended_before_its_first_run_is_not_denied(root: Path, program) -> None:
     program("squeue", stdout="")
-    write_json(root / "new" / "driver.json", LOST_ON_SLURM)
+    forget_answers()
     (found,) = study_views(["new"])
     assert found.driver_line == (
         "new: its detached driver ended before it made a run; python jobs/logs.py new tells why"
@@ -225,9 +218,9 @@ def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path
 def test_the_command_prints_a_line_a_table_and_json(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "desk")
     finish_run(desk.folder / "runs", "size", experiment())
-    shown = desk.run("status.py").stdout
+    shown = desk.call("status.py").stdout
     assert "size: nobody drives it" in shown and "finished" in shown
-    (study,) = json.loads(desk.run("status.py", "--json").stdout)
+    (study,) = json.loads(desk.call("status.py", "--json").stdout)
     (run,) = study["runs"]
     assert (run["epoch"], run["epochs"], run["best"], run["state"]) == (5, 5, 0.475, "finished")
     assert study["driver"] == {"lives": False, "pid": None, "host": None, "job_id": None}
@@ -251,23 +244,5 @@ def test_watch_prints_news_until_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", [("--json", "--watch"), ("--watch", "0"), ("--watch", "-1")])
 def test_wrong_flags(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    done = Desk(tmp_path / "desk").run("status.py", *flags)
+    done = Desk(tmp_path / "desk").call("status.py", *flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-
-
-def test_a_terminal_is_redrawn(tmp_path: Path) -> None:
-    """On a real pseudo-terminal."""
-    desk = Desk(tmp_path / "desk")
-    finish_run(desk.folder / "runs", "size", experiment())
-    ours, theirs = os.openpty()
-    command = [sys.executable, *desk.command("status.py", "--watch", "0.1")[1:]]
-    watching = subprocess.Popen(command, cwd=desk.folder, env=desk.environment, stdout=theirs, start_new_session=True)
-    os.close(theirs)
-    shown = ""
-    deadline = time.monotonic() + 20
-    while shown.count("nobody drives it") < 3 and time.monotonic() < deadline:
-        shown += os.read(ours, 65536).decode(errors="replace")
-    watching.send_signal(2)
-    assert shown.count("nobody drives it") >= 3
-    assert watching.wait(10) == 0
-    os.close(ours)
