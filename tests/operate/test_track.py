@@ -1,4 +1,4 @@
-"""jobs/track.py: MLflow from the run folders alone, and the runs that died closed in it."""
+"""jobs/track.py: MLflow from the run folders alone, runs that died closed in it, damaged ones told of."""
 
 import os
 import shutil
@@ -7,13 +7,13 @@ import sqlite3
 import time
 
 import pytest
-from desk import Desk
+from desk import Desk, forget_answers
 from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run
 
-from sia.atomic import write_json
+from sia.atomic import read_json, write_json
 from sia.operate.track import Tracked, track
 from sia.run.metrics import append_row
-from sia.trackers.mlflow.mirror import MlflowMirror
+from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at, note_file
 from sia.trackers.mlflow.store import connect
 
 STUDY = "size"
@@ -25,12 +25,11 @@ GONE = {"cluster": "local", "job_id": str(2**22 + 1), "host": socket.gethostname
 @pytest.fixture
 def runs(tmp_path):
     """One of each state, by its name."""
-    folder = tmp_path / "runs"
     states = ("finished", "running", "pending", "lost", "failed", "stopped", "waiting", "new")
     made = {}
     for seed, state in enumerate(states):
         config = experiment(**{"training.seed": seed})
-        made[state] = (finish_run if state == "finished" else begin_run)(folder, STUDY, config)
+        made[state] = (finish_run if state == "finished" else begin_run)(tmp_path / "runs", STUDY, config)
         if state not in ("finished", "new", "pending"):
             append_row(made[state].metrics, epoch_row(1, 1, 1, 0.1 * seed))
     write_json(made["running"].lock, {**HERE, "job_id": "7"})
@@ -42,6 +41,13 @@ def runs(tmp_path):
     end_stage(made["waiting"], 1)
     shutil.rmtree(made["new"].path / "stages")
     return made
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Three finished runs, in the order in which they are mirrored."""
+    made = [finish_run(tmp_path / "runs", STUDY, experiment(**{"training.seed": seed})) for seed in range(3)]
+    return sorted(made, key=lambda run: run.name)
 
 
 def trials(uri):
@@ -67,7 +73,7 @@ DEAD = {"lost": "FAILED", "failed": "FAILED", "stopped": "KILLED", "waiting": "K
 ALIVE = {"finished": "FINISHED", "running": "RUNNING", "pending": "RUNNING"}
 
 
-def test_every_state_has_its_status_and_the_dead_say_why(uri, runs):
+def test_every_state_has_its_status_the_dead_say_why_and_twice_changes_nothing(uri, runs, tmp_path):
     assert track(STUDY, uri) == Tracked(STUDY, 8, 6 + 5, 5)
     assert statuses(uri, runs) == {**ALIVE, **DEAD}
     why = {state: trials(uri)[runs[state].name].data.tags.get("sia.ended", "") for state in runs}
@@ -75,22 +81,28 @@ def test_every_state_has_its_status_and_the_dead_say_why(uri, runs):
     assert "left the queue" in why["lost"] and why["failed"] == "out of memory" and why["stopped"] == "stopped by asha"
     lost = trials(uri)[runs["lost"].name]
     assert lost.info.end_time == int((BEGAN + 60) * 1000), "the time of its last row"
-
-
-def test_twice_changes_no_row_of_any_table(uri, runs, tmp_path):
-    track(STUDY, uri)
     before = all_rows(tmp_path / "mlflow.db")
     assert sum(map(len, before.values())) > 100
-    again = track(STUDY, uri)
+    assert track(STUDY, uri) == Tracked(STUDY, 8, 11, 5)
     assert all_rows(tmp_path / "mlflow.db") == before
-    assert again == Tracked(STUDY, 8, 11, 5)
 
 
-def test_a_living_driver_keeps_its_unfinished_runs_open(uri, runs):
-    write_json(runs["lost"].path.parent / "driver.lock", HERE)
-    assert track(STUDY, uri).num_closed == 2
+def test_a_living_driver_keeps_its_unfinished_runs_open(uri, runs, tmp_path, monkeypatch):
+    """Also one that waits in the queue."""
     marked = {"failed": "FAILED", "stopped": "KILLED"}
+    lock = tmp_path / "runs" / STUDY / "driver.lock"
+    write_json(lock, HERE)
+    assert track(STUDY, uri).num_closed == 2
     assert statuses(uri, runs) == {**ALIVE, **dict.fromkeys(DEAD, "RUNNING"), **marked}
+    lock.unlink()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 41\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    forget_answers()
+    write_json(lock.with_name("driver.json"), {"cluster": "slurm", "job_id": "41", "time": time.time()})
+    assert track(STUDY, uri).num_closed == 2
+    forget_answers()
 
 
 def test_a_submit_that_goes_on_opens_the_runs_again(uri, runs):
@@ -103,49 +115,109 @@ def test_a_submit_that_goes_on_opens_the_runs_again(uri, runs):
     assert not [one for one in trials(uri).values() if "sia.ended" in one.data.tags]
 
 
-def test_a_database_that_was_deleted_is_filled_again(uri, runs, tmp_path, migrated_database):
+def test_a_database_that_was_deleted_is_filled_again(uri, finished, tmp_path, migrated_database):
     track(STUDY, uri)
     first = {name: (one.data.metrics, one.data.params, one.info.status) for name, one in trials(uri).items()}
-    other = f"sqlite:///{tmp_path / 'other.db'}"
-    shutil.copy(migrated_database, tmp_path / "other.db")
+    other = f"sqlite:///{shutil.copy(migrated_database, tmp_path / 'other.db')}"
     track(STUDY, other)
     assert {name: (one.data.metrics, one.data.params, one.info.status) for name, one in trials(other).items()} == first
 
 
-def test_a_damaged_run_is_trouble_and_holds_up_no_other(uri, runs):
-    runs["lost"].config.write_text("model: [\n")
+def put(run, file, content):
+    """The content in place of the file's, or a folder of its name, which is an error of the system to its readers."""
+    path = run.path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    else:
+        path.write_text(content)
+
+
+FINISHED = [
+    ("metrics.jsonl", None),
+    *(("finished.json", text) for text in (None, "{", "[1]", '"yes"')),
+    *(("corpus.json", text) for text in (None, "{", "[1]")),
+    *(("provenance.jsonl", text) for text in (None, "nonsense\n")),
+    *(("stages/2/plan.json", text) for text in (None, "{", "[1]")),
+    *(("stages/2/done.json", text) for text in (None, "{", "[1]")),
+    *(("stages/3/plan.json", text) for text in ("{}", "[1]", '{"stage": {"epochs": "many"}}')),
+    *(("run_id.json", text) for text in (None, "{", "[1]", "{}", '{"id": 7}')),
+    *(("config.yaml", text) for text in ("model: [\n", "- 1\n")),
+]
+BEGUN = [
+    *(("stages/1/job.json", text) for text in ("{}", "[1]", "{")),
+    *(("stages/1/failed.json", text) for text in ("[1]", "{", None)),
+    *(("stopped.json", text) for text in ("[1]", "{", "{}", None)),
+]
+
+
+def test_damaged_runs_are_named_with_their_files_and_hold_up_no_other(uri, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    broken = []
+    for seed, (file, content) in enumerate([*FINISHED, *BEGUN], start=10):
+        make = finish_run if seed < 10 + len(FINISHED) else begin_run
+        run = make(tmp_path / "runs", STUDY, experiment(**{"training.seed": seed}))
+        put(run, file, content)
+        broken.append(run.path / file)
     tracked = track(STUDY, uri)
-    assert tracked == Tracked(STUDY, 7, 10, 4, 1, tracked.troubles)
-    assert len(tracked.troubles) == 1 and "not valid YAML" in tracked.troubles[0]
-    assert len(trials(uri)) == 7
+    assert [sum(str(file) in line for line in tracked.troubles) for file in broken] == [1] * len(broken)
+    assert len(tracked.troubles) == len(broken)
+    assert not [line for line in tracked.troubles if "\n" in line or "MLflow at" in line]
+    assert all(mirrored_at(run, uri)["rows"] == 6 for run in finished)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"tracking_uri": 7, "rows": "many"}'])
+def test_a_damaged_note_of_the_mirror_is_written_anew(uri, finished, content):
+    note_file(finished[0]).write_text(content)
+    assert mirrored_at(finished[0], uri) is None
+    assert track(STUDY, uri) == Tracked(STUDY, 3, 18, 0)
+    assert mirrored_at(finished[0], uri)["rows"] == 6
+
+
+def test_what_is_no_float_is_left_out_alone_and_a_driver_that_cannot_be_told_leaves_runs_open(uri, tmp_path):
+    run = begin_run(tmp_path / "runs", STUDY, experiment(**{"training.seed": 9}))
+    append_row(run.metrics, {**epoch_row(1, 1, 1, 0.1), "train/loss": 10**400})
+    (tmp_path / "runs" / STUDY / "driver.json").write_text("[1]")
+    tracked = track(STUDY, uri)
+    assert tracked.num_runs == 1 and tracked.num_closed == 0
+    assert len(tracked.troubles) == 1 and "driver" in tracked.troubles[0]
+
+
+def test_the_command_says_a_line_a_study_goes_on_to_the_next_and_exits_with_1(tmp_path, finished, uri):
+    put(finished[0], "finished.json", None)
+    finish_run(tmp_path / "runs", "width", experiment())
+    done = Desk(tmp_path).call("track.py", "--uri", uri)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["size: 2 of 3 runs, 12 rows, 0 closed", "width: 1 runs, 6 rows, 0 closed"]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: size: {finished[0].name}: {finished[0].finished}: ")
+
+
+def test_the_command_prints_nothing_that_it_did_not_do(tmp_path, finished, uri):
+    """An earlier mirroring is no proof of this one."""
+    assert track(STUDY, uri).num_rows == 18 and read_json(note_file(finished[0]))["rows"] == 6
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        done = Desk(tmp_path).call("track.py", "--uri", address, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert done.returncode == 1 and done.stdout.splitlines() == ["size: 0 of 3 runs, 0 rows, 0 closed"]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: size: MLflow at {address}")
+
+
+def test_an_unknown_study_or_store(tmp_path, finished):
+    done = Desk(tmp_path).call("track.py", "sizes")
+    assert done.returncode == 1 and "no study 'sizes' there; it has size" in done.stderr
+    empty = Desk(tmp_path / "empty").call("track.py")
+    assert empty.returncode == 1 and "no run there; it has none" in empty.stderr
+    (tmp_path / "no.db").write_text("no database" * 100)
+    done = Desk(tmp_path).call("track.py", "size", "--uri", f"sqlite:///{tmp_path / 'no.db'}")
+    assert done.returncode == 1 and "not a database" in done.stderr
 
 
 @pytest.mark.slow
-def test_the_command_on_no_database_says_a_line_a_study(tmp_path, runs):
-    finish_run(tmp_path / "runs", "depth", experiment())
-    desk = Desk(tmp_path)
-    done = desk.run("track.py")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["depth: 1 runs, 6 rows, 0 closed", "size: 8 runs, 11 rows, 5 closed"]
-    assert statuses(desk.uri, runs) == {**ALIVE, **DEAD}
-
-
-def test_an_unknown_study_or_store(tmp_path, runs):
-    desk = Desk(tmp_path)
-    done = desk.run("track.py", "sizes")
-    assert done.returncode == 1 and "no study 'sizes' there; it has size" in done.stderr
-    empty = Desk(tmp_path / "empty").run("track.py")
-    assert empty.returncode == 1 and "no run there; it has none" in empty.stderr
-    (tmp_path / "no.db").write_text("no database" * 100)
-    done = desk.run("track.py", "size", "--uri", f"sqlite:///{tmp_path / 'no.db'}")
-    assert done.returncode == 1 and "not a database" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_study_whose_driver_waits_in_the_queue_stays_open(uri, runs, tmp_path, monkeypatch):
-    squeue = tmp_path / "bin" / "squeue"
-    squeue.parent.mkdir()
-    squeue.write_text("#!/bin/sh\necho 41\n")
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
-    write_json(tmp_path / "runs" / STUDY / "driver.json", {"cluster": "slurm", "job_id": "41", "time": time.time()})
-    assert track(STUDY, uri).num_closed == 2, "those with a marker, failed and stopped, alone"
+def test_the_command_makes_the_database_that_is_not_there(tmp_path, finished):
+    done = Desk(tmp_path).run("track.py")
+    assert (done.returncode, done.stdout) == (0, "size: 3 runs, 18 rows, 0 closed\n"), done.stderr
+    assert (tmp_path / "mlflow.db").exists()

@@ -18,23 +18,17 @@ def cells(table):
     return {column.header: list(column.cells) for column in table.columns}
 
 
-def test_recalls_are_in_percent(tmp_path):
-    table = status_table(
-        [finish_run(tmp_path, "size", experiment()), begin_run(tmp_path, "size", experiment(**ON_TEST))]
-    )
-    shown = cells(table)
-    assert (shown["s→i"], shown["i→s"], shown["best"]) == (["47.5", ""], ["42.8", ""], ["47.5", ""])
-
-
-def test_the_title_or_a_column_names_the_split(tmp_path):
+def test_recalls_are_in_percent_and_the_title_or_a_column_names_the_split(tmp_path):
     on_validation = finish_run(tmp_path, "size", experiment())
-    on_test = finish_run(tmp_path, "size", experiment(**ON_TEST))
+    on_test, begun = (make(tmp_path, f"size{make}", experiment(**ON_TEST)) for make in (finish_run, begin_run))
     of = "of the last epoch, and the best mean of both directions, in percent"
     assert status_table([on_validation]).title == f"size: R@10 on validation {of}"
-    assert status_table([on_test]).title == f"size: R@10 on test (the paper's protocol) {of}"
-    mixed = status_table([on_validation, on_test])
+    assert status_table([on_test]).title.endswith(f": R@10 on test (the paper's protocol) {of}")
+    mixed = status_table([on_validation, begun])
     assert mixed.title == f"size: R@10 {of}"
-    assert cells(mixed)["on"] == ["validation", "test"]
+    shown = cells(mixed)
+    assert shown["on"] == ["validation", "test"]
+    assert (shown["s→i"], shown["i→s"], shown["best"]) == (["47.5", ""], ["42.8", ""], ["47.5", ""])
 
 
 def test_lines_name_the_split(tmp_path, capsys):
@@ -46,12 +40,10 @@ def test_lines_name_the_split(tmp_path, capsys):
 def test_the_plan_tells_of_the_papers_protocol(tmp_path, monkeypatch):
     monkeypatch.setenv("SIA_RUNS", str(tmp_path))
     points = [GridPoint("size", experiment(**settings)) for settings in (ON_TEST, {})]
-    assert plan_table("size", points[:1], [Profile()]).title.endswith(
-        "\nbest epochs chosen on test (the paper's protocol)"
-    )
-    assert "chosen" not in plan_table("size", points[1:], [Profile()]).title
-    settings = cells(plan_table("size", points, [Profile()] * 2))["settings"]
-    assert settings == ["select_on=test", "select_on=validation"]
+    tables = [plan_table("size", some, [Profile()] * len(some)) for some in (points[:1], points[1:], points)]
+    assert tables[0].title.endswith("\nbest epochs chosen on test (the paper's protocol)")
+    assert "chosen" not in tables[1].title
+    assert cells(tables[2])["settings"] == ["select_on=test", "select_on=validation"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
