@@ -1,6 +1,7 @@
 """Corpora that a test changes before they are prepared: one more caption, another reading."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,14 @@ def add(root: Path, name: str, wave: np.ndarray | None = None, image: bool = Tru
     if image:
         tiny_corpus.draw(Path(new.image_path), 0, 0, seed=0)
     return new
+
+
+def moved(root: Path, to: Path) -> Path:
+    """A corpus's files, copied to another folder."""
+    shutil.copytree(root, to)
+    captions = tiny_corpus.read(root).captions
+    tiny_corpus.describe(to, [tiny_corpus.caption(to, c.utterance_id, c.image_id, c.split) for c in captions])
+    return to
 
 
 def noise(samples: int) -> np.ndarray:

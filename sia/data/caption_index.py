@@ -9,13 +9,13 @@ corpus of 400,000 captions is opened without reading it, and its copies in worke
 
 import io
 import json
-import mmap
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -89,7 +89,8 @@ class PlacedCaptions:
 
     def __init__(self, folder: Path, checksum: str) -> None:
         self.folder, self.checksum = folder, checksum
-        if len(self) and self._index[-1]["line_end"] != (folder / LINES).stat().st_size:
+        size = (folder / LINES).stat().st_size if (folder / LINES).is_file() else -1
+        if len(self) and self._index[-1]["line_end"] != size:
             raise UserError(f"{folder / NUMBERS}: not the index of {LINES} beside it; {CURE}")
 
     def __len__(self) -> int:
@@ -117,8 +118,9 @@ class PlacedCaptions:
     def _line(self, index: int) -> bytes:
         place = range(len(self))[index]
         start = self._index[place - 1]["line_end"] if place else 0
-        line = self._lines[start : self._index[place]["line_end"]]
-        if zlib.crc32(line) != self._index[place]["line_crc"]:
+        numbers = self._index[place]
+        line = os.pread(self._lines.fileno(), numbers["line_end"] - start, start)
+        if zlib.crc32(line) != numbers["line_crc"]:
             raise UserError(f"{self.folder / LINES}, line {place + 1}: not the one that was written; {CURE}")
         return line
 
@@ -136,9 +138,9 @@ class PlacedCaptions:
         return np.asarray(index)  # a plain view: a memmap's own are slow to make
 
     @cached_property
-    def _lines(self) -> mmap.mmap:
-        with open(self.folder / LINES, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _lines(self) -> BinaryIO:
+        # Not mapped into memory as the index is: whoever reads all lines would hold them all.
+        return open(self.folder / LINES, "rb", buffering=0)
 
     def __getstate__(self) -> dict[str, Any]:
         # A mapped array would be pickled as a whole copy.

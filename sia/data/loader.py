@@ -76,7 +76,7 @@ def speech_batches(
 
 
 def image_batches(
-    corpus: PreparedCorpus, indices: Sequence[int], batch_size: int, crop_size: int, short_side: int | None = None
+    corpus: PreparedCorpus, indices: Sequence[int], batch_size: int, crop_size: int, short_side: int
 ) -> Iterator[Tensor]:
     """The centre crops [B, 3, H, W] of chosen captions' images, for embedding; short_side: as of `decoded`."""
     for start in range(0, len(indices), batch_size):
@@ -93,7 +93,7 @@ def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tens
     return torch.from_numpy(frames)
 
 
-def decoded(corpus: PreparedCorpus, index: int, short_side: int | None = None) -> np.ndarray:
+def decoded(corpus: PreparedCorpus, index: int, short_side: int) -> np.ndarray:
     """The pixels [H, W, 3] of a caption's image; of an original file, resized to a short side of so many.
 
     Raises UserError that names the caption where they are damaged.
@@ -103,8 +103,6 @@ def decoded(corpus: PreparedCorpus, index: int, short_side: int | None = None) -
         # As the preparation encoded it: upright, in RGB.
         with Image.open(stored) as image:
             return pixels(image)
-    if short_side is None:
-        raise ValueError(f"{corpus.folder} holds original images; say to which short_side they are resized")
     name = f"{corpus.folder}: image of {corpus.captions.utterance_id(index)!r}"
     return pixels(resize_short_side(read_image(stored, name), short_side))
 

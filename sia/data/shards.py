@@ -231,8 +231,9 @@ class ShardReader(AbstractContextManager["ShardReader"]):
             return list(json.loads(self._values(name).tobytes()))
 
     def captions(self) -> list[SpokenCaption]:
+        lines = self.strings("captions")
         with self._reading("captions"):
-            return [SpokenCaption(**json.loads(line)) for line in self.strings("captions")]
+            return [SpokenCaption(**json.loads(line)) for line in lines]
 
     def _rows(self, name: str, kind: str) -> Rows:
         with self._reading(name):
@@ -248,23 +249,15 @@ class ShardReader(AbstractContextManager["ShardReader"]):
         dataset = h5py.h5d.open(self.file.id, name.encode())
         layout, file = dataset.get_create_plist(), self.path.stat()
         in_one_piece = layout.get_layout() == h5py.h5d.CONTIGUOUS and not layout.get_external_count()
-        place = Place(
-            str(self.path),
-            (file.st_ino, file.st_mtime_ns),
-            dataset.get_offset() or 0,  # nothing is there where it is empty
-            dataset.dtype,
-            dataset.shape,
-        )
-        size = place.dtype.itemsize * math.prod(place.shape)
-        if link.type != h5py.h5l.TYPE_HARD or not in_one_piece or place.start + size > file.st_size:
+        start = dataset.get_offset() or 0  # None where it is empty
+        size = dataset.dtype.itemsize * math.prod(dataset.shape)
+        if link.type != h5py.h5l.TYPE_HARD or not in_one_piece or start + size > file.st_size:
             raise ValueError(f"{name} is not as it was written")
-        return place
+        return Place(str(self.path), (file.st_ino, file.st_mtime_ns), start, dataset.dtype, dataset.shape)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
         try:
             yield
-        except UserError:
-            raise
         except DAMAGED as error:
             raise UserError(f"{self.path}: {what} cannot be read ({one_line(str(error))}); {CURE}") from None

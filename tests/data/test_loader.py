@@ -83,7 +83,7 @@ def test_batches_for_embedding(prepared: PreparedCorpus) -> None:
     (frames, num_frames), (last, _) = speech_batches(prepared, chosen, 2, standardise=False)
     assert np.array_equal(frames[1, : num_frames[1]].numpy(), prepared.frames(chosen[1]))
     assert np.array_equal(last[0].numpy(), prepared.frames(chosen[2]))
-    shown = torch.cat(list(image_batches(prepared, chosen, 2, crop_size=20)))
+    shown = torch.cat(list(image_batches(prepared, chosen, 2, crop_size=20, short_side=32)))
     array = pixels(read_image(io.BytesIO(prepared.image(chosen[2]))))
     assert np.array_equal(shown[2].numpy(), array[6:26, 6:26].transpose(2, 0, 1))
 

@@ -4,9 +4,6 @@ import io
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +14,12 @@ import pytest
 import soundfile
 import tiny_corpus
 from desk import Desk, wait_until
-from readings import add, described, prepare_reading
+from readings import add, described, moved, prepare_reading
 
 from sia.atomic import write_json
 from sia.data.images import pixels, read_image
 from sia.data.mfcc import mfcc
-from sia.data.prepare import finish, is_written, read_plan, write_shard
+from sia.data.prepare import finish, is_written, read_plan
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.shards import shard_path
 from sia.errors import UserError
@@ -31,12 +28,6 @@ from sia.run.folder import RunFolder
 
 def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "shards").iterdir())}
-
-
-def renamed(raw: Path, folder: Path) -> None:
-    """The captions of `raw` as they lie in another folder."""
-    captions = tiny_corpus.read(raw).captions
-    tiny_corpus.describe(folder, [tiny_corpus.caption(folder, c.utterance_id, c.image_id, c.split) for c in captions])
 
 
 def test_frames_and_images_are_those_of_the_files(whole: PreparedCorpus) -> None:
@@ -53,8 +44,7 @@ def test_identity_depends_neither_on_the_number_of_shards_nor_on_where_the_files
     whole: PreparedCorpus, tmp_path: Path, num_shards: int
 ) -> None:
     """Twenty: more than there are images, so that some shards are empty."""
-    raw = Path(shutil.copytree(whole.folder.parent / "raw", tmp_path / "elsewhere"))
-    renamed(raw, raw)
+    raw = moved(whole.folder.parent / "raw", tmp_path / "elsewhere")
     corpus = tiny_corpus.prepare(raw, tmp_path / "out", num_shards)
     assert corpus.identity == whole.identity and corpus.description.num_shards == num_shards
     for key, value in whole.description:
@@ -150,32 +140,9 @@ def test_the_same_plan_mends_what_is_gone(copy: Path, whole: PreparedCorpus, gon
 
 
 @pytest.mark.slow
-def test_a_task_killed_while_it_writes_leaves_nothing_to_read(raw: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    tiny_corpus.begin(raw, out, num_shards=2)
-    write_shard(out, 0)
-    task = f"""
-        import os, signal
-        from pathlib import Path
-        import sia.atomic
-        from sia.data.prepare import write_shard
-        # The file's content is written, and has not been renamed yet.
-        sia.atomic.os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
-        write_shard(Path({str(out)!r}), 1)
-    """
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(task)], timeout=120)
-    assert killed.returncode == -signal.SIGKILL
-    assert [is_written(out, number) for number in range(2)] == [True, False]
-    write_shard(out, 1)
-    assert finish(out).identity == tiny_corpus.prepare(raw, tmp_path / "other").identity
-
-
-@pytest.mark.slow
-def test_workers_do_not_outlive_a_killed_command(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    started = desk.start(
-        "prepare.py", "--corpus", "scenes", "--out", "scenes", "--image-short-side", 72, "--limit", 900
-    )
+def test_workers_do_not_outlive_a_killed_command(raw: Path, tmp_path: Path) -> None:
+    table = ("--corpus", "table", "--root", raw / "captions.jsonl", "--shards", 8)
+    started = Desk(tmp_path).start("prepare.py", *table, "--out", tmp_path / "out")
 
     def workers() -> list[int]:
         found = []
@@ -187,7 +154,7 @@ def test_workers_do_not_outlive_a_killed_command(tmp_path: Path) -> None:
                 continue
         return found
 
-    wait_until(lambda: list((tmp_path / "scenes").glob("plan.json")) and workers(), 120, "the workers of the shards")
+    wait_until(workers, 120, "the workers of the shards")
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
     wait_until(lambda: not workers(), 20, "the workers' end")

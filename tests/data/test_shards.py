@@ -2,7 +2,6 @@ import fcntl
 import hashlib
 import os
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from sia.data.manifest import Dropped, SpokenCaption
-from sia.data.shards import CHECKSUM, LAYOUT_VERSION, ShardReader, ShardWriter, caption_digest
+from sia.data.shards import CHECKSUM, LAYOUT_VERSION, ShardReader, ShardWriter
 from sia.errors import UserError
 
 IMAGES = [b"first image", b"second\x00image"]
@@ -73,19 +72,6 @@ def test_a_shard_without_captions_and_one_of_narrow_frames(tmp_path: Path) -> No
     writer.add(caption(0), frames(7)[:, :13], b"image")
     writer.write(tmp_path / "narrow.h5")
     assert np.array_equal(ShardReader(tmp_path / "narrow.h5").frames.read(0), frames(7)[:, :13])
-
-
-def test_digests_tell_contents_apart_and_not_places() -> None:
-    first = caption_digest(caption(0), frames(7), b"image")
-    moved = replace(caption(0), speech_path="/elsewhere/0.wav", image_path="/elsewhere/image0.png")
-    assert caption_digest(moved, frames(7), b"image") == first
-    others = [
-        caption_digest(caption(1, "image0"), frames(7), b"image"),
-        caption_digest(caption(0, "image1"), frames(7), b"image"),
-        caption_digest(caption(0), frames(7, seed=1), b"image"),
-        caption_digest(caption(0), frames(7), b"another"),
-    ]
-    assert len({first, *others}) == 5
 
 
 def test_a_write_that_raises_leaves_what_was_there(written: Path) -> None:
