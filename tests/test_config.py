@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,6 +30,7 @@ from sia.config import (
 from sia.errors import UsageError, UserError
 from sia.models.backbones import Backbone
 from sia.objectives import Loss
+from sia.run.folder import RunFolder
 from sia.schedules import Cylr, Schedule
 from sia.section import Kind
 
@@ -41,18 +43,41 @@ def refused(*layers: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def unknown(wrong: str, near: str) -> str:
+    return f"unknown key {wrong!r}; the nearest valid one is {near!r}"
+
+
 @pytest.mark.parametrize(
-    ("values", "wrong", "near"),
+    ("values", "key", "said"),
     [
-        ({"optimiser": {"learning_rate": 1e-4}}, "optimiser", "optimizer"),
-        ({"optimizer": {"learning_rat": 1e-4}}, "optimizer.learning_rat", "optimizer.learning_rate"),
-        ({"training.batchsize": 8}, "training.batchsize", "training.batch_size"),
-        ({"model": {"gru_layer": 3, "latent_size": -1}}, "model.gru_layer", "model.gru_layers"),
-        ({"stages": [{"epochs": 1}, {"epoch": 3}]}, "stages.2.epoch", "stages.2.epochs"),
+        ({"optimiser": {"learning_rate": 1e-4}}, "", unknown("optimiser", "optimizer")),
+        ({"optimizer": {"learning_rat": 1}}, "", unknown("optimizer.learning_rat", "optimizer.learning_rate")),
+        ({"training.batchsize": 8}, "", unknown("training.batchsize", "training.batch_size")),
+        ({"model": {"gru_layer": 3, "latent_size": -1}}, "", unknown("model.gru_layer", "model.gru_layers")),
+        ({"stages": [{"epochs": 1}, {"epoch": 3}]}, "", unknown("stages.2.epoch", "stages.2.epochs")),
+        ({"model.image_blocks": [1]}, "", unknown("model.image_blocks", "model.image.blocks")),
+        ({"stages": [{"multiplier": 2}]}, "", unknown("stages.1.multiplier", "stages.1.schedule.multiplier")),
+        ({"model": {"latent_size": 7}}, "model.latent_size: ", "multiple of 2"),
+        ({"model": {"gru_layers": 0}}, "model.gru_layers: ", "greater than 0"),
+        ({"model": {"image": {"blocks": []}}}, "model.image.blocks: ", "at least 1"),
+        ({"loss": {"normaliser": "median"}}, "loss.normaliser: ", "'mean' or 'sum'"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size: ", "integer"),
+        ({"training": {"precision": "fp16"}}, "training.precision: ", "'auto', 'float32' or 'bf16'"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate: ", "finite"),
+        ({"data": {"flip_probability": 1.5}}, "data.flip_probability: ", "less than or equal to 1"),
+        ({"data": {"crop_size": 300}}, "data: ", "crop_size 300 is larger than short_side 256"),
+        ({"stages": []}, "stages: ", "at least 1"),
+        ({"stages": [{"schedule": "cosine"}]}, "stages.1.schedule: ", "'calr', 'calwr', 'cylr'"),
+        ({"loss": {"name": "triplet"}}, "loss.name: ", "'hinge', 'hinge_hardest'"),
+        ({"loss": {"name": ["hinge"]}}, "loss.name: ", "'hinge', 'hinge_hardest'"),
+        ({"loss": 3}, "loss: ", "dictionary"),
+        ({"stages": [{"schedule": {"multiplier": 0}}]}, "stages.1.schedule.multiplier: ", "greater than 0"),
+        ({"model": 3}, "model: ", "3"),
+        ({"model": None}, "model: ", "dictionary"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_valid_one(values, wrong, near):
-    assert f"unknown key {wrong!r}; the nearest valid one is {near!r}" in refused(values)
+def test_what_is_wrong_is_refused_with_its_key_and_what_is_allowed(values, key, said):
+    assert f"some.yaml: {key}" in refused(values) and said in refused(values)
 
 
 def test_an_unknown_key_of_a_file_or_the_command_line_names_the_file(tmp_path):
@@ -64,34 +89,6 @@ def test_an_unknown_key_of_a_file_or_the_command_line_names_the_file(tmp_path):
     said = rf"{file}: .*'loss.margn'; the nearest valid one is 'loss.margin'; hinge takes normaliser, margin"
     with pytest.raises(UsageError, match=said):
         load_experiment(file, dict([parse_override("loss.margn=0.1")]))
-
-
-@pytest.mark.parametrize(
-    ("values", "key", "allowed"),
-    [
-        ({"model": {"latent_size": 7}}, "model.latent_size", "multiple of 2"),
-        ({"model": {"gru_layers": 0}}, "model.gru_layers", "greater than 0"),
-        ({"model": {"image": {"blocks": []}}}, "model.image.blocks", "at least 1"),
-        ({"loss": {"normaliser": "median"}}, "loss.normaliser", "'mean' or 'sum'"),
-        ({"training": {"batch_size": "many"}}, "training.batch_size", "integer"),
-        ({"training": {"precision": "fp16"}}, "training.precision", "'auto', 'float32' or 'bf16'"),
-        ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate", "finite"),
-        ({"data": {"flip_probability": 1.5}}, "data.flip_probability", "less than or equal to 1"),
-        ({"data": {"crop_size": 300}}, "data", "crop_size 300 is larger than short_side 256"),
-        ({"stages": []}, "stages", "at least 1"),
-        ({"stages": [{"schedule": "cosine"}]}, "stages.1.schedule", "'calr', 'calwr', 'cylr'"),
-        ({"loss": {"name": "triplet"}}, "loss.name", "'hinge', 'hinge_hardest'"),
-        ({"loss": {"name": ["hinge"]}}, "loss.name", "'hinge', 'hinge_hardest'"),
-        ({"loss": 3}, "loss", "dictionary"),
-        ({"stages": [{"schedule": {"multiplier": 0}}]}, "stages.1.schedule.multiplier", "greater than 0"),
-        ({"model": 3}, "model", "3"),
-        ({"model": None}, "model", "dictionary"),
-    ],
-)
-def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(values, key, allowed):
-    message = refused(values)
-    assert f"some.yaml: {key}: " in message
-    assert allowed in message
 
 
 def test_what_is_given_twice_in_different_shapes_is_joined_or_the_later_stands():
@@ -148,11 +145,6 @@ def test_a_kinds_name_alone_may_be_overridden_key_by_key_and_another_kind_keeps_
     assert resolve({"loss": {"margin": 0.1}}, {"loss": "info_nce"}, source="test").loss.name == "info_nce"
 
 
-def test_a_key_of_a_kind_is_found_from_elsewhere():
-    assert "the nearest valid one is 'model.image.blocks'" in refused({"model.image_blocks": [1]})
-    assert "the nearest valid one is 'stages.1.schedule.multiplier'" in refused({"stages": [{"multiplier": 2}]})
-
-
 @pytest.mark.parametrize("key", ["stages.0.epochs", "stages.3.epochs", "stages.last.epochs", "stages.-1.epochs"])
 def test_an_item_that_a_list_lacks_is_refused(key):
     said = refused({"stages": [{"epochs": 9}, {"epochs": 4}]}, {key: 2})
@@ -160,30 +152,27 @@ def test_an_item_that_a_list_lacks_is_refused(key):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("content", "said"),
     [
-        ("model:\n  gru_layers: 2\n  gru_layers: 3\n", "'gru_layers' is given twice"),
-        ("loss: {margin: 0.1}\nmodel: {}\nloss: {margin: 0.2}\n", "'loss' is given twice"),
-        ("- a\n- b\n", "expected 'key: value' lines, found list"),
-        ("just words\n", "found str"),
-        ("", "found NoneType"),
-        ("a: [1, 2\n", "not valid YAML"),
-        ("when: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        (b"model:\n  gru_layers: 2\n  gru_layers: 3\n", "'gru_layers' is given twice"),
+        (b"loss: {margin: 0.1}\nmodel: {}\nloss: {margin: 0.2}\n", "'loss' is given twice"),
+        (b"- a\n- b\n", "expected 'key: value' lines, found list"),
+        (b"just words\n", "found str"),
+        (b"", "found NoneType"),
+        (b"a: [1, 2\n", "not valid YAML"),
+        (b"when: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        (b"\xff\xfe\x00model", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_strict_mapping_is_a_usage_error(tmp_path, text, said):
+def test_a_file_that_is_no_strict_mapping_is_a_usage_error(tmp_path, content, said):
     file = tmp_path / "pair.yaml"
-    file.write_text(text)
+    file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         read_yaml(file)
     assert said in str(caught.value) and str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_no_text_or_is_not_there_is_named(tmp_path):
-    file = tmp_path / "pair.yaml"
-    file.write_bytes(b"\xff\xfe\x00model")
-    with pytest.raises(UsageError, match="not valid YAML"):
-        read_yaml(file)
+def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(UserError, match=str(path)) as caught:
             read_yaml(path)
@@ -343,3 +332,32 @@ def test_the_run_is_named_by_pair_and_signature():
     assert found.run_name == f"DG4A2048-{found.signature}"
     assert found.data.path == Path("corpora/places205")
     assert resolve({"data.folder": "/elsewhere"}, source="test").data.path == Path("/elsewhere")
+
+
+def repeated(names: str, form: str) -> str:
+    """YAML in which each name stands for nine of the one before."""
+    lines = (f"{new}: &{new} {form.format(', '.join([f'*{old}'] * 9))}" for old, new in pairwise(names))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"model: {'[' * 1200}{']' * 1200}",
+        f"model: {'{a: ' * 3000}1{'}' * 3000}",
+        "\n".join(f"{' ' * level}a:" for level in range(3000)),
+        "a: &a [x, x, x, x, x, x, x, x, x]\n" + repeated("abcdefghi", "[{}]"),
+        "a: &a {x: 1}\n" + repeated("abcdefgh", "{{<<: [{}]}}"),
+        "model: &a {gru_layers: *a}",
+    ],
+    ids=["lists", "mappings", "indented", "aliases", "merges", "circle"],
+)
+def test_what_would_take_for_ever_is_refused_in_a_line(tmp_path, text):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    began = time.process_time()
+    for read in (load_experiment, lambda path: RunFolder(path.parent).experiment()):
+        with pytest.raises(UsageError, match=r"config\.yaml: ") as caught:
+            read(file)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    assert time.process_time() - began < 20
