@@ -147,8 +147,9 @@ def test_a_kinds_name_alone_may_be_overridden_key_by_key_and_another_kind_keeps_
 
 @pytest.mark.parametrize("key", ["stages.0.epochs", "stages.3.epochs", "stages.last.epochs", "stages.-1.epochs"])
 def test_an_item_that_a_list_lacks_is_refused(key):
-    said = refused({"stages": [{"epochs": 9}, {"epochs": 4}]}, {key: 2})
-    assert f"unknown key '{key.removesuffix('.epochs')}'; its items are numbered 1 to 2" in said
+    chain = {"stages": [{"epochs": 9}, {"epochs": 4}]}
+    for layers in ((chain, {key: 2}), ({**chain, key: 2},)):
+        assert f"unknown key '{key.removesuffix('.epochs')}'; its items are numbered 1 to 2" in refused(*layers)
 
 
 @pytest.mark.parametrize(
