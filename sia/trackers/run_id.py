@@ -1,5 +1,6 @@
 """The id by which a tracker knows a run as its own, so that one of another folder of the same name is left alone."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -44,21 +45,16 @@ def _id_here(run: RunFolder) -> RunId:
 
 
 def _is_same_run(known: RunId, here: RunId) -> bool:
-    """Whether the folder that the id was given to is this one: under another name, moved, or restored.
-
-    A folder with another inode was copied; where its origin is of another host, whether that is gone cannot be told.
+    """Whether the folder that the id was given to is this one: under another name, moved, or restored; and no copy of
+    one that is still there. Of a copy from another host it cannot be told whether that is gone.
     """
-    may_be = here.inode == known.inode or here.host == known.host
-    return may_be and not _holds_too(Path(known.folder), Path(here.folder), known.id)
-
-
-def _holds_too(former: Path, present: Path, identity: str) -> bool:
-    """Whether the former folder is there, is another one, and has the same id."""
-    try:
-        found = RunId.read(id_file(RunFolder(former)))
-    except NotADirectoryError:
+    if here.inode != known.inode and here.host != known.host:
         return False
-    return found is not None and found.id == identity and not os.path.samefile(former, present)
+    try:
+        former = RunId.read(id_file(RunFolder(Path(known.folder))))
+    except NotADirectoryError:
+        return True
+    return former is None or former.id != known.id or os.path.samefile(known.folder, here.folder)
 
 
 def _first(run: RunFolder, here: RunId) -> str:
@@ -66,9 +62,8 @@ def _first(run: RunFolder, here: RunId) -> str:
     unfinished = run.path / f".run_id.json.{here.id[:8]}.tmp"
     try:
         here.write(unfinished)
-        os.link(unfinished, id_file(run))
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, id_file(run))
     finally:
         unfinished.unlink(missing_ok=True)
     found = RunId.read(id_file(run))

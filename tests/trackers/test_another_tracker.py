@@ -1,11 +1,9 @@
 """Another tracker is a class and a variable: csv_tracker.py is all of it, and every command takes it."""
 
 import csv
-import os
 from pathlib import Path
 
 import desk
-import pytest
 from written_runs import begin_run, experiment, finish_run
 
 from sia.cluster.launch import Launch
@@ -16,7 +14,6 @@ from sia.sweep.drive import Sweep, submit_sweep
 from sia.trackers.tracker import tracker_environment
 
 CSV = "csv_tracker:CsvTracker"
-PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), str(desk.REPOSITORY)])
 
 
 def table(folder: Path, run: RunFolder) -> list[dict[str, str]]:
@@ -41,18 +38,17 @@ def test_a_sweep_is_mirrored_by_it(tmp_path, corpus, monkeypatch, capsys):
 def test_the_command_fills_it_anew_and_closes_what_died(tmp_path):
     configs = [experiment(**{"training.seed": seed}) for seed in (0, 1)]
     runs = [make(tmp_path / "runs", "size", one) for make, one in zip((finish_run, begin_run), configs, strict=True)]
-    taken = {"SIA_TRACKER": CSV, "PYTHONPATH": PYTHONPATH}
-    done = desk.Desk(tmp_path).run("track.py", "--uri", tmp_path / "tables", **taken)
+    done = desk.Desk(tmp_path).call("track.py", "--uri", tmp_path / "tables", SIA_TRACKER=CSV)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "size: 2 runs, 6 rows, 1 closed\n"
     assert [len(table(tmp_path / "tables", run)) for run in runs] == [6, 0]
 
 
-@pytest.mark.parametrize("name", ["no_module:Tracker", "csv_tracker:NoTracker", "csv_tracker:CSV-1", "json:loads"])
-def test_a_name_that_is_no_trackers_is_told_in_one_line(tmp_path, name):
-    done = desk.Desk(tmp_path).run("doctor.py", SIA_TRACKER=name, PYTHONPATH=PYTHONPATH)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert f"SIA_TRACKER={name}: " in done.stderr and "MODULE:CLASS" in done.stderr
+def test_a_name_that_is_no_trackers_is_told_in_one_line(tmp_path):
+    for name in ("no_module:Tracker", "csv_tracker:NoTracker", "csv_tracker:CSV-1", "json:loads"):
+        done = desk.Desk(tmp_path).call("doctor.py", SIA_TRACKER=name)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        assert f"SIA_TRACKER={name}: " in done.stderr and "MODULE:CLASS" in done.stderr
 
 
 def test_a_job_elsewhere_is_told_of_it(monkeypatch):

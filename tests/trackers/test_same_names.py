@@ -82,15 +82,34 @@ def test_a_resume_that_cuts_rows_deletes_its_own_runs_alone(uri, tmp_path):
     assert {one.data.tags["sia.run"] for one in deleted(uri)} == {f"{STUDY}/{bob.name}"} and len(deleted(uri)) == 2
 
 
-def test_a_folder_that_was_moved_keeps_its_mlflow_runs(uri, tmp_path):
+def restored(ada):
+    shutil.copytree(ada, ada.with_name("backup"))
+    shutil.rmtree(ada)
+    return shutil.copytree(ada.with_name("backup"), ada)
+
+
+def moved_to_another_file_system(ada):
+    shutil.copytree(ada, ada.with_name("elsewhere"))
+    shutil.rmtree(ada)
+    return ada.with_name("elsewhere")
+
+
+def linked(ada):
+    ada.with_name("link").symlink_to(ada)
+    return ada.with_name("link")
+
+
+@pytest.mark.parametrize(
+    "move", [lambda ada: ada.rename(ada.with_name("elsewhere")), moved_to_another_file_system, restored, linked]
+)
+def test_a_folder_that_is_found_elsewhere_keeps_its_mlflow_runs(uri, tmp_path, move):
     run = begun(tmp_path / "ada")
     mirrored(uri, [run])
     before = assert_complete(uri, run)
-    (tmp_path / "ada").rename(tmp_path / "elsewhere")
-    moved = RunFolder(tmp_path / "elsewhere" / STUDY / run.name)
-    append_row(moved.metrics, epoch_row(2, 1, 2, 0.2))
-    mirrored(uri, [moved])
-    assert assert_complete(uri, moved) == before and len(trials(uri)) == 1
+    found = RunFolder(move(tmp_path / "ada") / STUDY / run.name)
+    append_row(found.metrics, epoch_row(2, 1, 2, 0.2))
+    mirrored(uri, [found])
+    assert assert_complete(uri, found) == before and len(trials(uri)) == 1
 
 
 @pytest.mark.parametrize("copy_first", [True, False])
@@ -104,37 +123,9 @@ def test_a_copy_of_a_folder_becomes_a_run_of_its_own(uri, tmp_path, copy_first):
     pair = [copy, run] if copy_first else [run, copy]
     mirror_in_turn(uri, pair)
     assert assert_complete(uri, run) == before != assert_complete(uri, copy)
+    # An export is logged under the copy, though its mlflow.json was copied with it.
+    assert _mirrored_run(connect(uri), MlflowMirror(STUDY, uri), copy) == assert_complete(uri, copy)
     assert not deleted(uri)
-
-
-def test_an_export_of_a_copy_is_logged_under_the_copy(uri, tmp_path):
-    """Its mlflow.json was copied with it, and names the MLflow run of the origin."""
-    run = begun(tmp_path / "ada")
-    mirrored(uri, [run])
-    shutil.copytree(tmp_path / "ada", tmp_path / "copy")
-    copy = RunFolder(tmp_path / "copy" / STUDY / run.name)
-    assert (
-        _mirrored_run(connect(uri), MlflowMirror(STUDY, uri), copy)
-        == assert_complete(uri, copy)
-        != assert_complete(uri, run)
-    )
-
-
-def test_a_copy_that_took_the_place_of_the_folder_is_the_run(uri, tmp_path):
-    """A restored backup, or a move to another file system."""
-    run = begun(tmp_path / "ada")
-    mirrored(uri, [run])
-    before = assert_complete(uri, run)
-    shutil.copytree(tmp_path / "ada", tmp_path / "new")
-    shutil.rmtree(tmp_path / "ada")
-    moved = RunFolder(tmp_path / "new" / STUDY / run.name)
-    mirrored(uri, [moved])
-    assert assert_complete(uri, moved) == before
-    shutil.copytree(tmp_path / "new", tmp_path / "backup")
-    shutil.rmtree(tmp_path / "new")
-    shutil.copytree(tmp_path / "backup", tmp_path / "new")
-    mirrored(uri, [moved])
-    assert assert_complete(uri, moved) == before
 
 
 def test_a_copy_on_another_host_is_a_run_of_its_own(uri, tmp_path):
@@ -156,16 +147,6 @@ def test_two_who_mirror_a_folder_for_the_first_time_give_it_one_id(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: run_id(run), range(8)))) == 1
     assert [path.name for path in run.path.glob("*run_id*")] == ["run_id.json"]
-
-
-def test_another_name_of_the_folder_is_the_same_run(uri, tmp_path):
-    run = begun(tmp_path / "ada")
-    mirrored(uri, [run])
-    before = assert_complete(uri, run)
-    (tmp_path / "link").symlink_to(tmp_path / "ada")
-    linked = RunFolder(tmp_path / "link" / STUDY / run.name)
-    mirrored(uri, [linked])
-    assert assert_complete(uri, linked) == before and len(trials(uri)) == 1
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from sia.trackers.tracker import Ending, Mirrored, StoreFault, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 # MLflow takes a thousand values a call.
 METRICS_A_CALL, TEXTS_A_CALL = 900, 100
@@ -109,29 +109,26 @@ class MlflowMirror(Tracker):
         """The client and the study's experiment id."""
         if self._store is None:
             client = connect(self.uri)
-            experiment = client.get_experiment_by_name(self.study)
-            known = experiment.experiment_id if experiment else None
-            if experiment and experiment.lifecycle_stage == "deleted":
+            experiment: Any = client.get_experiment_by_name(self.study) or self._new_experiment(client)
+            if experiment.lifecycle_stage == "deleted":
                 # Its name stays taken: there can be no other.
                 client.restore_experiment(experiment.experiment_id)
-            experiment_id = known or self._new_experiment(client)
             for key, text in experiment_tags().items():
                 # What a person has written there since is left alone.
-                if experiment is None or key not in experiment.tags:
-                    client.set_experiment_tag(experiment_id, key, text)
-            self._store = client, experiment_id
+                if key not in experiment.tags:
+                    client.set_experiment_tag(experiment.experiment_id, key, text)
+            self._store = client, experiment.experiment_id
         return self._store
 
-    def _new_experiment(self, client: MlflowClient) -> str:
+    def _new_experiment(self, client: MlflowClient) -> Experiment | None:
         from mlflow.exceptions import MlflowException
 
         try:
-            return client.create_experiment(self.study, artifact_location=artifact_location(self.uri, self.study))
+            client.create_experiment(self.study, artifact_location=artifact_location(self.uri, self.study))
         except MlflowException:
-            made = client.get_experiment_by_name(self.study)  # by somebody else, at the same moment
-            if made is None:
+            if client.get_experiment_by_name(self.study) is None:  # nor made by somebody else at the same moment
                 raise
-            return made.experiment_id
+        return client.get_experiment_by_name(self.study)
 
     def _adopt(self, run: RunFolder, reading: Reading) -> tuple[Run | None, dict[int, Run], int]:
         """The MLflow runs of the trial and of its stages by number, and how many of the rows they hold.

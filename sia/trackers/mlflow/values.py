@@ -77,11 +77,10 @@ def read_run(run: RunFolder, closing: Ending | None = None) -> Reading:
     Raises UserError that names the file which is damaged, OSError for one that cannot be read.
     """
     rows = rows_of(run)
-    plans = [int(plan.parent.name) for plan in run.path.glob("stages/*/plan.json") if plan.parent.name.isdecimal()]
-    stages = {
-        number: _stage(run, number, rows, closing) for number in sorted({*plans, *(row["stage"] for row in rows)})
-    }
-    files = [run.config, *run.path.glob("stages/*/plan.json"), *run.path.glob("stages/*/job.json")]
+    plans = list(run.path.glob("stages/*/plan.json"))
+    begun = {int(plan.parent.name) for plan in plans if plan.parent.name.isdecimal()} | {row["stage"] for row in rows}
+    stages = {number: _stage(run, number, rows, closing) for number in sorted(begun)}
+    files = [run.config, *plans, *run.path.glob("stages/*/job.json")]
     ending = _closed(_ending(run), closing, rows, files)
     newest, began_ms = _newest(rows, ending), _modified_ms(run.config)
     trial = Part(run.name, began_ms, _curves(rows), newest, _trial_parameters(run), _trial_tags(run), ending)
