@@ -44,25 +44,6 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(stages.trained(tmp_path_factory.mktemp("whole"), experiment(corpus)), corpus)
 
 
-@pytest.mark.parametrize(
-    "jobs",
-    [
-        pytest.param([1], id="after the first step"),
-        pytest.param([4], id="in mid-epoch"),
-        pytest.param([2 * STEPS], id="at the last step of an epoch"),
-        pytest.param([STEPS * EPOCHS], id="at the last step of all"),
-        pytest.param([1, 1, 5, STEPS, 2], id="again and again"),
-    ],
-)
-def test_an_interrupted_run_ends_as_if_it_had_not_been(whole: Whole, tmp_path: Path, jobs: list[int]) -> None:
-    run = stages.begin(tmp_path, experiment(whole.corpus))
-    for steps in jobs:
-        assert stages.train(run, flag=stages.RaisedAfter(steps)) is False
-        assert not run.stage(1).done.exists()
-    assert stages.train(run) is True
-    assert whole.is_reproduced_by(run)
-
-
 class TakenOver(Exception):
     """Ends a job in the place of os._exit."""
 
@@ -135,18 +116,6 @@ def test_a_job_that_dies_between_its_writes_is_mended(whole: Whole, tmp_path: Pa
     assert whole.is_reproduced_by(run)
 
 
-def test_an_epoch_whose_best_was_not_linked_is_linked(corpus: Path, tmp_path: Path) -> None:
-    run = stages.trained(tmp_path, experiment(corpus, Stage(epochs=1)))
-    run.stage(1).best.unlink()
-    run.stage(1).done.unlink()
-    assert stages.train(run)
-    assert stages.same(stages.saved(run.stage(1).best), stages.saved(run.stage(1).last))
-
-
-def test_a_run_repeats_itself(whole: Whole, tmp_path: Path) -> None:
-    assert whole.is_reproduced_by(stages.trained(tmp_path, experiment(whole.corpus)))
-
-
 def test_another_seed_is_another_run(whole: Whole, tmp_path: Path) -> None:
     other = stages.trained(tmp_path, experiment(whole.corpus, Stage(epochs=1), **{"training.seed": 1}))
     assert stages.rows(other)[0]["train/loss"] != stages.rows(whole.run)[0]["train/loss"]
@@ -185,10 +154,11 @@ def test_best_is_the_first_of_the_best_epochs(whole: Whole) -> None:
 
 def test_only_a_better_epoch_becomes_the_best(corpus: Path, tmp_path: Path) -> None:
     """The pair soon finds all of 16 images among ten, and later epochs cannot be better than that."""
-    run = stages.trained(tmp_path, experiment(corpus, Stage(epochs=12)))
+    run = stages.trained(tmp_path, experiment(corpus, Stage(epochs=12), **{"runtime.keep_every_epochs": 0}))
     best = stages.saved(run.stage(1).best)["progress"]
     assert best["epochs_done"] == best["best_epoch"] < 12
     assert stages.saved(run.stage(1).last)["progress"]["best_epoch"] == best["best_epoch"]
+    assert {path.name for path in run.stage(1).last.parent.iterdir()} == {"best.pt", "last.pt"}
 
 
 def test_every_nth_epoch_is_kept_without_moments(whole: Whole) -> None:
@@ -202,11 +172,6 @@ def test_every_nth_epoch_is_kept_without_moments(whole: Whole) -> None:
     kept = stages.saved(stage.weights_of_epoch(4))
     assert kept.keys() == stages.saved(stage.last).keys() - {"optimizer"}
     assert stage.weights_of_epoch(4).stat().st_size < 0.6 * stage.last.stat().st_size
-
-
-def test_no_epoch_is_kept_where_none_is_asked_for(corpus: Path, tmp_path: Path) -> None:
-    run = stages.trained(tmp_path, experiment(corpus, Stage(epochs=2), **{"runtime.keep_every_epochs": 0}))
-    assert {path.name for path in run.stage(1).last.parent.iterdir()} == {"best.pt", "last.pt"}
 
 
 @pytest.mark.parametrize("keep_moments", [False, True])
@@ -236,32 +201,13 @@ def test_a_warm_restart_starts_from_the_best(whole: Whole, tmp_path: Path, keep_
     assert (content["progress"]["best_epoch"], content["sampler"]["epoch"]) == (0, EPOCHS)
 
 
-def test_an_interrupted_warm_restart_goes_on_where_it_was(corpus: Path, tmp_path: Path) -> None:
-    chain = [Stage(epochs=2), Stage(epochs=2, lr_scale=0.5, schedule=Calr())]
-    whole = stages.trained(tmp_path / "whole", experiment(corpus, *chain))
-    run = stages.begin(tmp_path / "cut", experiment(corpus, *chain))
-    stages.train(run)
-    plan_stage(run, 2)
-    stages.train(run, 2, flag=stages.RaisedAfter(STEPS + 1))
-    stages.train(run, 2)
-    assert stages.rows(run) == stages.rows(whole)
-    assert [(row["stage"], row["epoch"], row["stage_epoch"]) for row in stages.rows(run)] == [
-        (1, 1, 1),
-        (1, 2, 2),
-        (2, 3, 1),
-        (2, 4, 2),
-    ]
-    assert stages.same(stages.saved(run.stage(2).last)["model"], stages.saved(whole.stage(2).last)["model"])
-
-
-def test_another_corpus_is_refused(whole: Whole, large_corpus: Path, tmp_path: Path) -> None:
+def test_another_corpus_and_a_stage_that_was_not_planned_are_refused(
+    whole: Whole, large_corpus: Path, tmp_path: Path
+) -> None:
     run = stages.begin(tmp_path, experiment(whole.corpus))
     stages.train(run, flag=stages.RaisedAfter(1))
     run.config.write_text(run.config.read_text().replace(str(whole.corpus), str(large_corpus)))
     with pytest.raises(UserError, match="begun on corpus"):
         stages.train(run)
-
-
-def test_a_stage_that_was_not_planned_is_refused(whole: Whole) -> None:
     with pytest.raises(UserError, match="stage 2 is not planned"):
         stages.train(whole.run, 2)

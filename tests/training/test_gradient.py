@@ -1,8 +1,8 @@
-"""The gradient of every loss, with chunks or without, on one, two and four ranks: always that of the whole batch."""
+"""What a step learns of a batch is the same on one, two and four ranks, at once or in chunks, for every loss."""
 
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +12,23 @@ import tiny_corpus
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from sia.cluster.launch import Launch
+from sia.cluster.profile import Profile
 from sia.data.loader import Batch
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks, joined_ranks
+from sia.errors import UserError
 from sia.losses import hinge
 from sia.models.dual_encoder import DualEncoder
 from sia.objectives import LARGEST_SCALE, HingeSampled, Learned, Loss
+from sia.run.folder import RunFolder
+from sia.sweep.corpora import check_fit
+from sia.training.batch_norm import synchronise
 from sia.training.gradient import backward, backward_in_chunks, chunks_of, kept_buffers
 from sia.training.objective import Objective, batch_loss
 from sia.training.trainer import build_trainer
 
+Values = dict[str, torch.Tensor]
 LOSSES: list[dict[str, Any]] = [
     {"name": "hinge"},
     {"name": "hinge", "normaliser": "sum"},
@@ -32,8 +39,15 @@ LOSSES: list[dict[str, Any]] = [
     {"name": "info_nce"},
     {"name": "info_nce", "learn_temperature": False},
 ]
+TRAINED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "chunks": {"training.chunk_size": 6},
+    "bf16": {"training.precision": "bf16"},
+    "local": {"training.batch_norm": "local"},
+}
 IMAGE_IDS = [0, 1, 2, 0, 4, 5, 6, 1, 8, 9, 10, 11]
-STEP = 7
+FROZEN = [(number, chunk_size, False) for number in range(len(LOSSES)) for chunk_size in (None, 5)]
+LIVE = [(0, chunk_size, True) for chunk_size in (12, 8, 5)]  # captions over all ranks; of 5, four ranks hold one or two
 
 
 def whole_batch() -> Batch:
@@ -45,84 +59,133 @@ def whole_batch() -> Batch:
     return Batch(frames, num_frames, images, torch.tensor(IMAGE_IDS))
 
 
-def frozen_pair() -> DualEncoder:
-    """In float64, with fixed statistics of batch norm: those of a chunk are another matter."""
+def learnt(ranks: Ranks, number: int, chunk_size: int | None, live: bool) -> Values:
+    """Loss, and the gradient of every weight, of this rank's share of the batch, in float64.
+
+    live: statistics of batch norm, far from mean 0, after two passes; else they are fixed, and chunks change nothing.
+    """
     torch.manual_seed(0)
     pair = DualEncoder.from_config(tiny_corpus.experiment().model).double()
-    pair.image(torch.randn(20, 3, 32, 32, dtype=torch.float64))
-    return pair.eval()
-
-
-def gradients(ranks: Ranks, settings: dict[str, Any], chunk_size: int | None) -> dict[str, torch.Tensor]:
-    """Loss, and the gradient of every weight, of this rank's share of the batch."""
-    pair, objective = frozen_pair(), Objective(Loss.model_validate(settings), seed=3).double()
-    network = DistributedDataParallel(pair) if ranks.world_size > 1 else pair
-    own = Batch(*(column[ranks.rank :: ranks.world_size] for column in whole_batch()))
-
-    def embed(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        speech, image = network(batch.frames, batch.num_frames, batch.images)
-        return speech, image
-
+    whole = whole_batch()
+    if not live:
+        pair.image(torch.randn(20, 3, 32, 32, dtype=torch.float64))
+        pair.eval()
+    elif ranks.world_size > 1:
+        synchronise(pair, ranks)
+    own = Batch(*(column[ranks.rank :: ranks.world_size] for column in whole._replace(images=whole.images + 30 * live)))
+    objective = Objective(Loss.model_validate(LOSSES[number]), seed=3).double()
+    network: torch.nn.Module = DistributedDataParallel(pair) if ranks.world_size > 1 else pair
     loss_of = partial(_loss, own.image_ids, objective, ranks)
-    if chunk_size is None:
-        loss = backward(embed, loss_of, own)
-    else:
-        loss = backward_in_chunks(embed, loss_of, chunks_of(own, chunk_size, ranks), network)
+    for _ in range(1 + live):
+        if chunk_size is None:
+            loss = backward(lambda batch: network(*batch[:3]), loss_of, own)
+        else:
+            chunks = chunks_of(own, chunk_size, ranks)
+            loss = backward_in_chunks(lambda batch: network(*batch[:3]), loss_of, chunks, network)
     ranks.average_gradients(objective)
-    found = {name: weight.grad for name, weight in (*pair.named_parameters(), *objective.named_parameters())}
-    return {"loss": loss, **{name: gradient for name, gradient in found.items() if gradient is not None}}
+    return {"loss": loss, **_state(pair), **_state(objective)}
 
 
-def _loss(
-    image_ids: torch.Tensor, objective: Objective, ranks: Ranks, speech: torch.Tensor, image: torch.Tensor
-) -> torch.Tensor:
-    return batch_loss(speech, image, image_ids, objective, ranks, STEP)
+def _loss(ids: torch.Tensor, objective: Objective, ranks: Ranks, speech: torch.Tensor, image: torch.Tensor) -> Any:
+    return batch_loss(speech, image, ids, objective, ranks, step=7)
 
 
-CHUNKS = (None, 4, 5)
+def _state(model: torch.nn.Module) -> Values:
+    gradients = {f"gradient of {name}": weight.grad for name, weight in model.named_parameters()}
+    return {**gradients, **{name: buffer.clone() for name, buffer in model.named_buffers()}}  # type: ignore[dict-item]
 
 
-def work(rank: int, world_size: int, folder: str) -> None:
+def by_the_trainer(ranks: Ranks, corpus: Path, case: str) -> Values:
+    """The same of one step of a run."""
+    settings = stages.experiment(corpus, **TRAINED[case])
+    one = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), ranks)
+    return {"loss": one.step(stages.first_batch(one)), **_state(one.state.model)}
+
+
+def everything(ranks: Ranks, corpus: Path) -> dict[Any, Values]:
+    exactly = {case: learnt(ranks, *case) for case in FROZEN + LIVE}
+    return {**exactly, **{case: by_the_trainer(ranks, corpus, case) for case in TRAINED}}
+
+
+def work(rank: int, world_size: int, folder: str, corpus: str) -> None:
     torch.set_num_threads(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with joined_ranks(rank, world_size, rank, Path(folder) / "meeting") as ranks:
-        results = [gradients(ranks, settings, chunk_size) for settings in LOSSES for chunk_size in CHUNKS]
-    torch.save(results, Path(folder) / f"{rank}.pt")
+        torch.save(everything(ranks, Path(corpus)), Path(folder) / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
-def whole() -> list[dict[str, torch.Tensor]]:
-    """Each loss's gradient by plain back-propagation of the whole batch, in one process."""
-    return [gradients(Ranks(), settings, None) for settings in LOSSES]
+def on(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What each of so many ranks has learnt."""
+
+    @cache
+    def results(world_size: int) -> list[dict[Any, Values]]:
+        if world_size == 1:
+            return [everything(Ranks(), corpus)]
+        folder = tmp_path_factory.mktemp("ranks")
+        torch.multiprocessing.spawn(work, (world_size, str(folder), str(corpus)), nprocs=world_size)
+        return [torch.load(folder / f"{rank}.pt") for rank in range(world_size)]
+
+    return results
 
 
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def assert_close(found: Values, expected: Values, rtol: float = 1e-9, atol: float = 1e-12) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            found[name], value, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
+            found[name], value, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 5, 12, 40])
 @pytest.mark.parametrize("number", range(len(LOSSES)), ids=[str(loss) for loss in LOSSES])
-def test_chunks_have_the_gradient_of_the_whole_batch(
-    whole: list[dict[str, torch.Tensor]], number: int, chunk_size: int
-) -> None:
-    assert whole[number]["loss"] > 0
-    assert_same(gradients(Ranks(), LOSSES[number], chunk_size), whole[number])
+def test_chunks_have_the_gradient_of_the_whole_batch(number: int) -> None:
+    whole = learnt(Ranks(), number, None, live=False)
+    assert whole["loss"] > 0
+    for chunk_size in (1, 2, 5, 12, 40):
+        assert_close(learnt(Ranks(), number, chunk_size, live=False), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_have_the_gradient_of_one_process(
-    whole: list[dict[str, torch.Tensor]], world_size: int, tmp_path: Path
-) -> None:
-    torch.multiprocessing.spawn(work, (world_size, str(tmp_path)), nprocs=world_size)
-    expected = [alone for alone in whole for _ in CHUNKS]
-    for rank in range(world_size):
-        for found, alone in zip(torch.load(tmp_path / f"{rank}.pt"), expected, strict=True):
-            assert_same(found, alone)
+def test_ranks_learn_what_one_process_does(on: Any, world_size: int) -> None:
+    """Exactly of every loss, with fixed statistics or those of all ranks' captions, and by the trainer's own step."""
+    [alone], (first, *others) = on(1), on(world_size)
+    for rank in (first, *others):
+        for case in FROZEN + LIVE:
+            assert_close(rank[case], alone[case])
+    for case in ("default", "chunks", "bf16"):
+        near = {"rtol": 0.1, "atol": 0.02} if case == "bf16" else {"rtol": 1e-4, "atol": 1e-4}
+        assert_close(first[case], alone[case], **near)
+        for other in others:
+            assert_close(other[case], first[case], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_local_statistics_do_depend_on_the_ranks(on: Any) -> None:
+    [alone], [first, second] = on(1), on(2)
+    assert abs(first["local"]["loss"] / alone["local"]["loss"] - 1) > 0.005
+    name = "image.densenet.features.norm0.running_mean"
+    assert not torch.equal(first["local"][name], second["local"][name])
+
+
+def test_one_process_needs_no_synchronising_and_gpus_have_pytorchs_own(corpus: Path) -> None:
+    """With the same names: a checkpoint of any number of ranks is loaded into either."""
+    settings = stages.experiment(corpus)
+    pair = build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), Ranks()).state.model
+    names = list(pair.state_dict())
+    assert not any("Sync" in type(module).__name__ for module in pair.modules())
+    synchronise(pair, Ranks(0, 2, torch.device("cuda")))
+    kinds = {type(module) for module in pair.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {torch.nn.SyncBatchNorm} and list(pair.state_dict()) == names
+
+
+def test_chunks_smaller_than_the_ranks_are_refused_at_submission_and_in_the_job(corpus: Path) -> None:
+    settings = stages.experiment(corpus, **{"training.chunk_size": 3})
+    message = r"training\.chunk_size 3 is less than the 4 ranks that share it; raise it"
+    with pytest.raises(UserError, match=message):
+        check_fit(RunFolder(corpus / "run"), settings, Launch("local", Profile(tasks_per_node=4)))
+    with pytest.raises(UserError, match=message):
+        build_trainer(settings, settings.stages[0], PreparedCorpus.open(corpus), Ranks(0, 4))
 
 
 def test_chunks_are_as_equal_as_can_be_and_no_longer_than_their_captions() -> None:
@@ -133,15 +196,15 @@ def test_chunks_are_as_equal_as_can_be_and_no_longer_than_their_captions() -> No
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-@pytest.mark.parametrize("chunk_size", [4, 5, 6, 11, 12])
-def test_a_chunk_is_the_same_captions_on_any_number_of_ranks(world_size: int, chunk_size: int) -> None:
+def test_a_chunk_is_the_same_captions_on_any_number_of_ranks(world_size: int) -> None:
     batch = whole_batch()._replace(image_ids=torch.arange(12))
-    alone = [set(chunk.image_ids.tolist()) for chunk in chunks_of(batch, chunk_size, Ranks())]
     shares = [Batch(*(column[rank::world_size] for column in batch)) for rank in range(world_size)]
-    ranks = [chunks_of(share, chunk_size, Ranks(rank, world_size)) for rank, share in enumerate(shares)]
-    for number, chunk in enumerate(alone):
-        parts = [chunks[number].image_ids.tolist() for chunks in ranks]
-        assert min(map(len, parts)) > 0 and set().union(*parts) == chunk and sum(map(len, parts)) == len(chunk)
+    for chunk_size in (4, 5, 6, 11, 12):
+        alone = [set(chunk.image_ids.tolist()) for chunk in chunks_of(batch, chunk_size, Ranks())]
+        ranks = [chunks_of(share, chunk_size, Ranks(rank, world_size)) for rank, share in enumerate(shares)]
+        for number, chunk in enumerate(alone):
+            parts = [chunks[number].image_ids.tolist() for chunks in ranks]
+            assert min(map(len, parts)) > 0 and set().union(*parts) == chunk and sum(map(len, parts)) == len(chunk)
 
 
 def test_running_statistics_count_each_chunk_once() -> None:
