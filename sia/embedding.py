@@ -1,6 +1,6 @@
 """Embed the captions and images of a prepared corpus, and measure recall over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -34,36 +34,30 @@ class Embedder:
         num_frames = self.corpus.captions.column("num_frames")[list(indices)]
         order = np.argsort(num_frames, kind="stable").tolist()
         own = order[self.ranks.rank :: self.ranks.world_size]
-        spoken = [indices[place] for place in own]
+        device, spoken = self.ranks.device, [indices[place] for place in own]
         batches = speech_batches(self.corpus, spoken, self.batch_size, self.data.standardise_frames)
-        return self._embed((self._speech_batch(*batch) for batch in batches), own, len(indices))
+        return self._in_order(
+            (self.model.speech(one.to(device), lengths) for one, lengths in batches), own, len(indices)
+        )
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Unit embeddings [M, D] of float32 of the images of these captions, in their order."""
         own = list(range(len(indices)))[self.ranks.rank :: self.ranks.world_size]
         shown = [indices[place] for place in own]
-        data = self.data
+        data, device = self.data, self.ranks.device
         batches = image_batches(self.corpus, shown, self.batch_size, data.crop_size, data.short_side)
-        return self._embed((self._image_batch(batch) for batch in batches), own, len(indices))
+        views = (normalise(one.to(device), self.mean, self.std) for one in batches)
+        return self._in_order(map(self.model.image, views), own, len(indices))
 
-    def _speech_batch(self, frames: Tensor, num_frames: Tensor) -> Tensor:
-        return self.model.speech(frames.to(self.ranks.device), num_frames)
-
-    def _image_batch(self, images: Tensor) -> Tensor:
-        return self.model.image(normalise(images.to(self.ranks.device), self.mean, self.std))
-
-    def _embed(self, batches, places: list[int], count: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def _in_order(self, batches: Iterable[Tensor], places: list[int], count: int) -> Tensor:
+        """What the ranks make of their batches, by their places among so many."""
         training = self.model.training
         self.model.eval()
         with torch.inference_mode(), torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
             parts = [batch.float().cpu() for batch in batches]
         self.model.train(training)
-        return self._in_order(parts, places, count)
-
-    def _in_order(self, parts: list[Tensor], places: list[int], count: int) -> Tensor:
         width = self.model.image.latent_size
-        own = torch.cat(parts) if parts else torch.empty(0, width)
-        rows = self.ranks.gather(own)
+        rows = self.ranks.gather(torch.cat([torch.empty(0, width), *parts]))
         ordered = torch.empty(count, width)
         ordered[self.ranks.gather(torch.tensor(places, dtype=torch.long))] = rows
         return ordered

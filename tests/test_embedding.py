@@ -1,6 +1,7 @@
 """Recall of a split against a pair that embeds its captions and images one by one."""
 
 import io
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,26 +93,20 @@ def test_recalls_equal_those_of_embedding_one_by_one(pair: DualEncoder, prepared
 def test_pools_are_of_images_in_their_order(pair: DualEncoder, prepared: PreparedCorpus) -> None:
     train = prepared.split("train")
     report = recalls(embedder(pair, prepared), {"train": train}, pool=4, folds=2)
-    pools = [prepared.image_pool(train)[start : start + 4] for start in (0, 4)]
-    captions = [[index for index in train if image_of(prepared, index) in shown(prepared, pool)] for pool in pools]
-    assert [len(indices) for indices in captions] == [12, 12]
-    reports = [naive_recalls(pair, prepared, *one) for one in zip(captions, pools, strict=True)]
-    expected = {f"train/{measure}": (reports[0][measure] + reports[1][measure]) / 2 for measure in reports[0]}
-    assert report == pytest.approx(expected)
-
-
-def image_of(prepared: PreparedCorpus, index: int) -> str:
-    return prepared.captions[index].image_id
-
-
-def shown(prepared: PreparedCorpus, indices: list[int]) -> set[str]:
-    return {image_of(prepared, index) for index in indices}
+    expected: Counter[str] = Counter()
+    for start in (0, 4):
+        pool = prepared.image_pool(train)[start : start + 4]
+        shown = {prepared.captions[index].image_id for index in pool}
+        own = [index for index in train if prepared.captions[index].image_id in shown]
+        assert len(own) == 12
+        expected.update({key: value / 2 for key, value in naive_recalls(pair, prepared, own, pool).items()})
+    assert report == pytest.approx({f"train/{measure}": value for measure, value in expected.items()})
 
 
 def test_the_place_of_each_captions_image(prepared: PreparedCorpus) -> None:
     indices, candidates = [40, 3, 17, 79, 4, 3], [3, 79, 40, 17]
-    names = [image_of(prepared, index) for index in candidates]
-    expected = [names.index(image_of(prepared, index)) for index in indices]
+    names = [prepared.captions[index].image_id for index in candidates]
+    expected = [names.index(prepared.captions[index].image_id) for index in indices]
     assert image_of_caption(prepared, indices, candidates).tolist() == expected
 
 
@@ -134,21 +129,16 @@ def test_embedding_leaves_the_model_as_it_was(pair: DualEncoder, prepared: Prepa
     assert all(torch.equal(before[name], value) for name, value in pair.state_dict().items())
 
 
-def test_normalisation_by_the_corpus(pair: DualEncoder, prepared: PreparedCorpus) -> None:
-    by_corpus = embedder(pair, prepared, normalisation="corpus")
-    torch.testing.assert_close(by_corpus.mean, torch.tensor(prepared.description.pixel_mean))
-    torch.testing.assert_close(by_corpus.std, torch.tensor(prepared.description.pixel_std))
-    customary = embedder(pair, prepared)
-    assert not torch.allclose(by_corpus.images([0, 1]), customary.images([0, 1]))
-
-
-def test_standardised_frames_are_embedded(pair: DualEncoder, prepared: PreparedCorpus) -> None:
+def test_the_corpuss_own_statistics_are_taken_out(pair: DualEncoder, prepared: PreparedCorpus) -> None:
+    own = embedder(pair, prepared, normalisation="corpus", standardise_frames=True)
+    torch.testing.assert_close(own.mean, torch.tensor(prepared.description.pixel_mean))
+    torch.testing.assert_close(own.std, torch.tensor(prepared.description.pixel_std))
+    assert not torch.allclose(own.images([0, 1]), embedder(pair, prepared).images([0, 1]))
     frames = torch.from_numpy(prepared.frames(0))
     mean, std = (torch.tensor(getattr(prepared.description, key)) for key in ("frame_mean", "frame_std"))
     with torch.no_grad():
         expected = pair.speech(((frames - mean) / std)[None], torch.tensor([len(frames)]))
-    embedded = embedder(pair, prepared, standardise_frames=True).speech([0])
-    torch.testing.assert_close(embedded, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(own.speech([0]), expected, rtol=0, atol=1e-5)
 
 
 def test_a_fixed_sample() -> None:

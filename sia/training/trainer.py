@@ -97,13 +97,10 @@ class Trainer:
         if training.train_recall_sample:
             train = self.corpus.split("train")
             queries["train"] = fixed_sample(train, training.train_recall_sample, training.seed)
-        return recalls(self.embedder(), queries)
-
-    def embedder(self) -> Embedder:
-        batch_size = self.experiment.runtime.evaluation_batch_size
-        data, model = self.experiment.data, self.state.model
+        batch_size, model = self.experiment.runtime.evaluation_batch_size, self.state.model
         assert isinstance(model, DualEncoder)
-        return Embedder(model, self.corpus, data, self.ranks, batch_size, self.bf16)
+        embedder = Embedder(model, self.corpus, self.experiment.data, self.ranks, batch_size, self.bf16)
+        return recalls(embedder, queries)
 
 
 def build_trainer(
