@@ -15,10 +15,9 @@ def main() -> int:
     parser.add_argument("--stage", type=int, metavar="N", help="of this stage (default: the latest)")
     parser.add_argument("--stderr", action="store_true", help="standard error alone")
     arguments = parser.parse_args()
-    from sia.operate.logs import Follower, LogSource, failed_rank, log_files, logs_of_driver, logs_of_run, silence
+    from sia.operate.logs import Follower, failed_rank, log_files, logs_of_driver, logs_of_run, silence
     from sia.run.folder import find_run, is_study
 
-    source: LogSource
     rank: int | None = arguments.rank
     if is_study(arguments.name):
         source = logs_of_driver(arguments.name)

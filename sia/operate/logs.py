@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from sia.errors import UserError
 from sia.run.driver import driver_of, driver_status
@@ -17,49 +16,20 @@ POLL_SECONDS = 0.5
 AT_REST = (State.FINISHED, State.FAILED, State.STOPPED)
 
 
-class LogSource(Protocol):
-    """Whose logs: the job that writes them now, and whether any more can come."""
-
-    def job(self) -> Job | None: ...
-
-    def is_over(self) -> bool: ...
-
-
 @dataclass(frozen=True)
-class RunLogs:
-    """A run's latest job, or that of one stage."""
+class LogSource:
+    """Whose logs: the job that writes them now, and whether no more can come."""
 
-    run: RunFolder
-    stage: int | None = None
-
-    def job(self) -> Job | None:
-        return last_job(self.run) if self.stage is None else Job.read(self.run.stage(self.stage).job)
-
-    def is_over(self) -> bool:
-        if self.stage is not None and self.run.stage(self.stage).done.exists():
-            return True
-        state = look(self.run).state
-        return state in AT_REST or (state == State.LOST and not driver_status(self.run.study).lives)
+    job: Callable[[], Job | None]
+    is_over: Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class DriverLogs:
-    """A study's detached driver."""
+def logs_of_run(run: RunFolder, stage: int | None) -> LogSource:
+    """A run's latest job, or that of one stage.
 
-    study: str
-
-    def job(self) -> Job | None:
-        return driver_of(self.study)
-
-    def is_over(self) -> bool:
-        job = self.job()
-        return job is None or not is_in_queue(job)
-
-
-def logs_of_run(run: RunFolder, stage: int | None) -> RunLogs:
-    """Raises UserError for a stage that was never submitted, or a run without any job."""
-    source = RunLogs(run, stage)
-    job = source.job()
+    Raises UserError for a stage that was never submitted, or a run without any job.
+    """
+    job = _job_of(run, stage)
     if job is None:
         submitted = [number for number in range(1, len(run.planned_stages()) + 1) if run.stage(number).job.exists()]
         which = f"stages {', '.join(map(str, submitted))} were submitted" if submitted else "it was never submitted"
@@ -67,17 +37,27 @@ def logs_of_run(run: RunFolder, stage: int | None) -> RunLogs:
         raise UserError(f"{run.path}: {where}; {which}")
     if job.cluster == "debug":
         raise UserError(f"{run.path}: trained with --cluster debug; what it printed is in that terminal")
-    return source
+
+    def is_over() -> bool:
+        state, done = look(run).state, stage is not None and run.stage(stage).done.exists()
+        return done or state in AT_REST or (state == State.LOST and not driver_status(run.study).lives)
+
+    return LogSource(lambda: _job_of(run, stage), is_over)
 
 
-def logs_of_driver(study: str) -> DriverLogs:
-    """Raises UserError for a study that was not driven by a job."""
+def logs_of_driver(study: str) -> LogSource:
+    """A study's detached driver. Raises UserError for a study that was not driven by a job."""
     if driver_of(study) is None:
         raise UserError(
             f"{runs_root() / study}: no detached driver; what a driver prints is in its terminal, and "
             f"`python jobs/logs.py RUN` shows a run's log"
         )
-    return DriverLogs(study)
+
+    def is_over() -> bool:
+        job = driver_of(study)
+        return job is None or not is_in_queue(job)
+
+    return LogSource(lambda: driver_of(study), is_over)
 
 
 def log_files(job: Job, rank: int, stderr_only: bool) -> list[Path]:
@@ -151,7 +131,7 @@ def failed_rank(run: RunFolder, stage: int | None) -> int:
     return status.rank if is_meant else 0
 
 
-def last_job(run: RunFolder) -> Job | None:
-    """The job record of the latest stage that has one."""
-    jobs = [Job.read(run.stage(number).job) for number in range(len(run.planned_stages()), 0, -1)]
-    return next((job for job in jobs if job is not None), None)
+def _job_of(run: RunFolder, stage: int | None) -> Job | None:
+    """The job record of the stage; of the latest one that has any where it is None."""
+    numbers = [stage] if stage is not None else range(len(run.planned_stages()), 0, -1)
+    return next((job for number in numbers if (job := Job.read(run.stage(number).job)) is not None), None)

@@ -52,8 +52,13 @@ class RunView:
 @dataclass(frozen=True)
 class StudyView:
     study: str
-    driver: Driver
+    driver: Driver | None  # None: this process is it
     runs: list[RunView]
+
+    @property
+    def under_way(self) -> bool:
+        driven = self.driver is None or self.driver.lives
+        return driven or any(run.state in (State.RUNNING, State.PENDING) for run in self.runs)
 
     @property
     def unfinished(self) -> bool:
@@ -62,6 +67,8 @@ class StudyView:
 
     @property
     def driver_line(self) -> str:
+        if self.driver is None:
+            return ""
         if self.driver.lives:
             return f"{self.study}: driven by {self.driver.who}"
         if not self.runs:
@@ -72,10 +79,11 @@ class StudyView:
 
     def as_json(self) -> dict[str, Any]:
         """The study, who drives it, and its runs, in plain values."""
-        process, job = self.driver.process, self.driver.job
+        driver = self.driver or Driver(self.study)
+        process, job = driver.process, driver.job
         who = {"pid": process and process.pid, "host": process and process.host, "job_id": job and job.job_id}
-        driver = {"lives": self.driver.lives, **who}
-        return {"study": self.study, "driver": driver, "runs": [dict(vars(run)) for run in self.runs]}
+        runs = [dict(vars(run)) for run in self.runs]
+        return {"study": self.study, "driver": {"lives": driver.lives, **who}, "runs": runs}
 
 
 def all_studies() -> list[str]:

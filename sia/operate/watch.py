@@ -1,25 +1,51 @@
-"""What a sweep shows while it runs, read from the run folders: a live table on a terminal, plain lines elsewhere."""
+"""Studies on a terminal: once, redrawn with no more lines than it has rows, or as lines of news elsewhere. No torch."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.text import Text
 
 from sia import command
-from sia.operate.live_status import LiveRuns, Shown
-from sia.operate.status import RunView, StudyView, run_views
-from sia.operate.status_table import count_line, percent, views_table
+from sia.operate.status import DAMAGED, SLURM_IS_SILENT, RunView, StudyView, run_views, slurm_is_silent
+from sia.operate.status_table import count_line, counts, percent, views_table
 from sia.run.folder import RunFolder
 
 EVERY_SECONDS = 1.0
+SOONEST = ("running", "failed", "lost", DAMAGED, "pending", "waiting", "new", "stopped", "finished")
+MOST_ERRORS = 3
+
+
+def print_studies(studies: Sequence[StudyView], console: Console) -> None:
+    """Of each study, who drives it, how many runs are in which state, their table, and whole lines of their errors."""
+    for study in studies:
+        console.print(Text(study.driver_line), soft_wrap=True)
+        if study.runs:
+            console.print(Text(count_line(study.runs)), soft_wrap=True)
+            console.print(views_table(study.study, study.runs))
+        for line in _errors(study):
+            console.print(Text(line), soft_wrap=True)
+
+
+def watch_studies(look: Callable[[], list[StudyView]], every_seconds: float) -> None:
+    """Show the studies anew every so many seconds, until a KeyboardInterrupt, which passes through."""
+    if not sys.stdout.isatty():
+        news = News()
+        while True:
+            news.say(look())
+            time.sleep(every_seconds)
+    with Live(LiveStudies(look()), console=command.live_console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(every_seconds)
+            live.update(LiveStudies(look()), refresh=True)
 
 
 class SweepDisplay:
-    """Follows the runs in a thread, between `with` and its end."""
+    """Follows the runs that this process drives in a thread, between `with` and its end."""
 
     def __init__(self, runs: list[RunFolder]) -> None:
         self.runs = runs
@@ -35,35 +61,40 @@ class SweepDisplay:
         self._thread.join(timeout=10)
 
     def _live(self) -> None:
-        with Live(self._shown(), console=command.live_console(), refresh_per_second=2) as live:
+        with Live(LiveStudies(self._look()), console=command.live_console(), refresh_per_second=2) as live:
             while not self._over.wait(EVERY_SECONDS):
-                live.update(self._shown())
-            live.update(self._shown())
-
-    def _shown(self) -> LiveRuns:
-        study = self.runs[0].study if self.runs else ""
-        return LiveRuns([Shown(study, run_views(self.runs))])
+                live.update(LiveStudies(self._look()))
+            live.update(LiveStudies(self._look()))
 
     def _lines(self) -> None:
         news = News()
         while not self._over.wait(EVERY_SECONDS):
-            news.say(run_views(self.runs))
-        news.say(run_views(self.runs))
+            news.say(self._look())
+        news.say(self._look())
+
+    def _look(self) -> list[StudyView]:
+        return [StudyView(self.runs[0].study if self.runs else "", None, run_views(self.runs))]
 
 
 class News:
-    """Says a line of each run whose state, epoch or error is another than when it was last asked."""
+    """Says a line of each study whose driver, and of each run whose state, epoch or error is another than before."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[str, int, str]] = {}
+        self._said: dict[str, object] = {}
 
-    def say(self, runs: list[RunView]) -> None:
-        for run in runs:
-            news = (run.state, run.epoch, run.error)
-            if self._said.get(run.folder) != news:
-                self._said[run.folder] = news
+    def say(self, studies: Sequence[StudyView]) -> None:
+        for study in studies:
+            if study.driver_line:
+                self._say(study.study, study.driver_line, study.driver_line)
+            for run in study.runs:
                 why = f": {run.error}" if run.error else ""
-                print(f"{run.run}: {run.state}, stage {run.stage}{_measures(run)}{why}", flush=True)
+                line = f"{run.run}: {run.state}, stage {run.stage}{_measures(run)}{why}"
+                self._say(run.folder, (run.state, run.epoch, run.error), line)
+
+    def _say(self, what: str, news: object, line: str) -> None:
+        if self._said.get(what) != news:
+            self._said[what] = news
+            print(line, flush=True)
 
 
 def _measures(run: RunView) -> str:
@@ -73,39 +104,58 @@ def _measures(run: RunView) -> str:
     return f", epoch {run.epoch}, {run.measured_on} R@10 in percent: {recalls}"
 
 
-def watch_studies(look: Callable[[], list[StudyView]], every_seconds: float) -> None:
-    """Show the studies anew every so many seconds, until a KeyboardInterrupt, which passes through."""
-    if not sys.stdout.isatty():
-        _say_news(look, every_seconds)
-    with Live(_live(look()), console=command.live_console(), auto_refresh=False) as live:
-        while True:
-            time.sleep(every_seconds)
-            live.update(_live(look()), refresh=True)
+@dataclass(frozen=True)
+class LiveStudies:
+    """Studies as they fit the terminal. Where not every study's table does, those under way have theirs first."""
+
+    studies: Sequence[StudyView]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        notes = [_line(SLURM_IS_SILENT)] * slurm_is_silent()
+        room = options.max_height - 1 - len(notes)  # the last line is the cursor's
+        heights = [
+            [len(console.render_lines(_fitted(one, n), options, pad=False)) for n in (0, 1)] for one in self.studies
+        ]
+        yield from notes
+        for one, rows in zip(self.studies, self._rows(room, heights), strict=True):
+            yield _fitted(one, rows)
+
+    def _rows(self, room: int, heights: list[list[int]]) -> list[int]:
+        """How many rows each study's table has; 0: no table. heights: of each study, with none and with one."""
+        rows, spare = [0] * len(heights), room - sum(without for without, _ in heights)
+        for place in sorted(range(len(rows)), key=lambda place: not self.studies[place].under_way):
+            without, with_one = heights[place]
+            if self.studies[place].runs and with_one - without <= spare:
+                rows[place], spare = 1, spare - (with_one - without)
+        # Each table has a fair share of the spare lines; small studies leave some of theirs to the others.
+        tables = sorted((len(self.studies[place].runs), place) for place, one in enumerate(rows) if one)
+        for left, (count, place) in zip(range(len(tables), 0, -1), tables, strict=True):
+            more = min(spare // left, count - 1)
+            spare -= more
+            # The line that counts the rest would take the place of the last run.
+            rows[place] = count if 1 + more == count - 1 else 1 + more
+        return rows
 
 
-def _live(studies: Sequence[StudyView]) -> LiveRuns:
-    return LiveRuns([Shown(one.study, one.runs, one.driver_line, one.driver.lives) for one in studies])
+def _fitted(study: StudyView, rows: int) -> RenderableType:
+    """A study with so many rows of its table; the runs without one are counted."""
+    head = [study.driver_line] * bool(study.driver_line) + [count_line(study.runs)] * bool(study.runs)
+    if not rows:
+        return Group(*map(_line, head))
+    ordered = study.runs
+    if rows < len(study.runs):
+        ordered = sorted(study.runs, key=lambda run: SOONEST.index(run.state))
+    rest, errors = ordered[rows:], _errors(study)
+    tail = [f"  ... and {len(rest)} more: {counts(rest)}"] * bool(rest) + errors[:MOST_ERRORS]
+    if (more := len(errors) - MOST_ERRORS) > 0:
+        tail.append(f"... and {more} more of such lines: python jobs/status.py {study.study}")
+    table = views_table(study.study, ordered[:rows], study.runs, one_line=True)
+    return Group(*map(_line, head), table, *map(_line, tail))
 
 
-def _say_news(look: Callable[[], list[StudyView]], every_seconds: float) -> None:
-    drivers: dict[str, str] = {}
-    news = News()
-    while True:
-        for study in look():
-            if drivers.get(study.study) != study.driver_line:
-                drivers[study.study] = study.driver_line
-                print(study.driver_line, flush=True)
-            news.say(study.runs)
-        time.sleep(every_seconds)
+def _errors(study: StudyView) -> list[str]:
+    return [f"{run.run}: {run.error}" for run in study.runs if run.error]
 
 
-def print_studies(studies: Sequence[StudyView], console: Console) -> None:
-    """Of each study, who drives it, how many runs are in which state, their table, and whole lines of their errors."""
-    for study in studies:
-        console.print(Text(study.driver_line), soft_wrap=True)
-        if study.runs:
-            console.print(Text(count_line(study.runs)), soft_wrap=True)
-            console.print(views_table(study.study, study.runs))
-        for run in study.runs:
-            if run.error:
-                console.print(Text(f"{run.run}: {run.error}"), soft_wrap=True)
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")

@@ -61,8 +61,7 @@ def frames(desk: Desk, arguments: list[str], width: int, count: int = 3) -> list
     return [CODES.sub("", part).replace("\r", "").rstrip("\n").split("\n") for part in parts[:count]]
 
 
-@pytest.mark.parametrize("width", [60, 80])
-@pytest.mark.parametrize("display", ["status", "submit"])
+@pytest.mark.parametrize(("display", "width"), [("status", 60), ("submit", 80)])
 def test_every_frame_fits_the_terminal(desk: Desk, display: str, width: int) -> None:
     watch = [sys.executable, str(REPOSITORY / "jobs" / "status.py"), "many", "--watch", "0.1"]
     for frame in frames(desk, watch if display == "status" else [sys.executable, "-c", SUBMIT], width):

@@ -100,14 +100,14 @@ def test_the_driver_of_a_study(run: RunFolder, tmp_path: Path) -> None:
     write_json(run.path.parent / "driver.json", record)
     (folder / "9_0_log.out").write_text("driving\n")
     desk = Desk(tmp_path)
-    assert "driving\n" in desk.run("logs.py", "size").stdout
-    told = desk.run("logs.py", run.name)
+    assert "driving\n" in desk.call("logs.py", "size").stdout
+    told = desk.call("logs.py", run.name)
     assert told.returncode == 1 and "never submitted" in told.stderr
 
 
 def test_a_job_without_files_says_where_they_will_be(run: RunFolder, tmp_path: Path) -> None:
     submitted(run, 1, "17")
-    done = Desk(tmp_path).run("logs.py", run.name)
+    done = Desk(tmp_path).call("logs.py", run.name)
     assert (
         done.returncode == 0
         and "job 17 has written nothing to" in done.stderr
@@ -121,5 +121,5 @@ def test_the_rank_that_failed_is_shown(run: RunFolder, tmp_path: Path, flags: tu
     submitted(run, 1, "17")
     write_json(run.stage(1).failed, {"error": "loss is nan", "rank": 1, "job_id": "17", "time": 1.0})
     paths = [log(run, "17", f"rank {number} says\n", rank=number) for number in (0, 1)]
-    done = Desk(tmp_path).run("logs.py", run.name, *flags)
+    done = Desk(tmp_path).call("logs.py", run.name, *flags)
     assert done.stdout == f"==> {paths[rank]} <==\nrank {rank} says\n"
