@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# Processes that share the tests; those on Slurm follow one by one, because some of them kill its daemons.
+# Processes that share the tests, those on Slurm too: tests that kill daemons do so on a cluster of their own.
 WORKERS ?= 2
 # The .deb of tuxpaint-stamps-default, or a folder it was unpacked into, where apt cannot fetch it.
 STAMPS ?=
@@ -16,7 +16,7 @@ sweep: $(INSTALLED)
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slurm' $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m slurm $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slurm $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -61,8 +61,9 @@ def bare_cluster() -> Iterator[BareCluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_ports(count: int, first: int = 19000) -> int:
-    """The first of so many ports in a row that nobody listens on."""
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on; processes that share the tests look in other ones."""
+    first = 19000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while not all(_is_free(port) for port in range(first, first + count)):
         first += count
     return first

@@ -10,7 +10,7 @@ import pytest
 
 from sia.cluster import end_jobs as cancel
 from sia.cluster.end_jobs import cancel_jobs
-from sia.run.queue import Queue, is_in_queue
+from sia.run.queue import QUEUE, Queue, is_in_queue
 from sia.run.records import Job
 
 Program = Callable[..., Path]
@@ -118,6 +118,7 @@ def test_a_real_slurm_ends_ours_and_leaves_a_stranger_with_our_number(tmp_path: 
     names = ("size/DG1A8-0123456789/1", "driver of size", "another")
     numbers = [subprocess.check_output([*command, f"--job-name={name}"], text=True).strip() for name in names]
     ours = [job(int(number), name=name) for number, name in zip(numbers, (*names[:2], "size/run/1"), strict=True)]
+    QUEUE.forget()
     try:
         assert [is_in_queue(one) for one in ours] == [True, True, False]
         assert cancel_jobs(ours) == {}

@@ -2,8 +2,9 @@
 
 import json
 import subprocess
-import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stages
@@ -13,6 +14,7 @@ from sia.atomic import read_json
 from sia.cluster.profile import Profile
 from sia.cluster.submit import submit_all
 from sia.config import Stage
+from sia.errors import UserError
 from sia.evaluation.job import EvaluateRun, evaluate_on_slurm
 from sia.run.folder import RunFolder
 
@@ -35,7 +37,9 @@ def run(desk: Desk) -> RunFolder:
     return desk.runs("two")[0]
 
 
-def test_the_task_writes_what_evaluation_returns_or_its_error(desk: Desk, run: RunFolder) -> None:
+def test_the_task_writes_what_evaluation_returns_or_its_error(
+    desk: Desk, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = EvaluateRun(str(run.path), OPTIONS)
     task()
     found = read_json(task.result) or {}
@@ -43,6 +47,9 @@ def test_the_task_writes_what_evaluation_returns_or_its_error(desk: Desk, run: R
     assert found["measures"] == here["measures"] and found["num_captions"] == here["num_captions"]
     failing = EvaluateRun(str(run.path), {**OPTIONS, "checkpoint": "epoch=77"})
     failing()
+    monkeypatch.setattr("sia.evaluation.job.carried_out", lambda tasks, profile: (task for task in tasks if not task()))
+    with pytest.raises(UserError, match=f"{run.name}: .*no checkpoint epoch=77"):
+        list(evaluate_on_slurm([run], Profile(), failing.options))
     assert "no checkpoint epoch=77" in (read_json(failing.result) or {})["error"]
     assert failing.result != task.result and failing.job_record != task.job_record, "of other options"
 
@@ -53,7 +60,7 @@ def test_runs_are_evaluated_by_a_job_array(desk: Desk) -> None:
     desk.write("small.yaml", {"partition": "dev", "timeout_min": 10})
     names, on_slurm = [run.path for run in desk.runs("two")], ("--cluster", "slurm", "--profile", "small.yaml")
     here = desk.call("evaluate.py", *names, "--json", "--intervals")
-    there = desk.run("evaluate.py", *names, "--json", "--intervals", *on_slurm, timeout=120)
+    there = desk.call("evaluate.py", *names, "--json", "--intervals", *on_slurm)
     assert there.returncode == 0, there.stderr
     assert [json.loads(line)["measures"] for line in there.stdout.splitlines()] == [
         json.loads(line)["measures"] for line in here.stdout.splitlines()
@@ -61,8 +68,6 @@ def test_runs_are_evaluated_by_a_job_array(desk: Desk) -> None:
     records = [path for run in desk.runs("two") for path in run.path.glob("evaluations/*-job.json")]
     jobs = {(read_json(path) or {})["job_id"] for path in records}
     assert len(jobs) == 2 and len({job.split("_")[0] for job in jobs}) == 1, "one array"
-    refused = desk.run("evaluate.py", names[0], "--checkpoint", "epoch=77", *on_slurm, timeout=120)
-    assert refused.returncode == 1 and "no checkpoint epoch=77" in refused.stderr
 
 
 @pytest.mark.slow
@@ -77,11 +82,16 @@ def test_a_command_that_is_given_again_waits_for_the_array_of_the_one_before(des
         raise AssertionError("the same evaluation was submitted twice")
 
     monkeypatch.setattr("sia.cluster.array.submit_all", refuse)
-    release = threading.Timer(3, subprocess.run, [["scontrol", "release", array]])
-    release.start()
+    # Released once it has been waited for.
+    waits = SimpleNamespace(sleep=lambda seconds: release(array))
+    monkeypatch.setattr("sia.cluster.array.time", waits)
     found = list(evaluate_on_slurm(desk.runs("two"), Profile(partition="dev"), options))
-    release.join()
     assert [len(one["measures"]) > 0 for one in found] == [True, True]
+
+
+def release(array: str) -> None:
+    subprocess.run(["scontrol", "release", array], capture_output=True)
+    time.sleep(1.0)
 
 
 def job_id(task: EvaluateRun) -> str:

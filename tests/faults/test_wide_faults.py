@@ -5,43 +5,44 @@ import signal
 from pathlib import Path
 
 import pytest
-from desk import Desk, job_of, values, wait_until
+from desk import Desk, job_of, values
 from slurm_box import (
     CHAIN,
+    NONE,
     assert_nothing_lost,
     assert_same_bits,
     caught_in_mid_stage,
-    ended_in_any_case,
     in_queue,
     jobs_that_trained,
     processes_of,
     slurm,
+    state,
+    submitted,
+    wait_for,
+    write_study,
 )
 
 from sia.atomic import read_json
-from sia.run.state import State, look
+from sia.run.state import State
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm]
-SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--profile", "wide.yaml")
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 
 def test_the_driver_is_killed_and_a_rank_of_another_node(long_corpus: Path, tmp_path: Path) -> None:
     """The second submit attaches to the job that goes on, and submits again what the killed rank has ended."""
     desk = Desk(tmp_path / "desk")
-    desk.write("wide.yaml", {"partition": "dev", "nodes": 2, "tasks_per_node": 2, "timeout_min": 20})
-    two = {"training.chunk_size": [1000, 1001]}
-    desk.write("tiny.yaml", {"experiment": values(long_corpus, stages=CHAIN), "grid": two})
-    driver = desk.start(*SUBMIT)
-    with ended_in_any_case(desk, "tiny", driver):
-        calm, struck = wait_until(lambda: len(desk.runs("tiny")) == 2 and desk.runs("tiny"), 60, desk.log)
+    grid = {"experiment": values(long_corpus, stages=CHAIN[:1]), "grid": {"training.chunk_size": [1000, 1001]}}
+    write_study(desk, grid, nodes=2, tasks_per_node=2)
+    with submitted(desk, *NONE) as study:
+        calm, struck = study.runs(2)
         with caught_in_mid_stage(calm) as undisturbed, caught_in_mid_stage(struck) as caught:
-            driver.send_signal(signal.SIGKILL)
-            assert driver.wait() == -signal.SIGKILL
+            study.driver.send_signal(signal.SIGKILL)
+            assert study.driver.wait() == -signal.SIGKILL
             kill_a_rank_of_the_other_node(caught.job, caught.ranks)
-        wait_until(lambda: not in_queue(caught.job), 60, "the end of the job that lost a rank")
-        assert not struck.finished.exists() and look(struck).state in (State.LOST, State.RUNNING)
-        again = desk.run(*SUBMIT, timeout=240)
-        assert again.returncode == 0, again.stdout + again.stderr
+        wait_for(lambda: not in_queue(caught.job), "the end of the job that lost a rank")
+        assert not struck.finished.exists() and state(struck) in (State.LOST, State.RUNNING)
+        with submitted(desk, *NONE) as again:
+            again.reaches_its_end()
     assert jobs_that_trained(calm) == [undisturbed.job], "the same job was attached to"
     assert jobs_that_trained(struck) == [caught.job, job_of(struck)]
     for run in (calm, struck):

@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import Desk, job_of, values, wait_until
+from desk import Desk, job_of, values
+from slurm_box import NONE, SUBMIT, in_queue, no_job_left, slurm, state, submitted, wait_for, write_study
 
 from sia.run.state import State, look
 from sia.trackers.mlflow.mirror import note_file
@@ -15,42 +14,29 @@ from sia.trackers.mlflow.mirror import note_file
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 
-def in_queue(job: str) -> str:
-    """The job's state, "" once it has left the queue."""
-    return subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True).stdout.strip()
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path / "desk")
-    yield desk
-    jobs = [job_of(run) for run in desk.runs("tiny")]
-    subprocess.run(["scancel", *[job for job in jobs if job]], capture_output=True)
-
-
-def test_status_tells_where_a_job_waits(desk: Desk, corpus: Path) -> None:
+def test_status_tells_where_a_job_waits(tmp_path: Path, corpus: Path) -> None:
     """A profile that the cluster takes and cannot start: the run is pending until it is cancelled."""
-    desk.write("wide.yaml", {"partition": "dev", "nodes": 2, "sbatch": {"begin": "now+1hour"}})
-    desk.write("tiny.yaml", {"experiment": values(corpus)})
-    flags = ("--cluster", "slurm", "--profile", "wide.yaml", "--scheduler", "none")
-    driver = desk.start("submit.py", "--grid", "tiny.yaml", *flags)
-    (run,) = wait_until(lambda: desk.runs("tiny"), 60, desk.log)
-    job = wait_until(lambda: job_of(run), 60, desk.log)
-    wait_until(note_file(run).exists, 120, "MLflow's start, which a Ctrl-C would wait for")
-    shown = desk.run("status.py", "tiny").stdout
-    assert "pending" in shown and job in shown
-    os.killpg(driver.pid, signal.SIGINT)
-    assert driver.wait(30) == 130
-    assert in_queue(job) == "PENDING", "a Ctrl-C leaves it there"
-    subprocess.run(["scancel", job], timeout=30, check=True)
-    wait_until(lambda: not in_queue(job), 30, "the cancelled job's end")
-    assert look(run).state == State.LOST
+    desk = Desk(tmp_path / "desk")
+    write_study(desk, {"experiment": values(corpus)}, nodes=2, sbatch={"begin": "now+1hour"})
+    with submitted(desk, *NONE) as study:
+        (run,) = study.runs()
+        job = wait_for(lambda: job_of(run), f"job.json\n{desk.log}")
+        wait_for(note_file(run).exists, "MLflow's start, which a Ctrl-C would wait for")
+        shown = desk.call("status.py", "tiny").stdout
+        assert "pending" in shown and job in shown
+        os.killpg(study.driver.pid, signal.SIGINT)
+        assert study.driver.wait() == 130
+        assert in_queue(job) == "PENDING", "a Ctrl-C leaves it there"
+        slurm("scancel", job)
+        wait_for(lambda: not in_queue(job), "the cancelled job's end")
+    assert state(run) == State.LOST
 
 
-def test_a_job_that_the_cluster_refuses_is_told_in_sias_words_alone(desk: Desk, corpus: Path) -> None:
-    desk.write("wrong.yaml", {"partition": "nosuch"})
-    desk.write("tiny.yaml", {"experiment": values(corpus)})
-    done = desk.run("submit.py", "--grid", "tiny.yaml", "--cluster", "slurm", "--profile", "wrong.yaml", timeout=120)
+def test_a_job_that_the_cluster_refuses_is_told_in_sias_words_alone(tmp_path: Path, corpus: Path) -> None:
+    desk = Desk(tmp_path / "desk")
+    write_study(desk, {"experiment": values(corpus)}, partition="nosuch")
+    with no_job_left(desk):
+        done = desk.run(*SUBMIT, timeout=300)
     assert done.returncode == 1
     assert "invalid partition specified" in done.stderr and "Trial" not in done.stdout + done.stderr
     (run,) = desk.runs("tiny")
