@@ -25,15 +25,10 @@ def write(tmp_path, text):
     return path
 
 
-def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path):
-    path = write(tmp_path, "gpus: 4\ntasks_pernode: 2\n")
-    with pytest.raises(UsageError, match=rf"{path}: unknown key 'gpus'; the nearest valid one is 'gpus_per_node'"):
-        load_profile(path)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("gpus: 4", "unknown key 'gpus'; the nearest valid one is 'gpus_per_node'"),
         ("nodes: 0", "nodes: "),
         ("timeout_min: soon", "timeout_min: "),
         ("environment: {A: [1]}", "environment.A: "),
@@ -78,9 +73,13 @@ cpus_per_task: 8
 mem_gb: 1.5
 timeout_min: 60
 setup: [module load cuda]
+environment: {A: 1, B: 0.5, C: eth0}
 sbatch: {exclusive: true, requeue: false}
 """
-    asked = load_profile(write(tmp_path, text)).slurm_parameters("size/run/1")
+    profile = load_profile(write(tmp_path, text))
+    assert profile.environment == {"A": "1", "B": "0.5", "C": "eth0"}
+    asked = profile.slurm_parameters("size/run/1")
+    assert asked["signal_delay_s"] == 120
     assert asked["job_name"] == "size/run/1"
     assert (asked["nodes"], asked["ntasks_per_node"], asked["cpus_per_task"]) == (2, 4, 8)
     assert (asked["gpus_per_node"], asked["mem"], asked["time"], asked["partition"]) == (4, "1536MB", 60, "gpu")
@@ -96,11 +95,6 @@ def test_sbatchs_other_flags_are_passed_on_and_false_leaves_one_out(tmp_path):
     assert flags <= set(lines) and not any("exclusive" in line or "False" in line for line in lines)
 
 
-def test_numbers_of_the_environment_are_text(tmp_path):
-    profile = load_profile(write(tmp_path, "environment: {A: 1, B: 0.5, C: eth0}\n"))
-    assert profile.environment == {"A": "1", "B": "0.5", "C": "eth0"}
-
-
 @pytest.mark.slurm
 def test_a_job_that_may_not_be_requeued_is_taken_as_such(tmp_path):
     """Also where Slurm's own default is to requeue."""
@@ -114,25 +108,12 @@ def test_a_job_that_may_not_be_requeued_is_taken_as_such(tmp_path):
     assert "Requeue=0" in shown
 
 
-def test_all_of_a_nodes_memory_may_be_asked_for():
-    assert Profile(mem_gb=0).slurm_parameters("name")["mem"] == "0MB"
-
-
 def test_what_the_profile_leaves_out_is_left_to_the_cluster():
-    asked = Profile().slurm_parameters("name")
+    asked = Profile(timeout_min=2).slurm_parameters("name")
+    assert asked["signal_delay_s"] <= 60, "the time to save fits into a short job"
+    assert Profile(mem_gb=0).slurm_parameters("name")["mem"] == "0MB", "all of a node's"
     assert not {"partition", "account", "qos", "constraint", "mem", "gpus_per_node"} & asked.keys()
     assert asked["additional_parameters"] == {"requeue": True}
-
-
-def test_the_time_to_save_fits_into_a_short_job():
-    assert Profile(timeout_min=1440).slurm_parameters("name")["signal_delay_s"] == 120
-    assert Profile(timeout_min=2).slurm_parameters("name")["signal_delay_s"] <= 60
-
-
-def test_one_machine_has_one_node():
-    with pytest.raises(UsageError, match="mine: nodes is 2"):
-        check_local(Profile(nodes=2), "mine")
-    check_local(Profile(tasks_per_node=2), "mine")
 
 
 def test_slurm_without_sinfo_is_refused_and_auto_takes_the_machine(without_slurm):
@@ -140,11 +121,16 @@ def test_slurm_without_sinfo_is_refused_and_auto_takes_the_machine(without_slurm
         UserError, match=r"--cluster slurm: Slurm does not answer \(sinfo is not installed\).*--cluster local"
     ):
         choose_cluster("slurm")
+    with pytest.raises(UserError, match="or use --cluster here"):
+        choose_cluster("slurm", instead="here")
     assert choose_cluster("auto") == "local"
     assert choose_cluster("debug") == "debug"
 
 
-def test_gpus_of_a_local_job_are_those_the_user_may_take(monkeypatch):
+def test_a_local_job_has_one_node_and_the_gpus_that_the_user_may_take(monkeypatch):
+    with pytest.raises(UsageError, match="mine: nodes is 2"):
+        check_local(Profile(nodes=2), "mine")
+    check_local(Profile(tasks_per_node=2), "mine")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert visible_gpus() == [2, 3]
     assert local_profile().gpus_per_node == local_profile().tasks_per_node == 2
@@ -244,11 +230,6 @@ def test_a_detached_driver_waits_for_a_controller_that_is_away(sinfo, monkeypatc
     sinfo(away)
     with pytest.raises(UserError, match="Unable to contact"):
         choose_cluster("slurm")
-
-
-def test_the_advice_is_a_choice_of_the_command(without_slurm, tmp_path):
-    with pytest.raises(UserError, match="or use --cluster here"):
-        choose_cluster("slurm", instead="here")
 
 
 @pytest.mark.slurm

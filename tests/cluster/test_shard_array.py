@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import h5py
@@ -62,7 +61,7 @@ def test_the_command_resumes_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_one_line(tmp_path: Path) -> None:
-    done: subprocess.CompletedProcess[str] = Desk(tmp_path).run(
+    done = Desk(tmp_path).call(
         "prepare.py", "--corpus", "stamps", "--root", tmp_path / "nowhere", "--out", tmp_path / "out"
     )
     assert done.returncode == 1
@@ -73,30 +72,30 @@ def test_a_missing_root_is_one_line(tmp_path: Path) -> None:
 def test_the_command_verifies_a_corpus(raw: Path, tmp_path: Path) -> None:
     corpus = tiny_corpus.prepare(raw, tmp_path / "out", SHARDS)
     desk = Desk(tmp_path)
-    good = desk.run("prepare.py", "--out", corpus.folder, "--verify")
+    good = desk.call("prepare.py", "--out", corpus.folder, "--verify")
     assert good.returncode == 0, good.stderr
     assert good.stdout.splitlines() == [
         f"3 shards, 36 captions, 27 images, {corpus.description.num_frames:,} frames: all good"
     ]
     with h5py.File(shard_path(corpus.folder, 1), "r+") as shard:
         shard["frames"][0, 0] += 1
-    bad = desk.run("prepare.py", "--out", corpus.folder, "--verify")
+    bad = desk.call("prepare.py", "--out", corpus.folder, "--verify")
     assert bad.returncode == 1 and len(bad.stderr.splitlines()) == 1 and "1 fault;" in bad.stderr
     name = next(caption.utterance_id for caption in corpus.captions if (caption.shard, caption.row) == (1, 0))
     assert str(shard_path(corpus.folder, 1)) in bad.stdout and repr(name) in bad.stdout
 
 
 def test_what_to_prepare_must_be_said(tmp_path: Path) -> None:
-    done = Desk(tmp_path).run("prepare.py", "--out", tmp_path / "out")
+    done = Desk(tmp_path).call("prepare.py", "--out", tmp_path / "out")
     assert done.returncode == 2 and "--corpus" in done.stderr and len(done.stderr.splitlines()) == 1
-    unfinished = Desk(tmp_path).run("prepare.py", "--out", tmp_path / "out", "--verify")
+    unfinished = Desk(tmp_path).call("prepare.py", "--out", tmp_path / "out", "--verify")
     assert unfinished.returncode == 1 and "no prepared corpus there" in unfinished.stderr
 
 
 @pytest.mark.slow
 def test_the_command_keeps_original_images(raw: Path, tmp_path: Path) -> None:
     arguments = ("--corpus", "table", "--root", raw, "--out", "out", "--images", "original")
-    done = Desk(tmp_path).run("prepare.py", *arguments)
+    done = Desk(tmp_path).call("prepare.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "27 images (original)" in done.stdout
     corpus = PreparedCorpus.open(tmp_path / "out")

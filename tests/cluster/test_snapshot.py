@@ -32,9 +32,13 @@ def tree(tmp_path: Path) -> Path:
     for part in ("sia", "jobs"):
         shutil.copytree(REPOSITORY / part, tmp_path / "tree" / part, ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path / "tree", "init", "--quiet")
-    git(tmp_path / "tree", "add", ".")
-    git(tmp_path / "tree", "commit", "--quiet", "--message", "one")
+    commit(tmp_path / "tree")
     return tmp_path / "tree"
+
+
+def commit(tree: Path) -> None:
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "--message", "all")
 
 
 def git(tree: Path, *arguments: str) -> str:
@@ -66,66 +70,56 @@ def test_a_job_runs_the_code_as_it_was(tree: Path, tmp_path: Path, monkeypatch: 
     assert "none as it was" in error_of_a_job(code, tmp_path)
 
 
+def told_of(code: Path) -> dict:
+    return read_json(code / "code.json") or {}
+
+
 def test_it_says_which_commit_and_what_was_changed(tree: Path) -> None:
+    """As a patch, in any encoding, with an empty last line of context, and however git is configured."""
+    texts = {"blank.py": b"a\nb\n\nc\n\n", "latin.py": "caf\xe9\n".encode("latin-1"), "data.bin": bytes(range(256))}
+    for name in texts:
+        (tree / "sia" / name).write_bytes(bytes(range(255, -1, -1)) if name == "data.bin" else b"x\n\n\n\n")
+    for key, value in {"color.ui": "always", "diff.noprefix": "true", "diff.external": "false"}.items():
+        git(tree, "config", key, value)
+    commit(tree)
+    for name, content in texts.items():
+        (tree / "sia" / name).write_bytes(content if name == "data.bin" else content + b"x\n\n\n\n")
+    changed = {name: (tree / "sia" / name).read_bytes() for name in texts}
     edit(tree, "something else")
     (tree / "sia" / "new_module.py").write_text("x = 1\n")
     code = snapshot(tree)
-    told = read_json(code / "code.json") or {}
+    told = told_of(code)
     assert told["git_commit"] == git(tree, "rev-parse", "HEAD").strip()
     assert told["git_dirty"] is True and told["digest"] == code.name
     assert {"torch", "ray", "mlflow"} <= told["packages"].keys()
     assert (code / "sia" / "new_module.py").is_file(), "files that git does not know yet are part of the code"
     git(tree, "checkout", "--quiet", ".")
     git(tree, "apply", str(code / "changes.diff"))
+    assert {name: (tree / "sia" / name).read_bytes() for name in texts} == changed
     assert "something else" in (tree / "sia" / "run" / "folder.py").read_text()
 
 
-@pytest.mark.parametrize("content", [b"a\nb\n\nc\n\n", "caf\xe9\n".encode("latin-1")], ids=["blank", "latin-1"])
-def test_the_difference_is_a_patch_whatever_was_changed(tree: Path, content: bytes) -> None:
-    """Also where its last line is an empty one of context, and in any encoding."""
-    module = tree / "sia" / "text.py"
-    module.write_bytes(b"x\n\n\n\n")
-    git(tree, "add", ".")
-    git(tree, "commit", "--quiet", "--message", "two")
-    module.write_bytes(content + b"x\n\n\n\n")
-    code = snapshot(tree)
-    git(tree, "checkout", "--quiet", ".")
-    git(tree, "apply", str(code / "changes.diff"))
-    assert module.read_bytes() == content + b"x\n\n\n\n"
-
-
-def test_gits_configuration_does_not_spoil_the_patch(tree: Path) -> None:
-    for key, value in {"color.ui": "always", "diff.noprefix": "true", "diff.external": "false"}.items():
-        git(tree, "config", key, value)
-    binary = tree / "sia" / "data.bin"
-    binary.write_bytes(bytes(range(256)))
-    git(tree, "add", ".")
-    git(tree, "commit", "--quiet", "--message", "two")
-    binary.write_bytes(bytes(range(255, -1, -1)))
-    edit(tree, "something else")
-    code = snapshot(tree)
-    git(tree, "checkout", "--quiet", ".")
-    git(tree, "apply", str(code / "changes.diff"))
-    assert binary.read_bytes() == bytes(range(255, -1, -1))
-    assert "something else" in (tree / "sia" / "run" / "folder.py").read_text()
-
-
-def test_an_own_grid_beside_the_code_makes_no_difference(tree: Path) -> None:
+def test_a_clean_tree_has_no_difference_whatever_lies_beside_the_code(tree: Path) -> None:
     (tree / "sweeps").mkdir()
     (tree / "sweeps" / "mine.yaml").write_text("grid: {}\n")
-    assert (read_json(snapshot(tree) / "code.json") or {})["git_dirty"] is False
+    code = snapshot(tree)
+    assert told_of(code)["git_dirty"] is False and not (code / "changes.diff").exists()
     git(tree, "config", "status.showUntrackedFiles", "no")
     (tree / "jobs" / "mine.py").write_text("x = 1\n")
-    assert (read_json(snapshot(tree) / "code.json") or {})["git_dirty"] is True
+    assert told_of(snapshot(tree))["git_dirty"] is True
+    shutil.rmtree(tree / ".git")
+    edit(tree, "something else")
+    told = told_of(snapshot(tree))
+    assert (told["git_commit"], told["git_dirty"]) == ("", None)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give its checkout to somebody else")
 def test_a_colleagues_checkout_tells_its_commit(tree: Path) -> None:
-    commit = git(tree, "rev-parse", "HEAD").strip()
+    checked_out = git(tree, "rev-parse", "HEAD").strip()
     for path in (tree, *tree.rglob("*")):
         os.chown(path, 4711, 4711)
-    told = read_json(snapshot(tree) / "code.json") or {}
-    assert (told["git_commit"], told["git_dirty"]) == (commit, False)
+    told = told_of(snapshot(tree))
+    assert (told["git_commit"], told["git_dirty"]) == (checked_out, False)
 
 
 def test_a_full_disk_leaves_no_half_copy(tree: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,14 +145,8 @@ def test_what_a_broken_installation_left_behind_is_no_package(
 ) -> None:
     (tmp_path / "site" / "~orch-2.1.dist-info").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    packages = (read_json(snapshot(tree) / "code.json") or {})["packages"]
+    packages = told_of(snapshot(tree))["packages"]
     assert "torch" in packages and all(isinstance(version, str) for version in packages.values())
-
-
-def test_a_clean_tree_leaves_no_difference(tree: Path) -> None:
-    code = snapshot(tree)
-    assert not (code / "changes.diff").exists()
-    assert (read_json(code / "code.json") or {})["git_dirty"] is False
 
 
 def test_equal_content_is_copied_once(tree: Path, runs: Path) -> None:
@@ -171,12 +159,6 @@ def test_equal_content_is_copied_once(tree: Path, runs: Path) -> None:
     assert snapshot(tree) != first
     assert len(list((runs / ".code").iterdir())) == 2
     assert snapshot(first) == first, "a snapshot of a snapshot, as a driver that runs from one takes it"
-
-
-def test_a_tree_without_git_is_copied_all_the_same(tree: Path) -> None:
-    shutil.rmtree(tree / ".git")
-    told = read_json(snapshot(tree) / "code.json") or {}
-    assert (told["git_commit"], told["git_dirty"]) == ("", None)
 
 
 def copied(code: Path) -> set[str]:
@@ -204,8 +186,7 @@ def test_ignored_files_and_keys_are_no_code(tree: Path, capfd: pytest.CaptureFix
 
 def test_a_key_that_git_knows_is_in_no_difference(tree: Path) -> None:
     (tree / "sia" / ".env").write_text("hunter1")
-    git(tree, "add", ".")
-    git(tree, "commit", "--quiet", "--message", "two")
+    commit(tree)
     (tree / "sia" / ".env").write_text("hunter2")
     edit(tree, "something else")
     code = snapshot(tree)
@@ -260,13 +241,8 @@ def test_before_a_submission_it_is_mended_from_a_tree_of_the_same_content_or_nam
         submit(task, "local", Profile(), code)
     with pytest.raises(UserError, match="is not as it was"):
         check_snapshot(code)
-
-
-def test_a_driver_that_runs_from_a_changed_copy_copies_no_change(tree: Path) -> None:
-    code = snapshot(tree)
-    edit(code, "poisoned")
     with pytest.raises(UserError, match=r"folder.py is not as it was"):
-        snapshot(code)
+        snapshot(code)  # as a driver that runs from it
 
 
 def test_nobody_else_may_write_into_a_copy_whatever_the_umask(tree: Path) -> None:

@@ -40,8 +40,11 @@ def processes_of(runs: Path, besides: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("ranks", [True, False], ids=["when its ranks run", "when it is being submitted"])
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False)],
+    ids=["when its ranks run", "when it is being submitted"],
+)
 def test_whoever_leaves_ends_the_job_first(corpus: Path, tmp_path: Path, number: int, ranks: bool) -> None:
     runs = tmp_path / "runs"
     folder = runs / "size-rehearsal" / "one"

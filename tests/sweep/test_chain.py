@@ -87,34 +87,25 @@ def test_a_run_goes_through_its_stages_to_its_test_row(new_run):
     assert heard == [*epoch_rows(run), *test_rows(run)], "each row is heard once"
     assert not run.lock.exists()
     assert run.stage(1).best.exists() and run.stage(2).last.exists()
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert len(follow(run)) == 4
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before, "a finished run is left alone"
 
 
-def test_each_stage_starts_from_the_best_of_the_one_before_at_its_own_rate(finished):
+def test_each_stage_starts_from_the_best_of_the_one_before_and_the_best_of_all_is_tested(finished):
     first, second = (read_json(finished.stage(number).plan) for number in (1, 2))
-    rows = epoch_rows(finished)
-    best = max(rows[:2], key=selection_value)
+    rows, told = epoch_rows(finished), read_json(finished.finished)
     assert (first["start_checkpoint"], first["start_epoch"], first["first_epoch"]) == (None, None, 0)
     assert second["start_checkpoint"] == "stages/1/checkpoints/best.pt"
-    assert (second["start_epoch"], second["first_epoch"]) == (best["epoch"], 2)
+    assert (second["start_epoch"], second["first_epoch"]) == (max(rows[:2], key=selection_value)["epoch"], 2)
     assert (first["start_lr"], second["start_lr"]) == (2e-3, 1e-3)
     assert rows[2]["train/learning_rate"] < 1e-3 < rows[0]["train/learning_rate"] < 2e-3
-
-
-def test_finished_tells_of_the_best_epoch_and_the_test_split(finished):
-    told = read_json(finished.finished)
-    best = max(epoch_rows(finished), key=selection_value)
+    best, (tested,) = max(rows, key=selection_value), test_rows(finished)
     assert (told["best_epoch"], told["best_stage"]) == (best["epoch"], best["stage"])
     assert math.isclose(told["best_value"], selection_value(best))
     assert (told["num_test_captions"], told["num_test_images"], told["world_size"]) == (16, 16, 1)
-    assert test_rows(finished)[0]["epoch"] == best["epoch"]
-    assert {f"test/{key}": value for key, value in told["test"].items()}.items() <= test_rows(finished)[0].items()
-    assert "speech_to_image/R_at_10" in told["test"]
-
-
-def test_a_finished_run_is_left_alone(finished):
-    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")}
-    assert len(follow(finished)) == 4
-    assert {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")} == before
+    assert tested["epoch"] == best["epoch"] and "speech_to_image/R_at_10" in told["test"]
+    assert {f"test/{key}": value for key, value in told["test"].items()}.items() <= tested.items()
 
 
 @pytest.mark.parametrize(
@@ -150,25 +141,20 @@ def test_an_epoch_that_is_neither_best_nor_last_is_the_weights_that_were_kept_of
 
 
 @pytest.mark.parametrize(
-    ("wanted", "error", "said"),
+    ("wanted", "epochs", "lr_scale", "error", "said"),
     [
-        ("epoch=9", UserError, r"no checkpoint epoch=9; it kept .*best of stage 1"),
-        ("newest", UsageError, "use best, last or epoch=N"),
-        ("epoch=-1", UsageError, "use best, last or epoch=N"),
+        ("epoch=9", 1, 0.5, UserError, r"no checkpoint epoch=9; it kept .*best of stage 1"),
+        ("newest", 1, 0.5, UsageError, "use best, last or epoch=N"),
+        ("epoch=-1", 1, 0.5, UsageError, "use best, last or epoch=N"),
+        ("best", 0, 0.5, UsageError, "epochs"),
+        ("best", 1, 0.0, UsageError, "lr_scale"),
     ],
 )
-def test_a_checkpoint_that_was_not_kept_is_refused_and_nothing_changes(finished, wanted, error, said):
+def test_a_restart_that_cannot_be_is_refused_and_nothing_changes(finished, wanted, epochs, lr_scale, error, said):
     before = sorted(finished.path.rglob("*"))
     with pytest.raises(error, match=said):
-        add_restart(finished, wanted, epochs=1, lr_scale=0.5)
+        add_restart(finished, wanted, epochs, lr_scale)
     assert sorted(finished.path.rglob("*")) == before
-    assert look(finished).state == State.FINISHED
-
-
-@pytest.mark.parametrize(("epochs", "lr_scale", "key"), [(0, 0.5, "epochs"), (1, 0.0, "lr_scale")])
-def test_a_restart_with_a_wrong_number_is_a_usage_error(finished, epochs, lr_scale, key):
-    with pytest.raises(UsageError, match=key):
-        add_restart(finished, "best", epochs, lr_scale)
     assert look(finished).state == State.FINISHED
 
 
@@ -211,28 +197,21 @@ def test_a_failed_stage_goes_on_when_its_cause_is_gone(new_run, corpus, tmp_path
     assert not run.stage(2).failed.exists()
 
 
-def test_another_corpus_in_the_same_folder_is_refused(new_run, corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "said"), [("mfcc", "begun on corpus"), ("melspec", r"it holds melspec frames.*trained on mfcc")]
+)
+def test_another_corpus_in_the_same_folder_is_refused(new_run, corpus, tmp_path, kind, said):
     place = tmp_path / "corpus"
     shutil.copytree(corpus, place)
     run = new_run(folder=place)
-    follow_run_until_stage_2(run)
+    chain.start_stage(run, 1, DEBUG)
+    assert (look(run).state, look(run).stage) == (State.WAITING, 2)
     description = read_json(place / "corpus.json")
-    write_json(place / "corpus.json", {**description, "identity": "another"})
-    with pytest.raises(StageFailed, match="begun on corpus"):
+    features = {**description["features"], "kind": kind}
+    write_json(place / "corpus.json", {**description, "features": features, "identity": "another"})
+    with pytest.raises(StageFailed, match=said):
         follow(run)
     assert_every_epoch_once(run, 2)
-
-
-def test_other_features_in_the_same_folder_are_refused_by_their_name(new_run, corpus, tmp_path):
-    place = tmp_path / "corpus"
-    shutil.copytree(corpus, place)
-    run = new_run(folder=place)
-    follow_run_until_stage_2(run)
-    description = read_json(place / "corpus.json")
-    others = {**description["features"], "kind": "melspec"}
-    write_json(place / "corpus.json", {**description, "features": others, "identity": "another"})
-    with pytest.raises(StageFailed, match=r"it holds melspec frames.*trained on mfcc"):
-        follow(run)
 
 
 def test_frames_of_another_width_are_refused_with_the_setting(new_run):
@@ -251,11 +230,6 @@ def test_a_run_reads_the_copy_of_its_corpus_on_the_nodes_disk(new_run, corpus, t
     follow_run(run, Launch("debug", Profile(stage_corpus_to=str(disk))), lambda row: None)
     assert look(run).state == State.FINISHED
     assert json.loads(run.corpus.read_text())["folder"] == str(place), "where it lies for everybody"
-
-
-def follow_run_until_stage_2(run: RunFolder) -> None:
-    chain.start_stage(run, 1, DEBUG)
-    assert (look(run).state, look(run).stage) == (State.WAITING, 2)
 
 
 def test_a_job_that_finds_another_writer_leaves_quietly(new_run):

@@ -1,7 +1,13 @@
-"""The real command on this machine, with Ray Tune, submitit and MLflow: its driver killed, interrupted, run again."""
+"""The real command on this machine, with Ray Tune, submitit and MLflow: its driver, or a worker, ends in all ways.
+
+Jobs are stopped meanwhile, so that a fast machine does not reach a stage's end before a driver that is slow to leave.
+"""
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +24,7 @@ from desk import (
 )
 
 from sia.atomic import read_json
+from sia.cluster.end_jobs import processes
 from sia.run.folder import RunFolder
 from sia.run.lock import holder_of
 from sia.run.metrics import read_rows
@@ -38,6 +45,19 @@ def files_of(runs: list[RunFolder]) -> dict[str, int]:
     """Every file of the runs and when it was written; the mirror's own note, written each time, is left out."""
     files = [path for run in runs for path in run.path.rglob("*") if path.is_file() and path != note_file(run)]
     return {str(path): path.stat().st_mtime_ns for path in files}
+
+
+@contextmanager
+def held_in_mid_stage(desk: Desk, run: RunFolder) -> Iterator[str]:
+    """The run's job, stopped in its first stage."""
+    wait_until(lambda: in_mid_stage(run), 120, f"an epoch\n{desk.log}")
+    rank = holder_of(run.lock).pid
+    os.kill(rank, signal.SIGSTOP)
+    try:
+        yield job_of(run)
+        assert holder_of(run.lock).pid == rank and not run.stage(1).done.exists()
+    finally:
+        os.kill(rank, signal.SIGCONT)
 
 
 @dataclass
@@ -109,41 +129,51 @@ def test_the_command_tells_of_its_results(swept):
 
 def test_submitting_it_again_redoes_nothing(swept):
     before, histories = files_of(swept.runs), mlflow_history(swept.desk.uri, "tiny")
-    shown = swept.desk.run(*SUBMIT, "--dry-run")
+    shown = swept.desk.call(*SUBMIT, "--dry-run")
     assert shown.stdout.count("finished") == 2 and "submit" not in shown.stdout
-    assert swept.desk.run(*SUBMIT).returncode == 0
+    assert swept.desk.call(*SUBMIT).returncode == 0
     assert files_of(swept.runs) == before
     assert mlflow_history(swept.desk.uri, "tiny") == histories
 
 
-def test_a_grid_that_grew_adds_its_new_point_alone_through_a_ctrl_c(swept, corpus):
+def test_a_grid_that_grew_adds_its_new_point_alone_however_its_drivers_end(swept, corpus):
+    """By SIGTERM, as of a machine that is shut down; by a Ctrl-C; then a trial's worker dies, for want of memory."""
     desk, old = swept.desk, swept.runs
     before = files_of(old)
     desk.write("tiny.yaml", grid(corpus, [1, 2, 3]))
-    shown = desk.run(*SUBMIT, "--dry-run").stdout
+    shown = desk.call(*SUBMIT, "--dry-run").stdout
     assert shown.count("finished") == 2 and shown.count("submit") == 1
 
     driver = desk.start(*SUBMIT)
     wait_until(lambda: len(desk.runs("tiny")) == 3, 60, desk.log)
     (new,) = [run for run in desk.runs("tiny") if run.path not in {one.path for one in old}]
-    wait_until(lambda: in_mid_stage(new), 120, f"an epoch\n{desk.log}")
-    job = job_of(new)
-    rank = holder_of(new.lock).pid
-    # Stopped meanwhile: it would reach the stage's end before a driver that is slow to leave.
-    os.kill(rank, signal.SIGSTOP)
-    try:
+    with held_in_mid_stage(desk, new) as job:
+        driver.terminate()
+        assert_left(desk, driver, 143)
+        driver = desk.start(*SUBMIT)
+        wait_until(lambda: trials(desk), 120, f"a trial\n{desk.log}")
         os.killpg(driver.pid, signal.SIGINT)
-        assert driver.wait(60) == 130, desk.log
-        assert "go on" in desk.log and "submit the same grid again" in desk.log and "Traceback" not in desk.log
-        assert look(new).state in (State.RUNNING, State.PENDING), "the job outlives a Ctrl-C"
-        assert holder_of(new.lock).job_id == job and not new.stage(1).done.exists()
-    finally:
-        os.kill(rank, signal.SIGCONT)
-
-    again = desk.run(*SUBMIT, timeout=240)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert job_of(new) == job, "the later submit attached to it"
+        assert_left(desk, driver, 130)
+        assert look(new).state in (State.RUNNING, State.PENDING), "the job outlives them"
+        driver = desk.start(*SUBMIT)
+        (worker,) = wait_until(lambda: trials(desk), 120, f"a trial\n{desk.log}")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: set(trials(desk)) - {worker}, 120, f"another trial\n{desk.log}")
+    assert driver.wait(240) == 0, desk.log
+    assert job_of(new) == job, "all of them attached to it"
     assert_every_epoch_once(new, EPOCHS)
     assert files_of(old) == before, "the finished runs are as they were"
     histories = mlflow_history(desk.uri, "tiny")
     assert histories[new.name]["train/loss"] == list(range(1, EPOCHS + 1)) and len(histories) == 9
+
+
+def assert_left(desk: Desk, driver: "subprocess.Popen[str]", status: int) -> None:
+    assert driver.wait(90) == status, desk.log
+    assert "go on; submit the same grid again" in desk.log
+    assert "SIGTERM" not in desk.log and "Traceback" not in desk.log and "    @ " not in desk.log
+
+
+def trials(desk: Desk) -> list[int]:
+    """The processes of this desk's trials."""
+    mark = f"MLFLOW_TRACKING_URI={desk.uri}"
+    return [pid for pid, words in processes(mark) if words[0].startswith("ray::Impl")]

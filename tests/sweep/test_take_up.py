@@ -1,4 +1,4 @@
-"""One driver a study; what ended after it was asked for is not taken up again by its next life."""
+"""Which runs a driver goes on with: one driver a study, what ended before it, and what a silent Slurm had."""
 
 import json
 import os
@@ -8,15 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+from desk import Desk, values
+from desk import experiment as of_desk
 from written_runs import begin_run, experiment, write_finished
 
 from sia.atomic import write_json, write_text
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.errors import UserError
-from sia.run.driver import OWN_JOB, driving
+from sia.run.driver import OWN_JOB, driver_status, driving
 from sia.run.folder import RunFolder
 from sia.run.lock import NOBODY_KNOWS, HeartbeatLock, holder_of
+from sia.run.queue import Queue
 from sia.run.state import RunStatus, State, look
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
@@ -156,3 +159,71 @@ def test_a_file_server_that_is_away_for_a_moment_ends_no_chain(run: RunFolder, m
     monkeypatch.setattr(chain, "PATIENCE_SECONDS", -1.0)
     with pytest.raises(OSError, match="Stale"):
         follow_run(run, LOCAL, lambda row: None)
+
+
+JOB = {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"}
+
+
+@pytest.fixture
+def silent(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """Pending as job 17 of a Slurm that cannot be asked any more: this host has no squeue."""
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    for place in ("sia.run.queue", "sia.cluster.end_jobs"):
+        monkeypatch.setattr(f"{place}.QUEUE", Queue())
+    write_json(run.stage(1).job, {**JOB, "time": time.time()})
+    write_json(run.path.parent / "driver.json", {**JOB, "job_id": "16"})
+    return run
+
+
+def taken_up(run: RunFolder, cluster: str, by_name: bool) -> State:
+    take_up(run.study, [run], cluster, by_name, asha=False)  # type: ignore[arg-type]
+    return look(run).state
+
+
+def test_who_asks_for_another_cluster_by_name_takes_the_run_over(
+    silent: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(silent.stage(1).failed, {"error": "loss is nan"})
+    os.utime(silent.stage(1).failed, (0, 0))
+    assert driver_status("size").lives
+    assert taken_up(silent, "local", by_name=True) == State.WAITING
+    assert not driver_status("size").lives
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and f"size/{silent.name}: taken over from job 17 of a Slurm that does not answer" in said[1]
+
+
+def test_who_was_given_this_machine_waits_and_is_told_so(silent: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert taken_up(silent, "local", by_name=False) == State.PENDING
+    said = capsys.readouterr().err
+    assert "waits for job 17 of a Slurm that does not answer; --cluster local takes it over" in said
+
+
+def test_slurm_itself_waits(silent: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert taken_up(silent, "slurm", by_name=True) == State.PENDING
+    assert capsys.readouterr().err == ""
+
+
+def test_a_job_that_gives_a_sign_of_life_keeps_its_run(silent: RunFolder) -> None:
+    with HeartbeatLock(silent.lock, job_id="17", stage=1):
+        assert taken_up(silent, "local", by_name=True) == State.RUNNING
+
+
+def test_a_slurm_that_answers_is_believed(silent: RunFolder, tmp_path: Path) -> None:
+    squeue = tmp_path / "empty" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 17\n")
+    squeue.chmod(0o755)
+    assert taken_up(silent, "local", by_name=True) == State.PENDING
+
+
+@pytest.mark.slow
+def test_a_study_that_was_begun_on_slurm_is_finished_here(tmp_path: Path, corpus: Path) -> None:
+    desk = Desk(tmp_path / "desk")
+    desk.write("tiny.yaml", {"experiment": values(corpus)})
+    config = of_desk(corpus)
+    run = RunFolder(desk.folder / "runs" / "tiny" / config.run_name)
+    run.create(config)
+    write_json(run.stage(1).job, JOB)
+    done = desk.run("submit.py", "--grid", "tiny.yaml", "--cluster", "debug", PATH=str(tmp_path))
+    assert done.returncode == 0 and look(run).state == State.FINISHED, done.stdout + done.stderr
+    assert "taken over from job 17" in done.stderr
