@@ -45,17 +45,14 @@ def test_the_nearest_come_first_and_ties_stay_in_order(values: list[float], coun
     assert [hit.rank for hit in hits] == list(range(1, len(expected) + 1))
 
 
-def test_images_below_a_folder_in_the_order_of_their_names(pair: TrainedPair, album: Path) -> None:
+def test_images_or_recordings_below_a_folder_in_the_order_of_their_names(pair: TrainedPair, album: Path) -> None:
     found = images_of(pair, album)
     assert found.names == ["a.PNG", "b/second.png", "c/d/third.png"]
     torch.testing.assert_close(found.embeddings, pair.embed_images([album / name for name in found.names]))
     assert len(found.skipped) == 1 and "b/broken.jpg: unreadable image" in found.skipped[0]
-
-
-def test_recordings_below_a_folder(pair: TrainedPair, album: Path) -> None:
-    found = captions_of(pair, album)
-    assert found.names == ["b/spoken.wav"] and not found.skipped
-    torch.testing.assert_close(found.embeddings[0], pair.embed_speech(album / "b" / "spoken.wav"))
+    spoken = captions_of(pair, album)
+    assert spoken.names == ["b/spoken.wav"] and not spoken.skipped
+    torch.testing.assert_close(spoken.embeddings[0], pair.embed_speech(album / "b" / "spoken.wav"))
 
 
 def test_a_corpus_has_each_image_once_and_every_caption(pair: TrainedPair, corpus: Path, raw: Path) -> None:

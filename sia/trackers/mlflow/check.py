@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-from pathlib import Path
 
 from sia.checks import Finding, ask, check, existing, ok, problem, warning
 from sia.trackers.mlflow.store import network_mount_warning, sqlite_path, without_password
@@ -33,37 +32,27 @@ def place(uri: str, mounts: str | None = None) -> Finding:
 @check("MLflow opens")
 def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
     """An sqlite file that is not there yet is left to the first submit."""
-    path = sqlite_path(uri)
-    if path is not None and _is_anothers(path):
-        return problem(f"{path} may not be read and written by you", ONES_OWN)
-    if path is not None and not path.exists():
-        return _not_made_yet(path)
+    if (path := sqlite_path(uri)) is not None:
+        try:
+            exists = path.exists()
+            usable = os.access(path, os.R_OK | os.W_OK) if exists else os.access(existing(path.parent), os.W_OK)
+        except PermissionError:  # its folder may not be entered
+            exists, usable = True, False
+        if not usable:
+            return problem(f"{path} may not be read and written by you", ONES_OWN)
+        if not exists:
+            return ok("not there yet: the first submit makes it, python jobs/track.py fills it")
     answer = ask([sys.executable, "-c", OPEN], timeout_s, uri)  # no argument: others would see a password in it
     if answer.good:
         return ok("it opens, its schema is current")
     if "out-of-date database schema" in answer.errors:
         cure = f"copy it, then: mlflow db upgrade '{uri}' (or move it away: python jobs/track.py fills a new one)"
         return problem("its schema is of another version of MLflow", cure)
-    fills = (
+    cure = (
         "move it away, python jobs/track.py fills a new one" if path else "set MLFLOW_TRACKING_URI, or start the server"
     )
-    return problem(
-        f"it does not open: {without_password(answer.reason)}", f"{fills}; training goes on without it meanwhile"
-    )
-
-
-def _is_anothers(path: Path) -> bool:
-    try:
-        return path.exists() and not os.access(path, os.R_OK | os.W_OK)
-    except PermissionError:  # its folder may not be entered
-        return True
-
-
-def _not_made_yet(path: Path) -> Finding:
-    folder = existing(path.parent)
-    if os.access(folder, os.W_OK):
-        return ok("not there yet: the first submit makes it, python jobs/track.py fills it")
-    return problem(f"{folder} cannot be written", ONES_OWN)
+    said = f"it does not open: {without_password(answer.reason)}"
+    return problem(said, f"{cure}; training goes on without it meanwhile")
 
 
 @check("port of mlflow ui")
