@@ -1,10 +1,18 @@
 """Worker processes that do not outlive whoever started them, even if that is killed."""
 
+import multiprocessing
 import os
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 EVERY_SECONDS = 2.0
+
+
+def pool(processes: int) -> ProcessPoolExecutor:
+    # Not forked: the parent may hold threads and open files.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, initializer=end_with, initargs=(os.getpid(),))
 
 
 def end_with(parent: int) -> None:

@@ -1,9 +1,8 @@
 """A corpus, prepared one shard a task: by a job array on Slurm, or by processes on one machine."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sia.cluster.profile import Cluster, Profile
 from sia.data.corpus_record import Description
 from sia.data.manifest import Images
 from sia.data.prepare import finish, is_written, plan, write_shard
-from sia.orphans import end_with
+from sia.orphans import pool
 from sia.progress import tracked
 
 
@@ -82,11 +81,8 @@ def write_shards(out: Path, num_shards: int, cluster: Cluster, profile: Profile)
 
 
 def _on_this_machine(missing: list[WriteShard]) -> Iterator[WriteShard]:
-    # Not forked: the parent may hold threads and open files.
-    context = multiprocessing.get_context("spawn")
-    workers = min(os.cpu_count() or 1, len(missing))
-    with ProcessPoolExecutor(workers, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        tasks = {pool.submit(task): task for task in missing}
+    with pool(min(os.cpu_count() or 1, len(missing))) as workers:
+        tasks = {workers.submit(task): task for task in missing}
         for future in as_completed(tasks):
             future.result()
             yield tasks[future]

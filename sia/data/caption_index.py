@@ -133,8 +133,6 @@ class PlacedCaptions:
             index = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: unreadable index of captions ({error}); {CURE}") from None
-        if index.dtype != INDEX or index.ndim != 1:
-            raise UserError(f"{path}: an index of another layout; {CURE}")
         return np.asarray(index)  # a plain view: a memmap's own are slow to make
 
     @cached_property

@@ -1,9 +1,8 @@
 """What is damaged in a prepared corpus: its shards against their checksums, its other files against the shards."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from sia.data.prepare import read_plan
 from sia.data.prepared_corpus import read_description
 from sia.data.shards import DAMAGED, ShardReader, caption_digest, shard_path
 from sia.errors import UserError, one_line
-from sia.orphans import end_with
+from sia.orphans import pool
 from sia.progress import tracked
 
 
@@ -98,8 +97,8 @@ def _verified(paths: list[Path], processes: int) -> Iterator[list[str]]:
     if processes == 0:
         yield from map(verify_shard, paths)
         return
-    with _pool(max(1, min(processes, len(paths)))) as pool:
-        futures = {pool.submit(verify_shard, path): path for path in paths}
+    with pool(max(1, min(processes, len(paths)))) as workers:
+        futures = {workers.submit(verify_shard, path): path for path in paths}
         for future in as_completed(futures):
             try:
                 yield future.result()
@@ -110,13 +109,7 @@ def _verified(paths: list[Path], processes: int) -> Iterator[list[str]]:
 def _verified_alone(path: Path) -> list[str]:
     """Verify a shard in a process of its own: the one that ended others is known then."""
     try:
-        with _pool(1) as pool:
-            return pool.submit(verify_shard, path).result()
+        with pool(1) as workers:
+            return workers.submit(verify_shard, path).result()
     except BrokenProcessPool:
         return [f"{path}: so damaged that HDF5 ends the process that reads it"]
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    # Not forked: the parent may hold threads and open files.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, initializer=end_with, initargs=(os.getpid(),))

@@ -1,7 +1,6 @@
 """What a shard stores of a caption's files, and which captions are dropped."""
 
 import io
-import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +75,6 @@ def test_images_are_resized_or_the_files_themselves(tmp_path: Path, format: str,
     assert PairDataset(corpus, small)[(0, 0)][1].shape == (3, 20, 20)
     assert decoded(corpus, 0, 40).shape == decoded(resized, 0, 40).shape
     assert [batch.shape for batch in image_batches(corpus, [0], 2, 30, short_side=30)] == [(1, 3, 30, 30)]
-
-
-def test_an_original_image_that_is_not_whole_is_dropped(raw: Path, tmp_path: Path) -> None:
-    captions = tiny_corpus.read(raw).captions
-    os.truncate(captions[0].image_path, os.stat(captions[0].image_path).st_size - 200)
-    corpus = described(raw, captions, tmp_path / "out", images="original")
-    assert corpus.description.dropped == {"unreadable image": 2}
 
 
 def test_frames_that_others_computed_are_kept_or_dropped(raw: Path, tmp_path: Path) -> None:
