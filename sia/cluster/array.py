@@ -43,7 +43,7 @@ def carried_out(tasks: Sequence[One], profile: Profile) -> Iterator[One]:
     if fresh := [task for task in tasks if not (task.is_queued or task.is_done)]:
         gpus = min(fresh[0].most_gpus, profile.gpus_per_node)
         one_process = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": gpus}
-        submit_all(fresh, "slurm", profile.model_copy(update=one_process))
+        submit_all(fresh, "slurm", profile.of_run().model_copy(update=one_process))
     try:
         yield from _as_they_are_done(list(tasks))
     except KeyboardInterrupt:

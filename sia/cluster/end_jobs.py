@@ -22,7 +22,7 @@ def cancel_jobs(jobs: Iterable[Job], *flags: str) -> dict[str, str]:
     Left alone are those that have left, that are of another host, and whose number is another job's now.
     flags: of scancel.
     """
-    jobs = list(jobs)
+    jobs = [job for job in jobs if not job.shared]  # a pack ends its runs by their markers
     untold = {number: why for job in jobs if job.cluster == "local" for number, why in _end_local(job).items()}
     of_slurm = [job for job in jobs if job.cluster == "slurm"]
     if of_slurm:
@@ -58,6 +58,8 @@ def _scancel(numbers: list[str], flags: Sequence[str]) -> dict[str, str]:
 
 def has_left(job: Job) -> bool:
     """Whether nothing of the job is queued or running any more, as far as this host can tell."""
+    if job.shared:
+        return not is_in_queue(job)
     return not is_in_queue(job) and not (job.cluster == "local" and local_processes(job))
 
 

@@ -88,4 +88,4 @@ def former_launch(run: RunFolder, wanted: str, profile: Path | None) -> Launch:
 
 def default_concurrency(launch: Launch) -> int:
     """A machine's ranks use all of it; a cluster has a queue."""
-    return SLURM_AT_ONCE if launch.cluster == "slurm" else 1
+    return SLURM_AT_ONCE if launch.cluster == "slurm" else launch.profile.runs_per_node

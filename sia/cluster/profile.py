@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from sia.checks import ask
@@ -71,6 +71,7 @@ class Profile(Section):
     setup: list[str] = Field([], description="shell lines before the job, for example module load")
     environment: dict[str, Annotated[str, BeforeValidator(_text)]] = Field({}, description="variables of the job")
     stage_corpus_to: str = Field("", description="the node's own disk, such as $TMPDIR: shards are copied there first")
+    runs_per_node: Annotated[int, Field(ge=1)] = Field(1, description="runs of a study that share the job's node")
     chain_stages: bool = Field(True, description="a job goes on with its run's next stage; false: a job a stage")
     sbatch: dict[str, Any] = Field(
         {}, description="any other flag of sbatch, without its dashes; true for one that takes no value, false: without"
@@ -85,9 +86,37 @@ class Profile(Section):
                 raise ValidationError.from_exception_data("sbatch", [{"type": fault, "loc": (flag,), "input": None}])
         return flags
 
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> "Profile":
+        runs, gpus = self.runs_per_node, self.gpus_per_node
+        if runs > 1 and self.nodes > 1:
+            raise ValueError("runs_per_node needs nodes: 1; as many such jobs are asked for as the runs need")
+        if self.tasks_per_node % runs:
+            raise ValueError(f"tasks_per_node {self.tasks_per_node} cannot be shared by {runs} runs (runs_per_node)")
+        if gpus % runs and runs % max(1, gpus):
+            raise ValueError(f"gpus_per_node {gpus} cannot be shared evenly by {runs} runs (runs_per_node)")
+        return self
+
     @property
     def world_size(self) -> int:
-        return self.nodes * self.tasks_per_node
+        """Ranks of a run."""
+        return self.nodes * self.tasks_per_node // self.runs_per_node
+
+    def of_run(self) -> "Profile":
+        """The share of one run where several share a node."""
+        runs = self.runs_per_node
+        share = {
+            "tasks_per_node": self.tasks_per_node // runs,
+            "gpus_per_node": min(self.gpus_per_node, max(1, self.gpus_per_node // runs)),
+            "mem_gb": self.mem_gb and self.mem_gb / runs,
+            "runs_per_node": 1,
+        }
+        return self.model_copy(update=share)
+
+    def of_pack(self) -> "Profile":
+        """The same node for a job of one process, which starts the runs itself."""
+        whole = {"tasks_per_node": 1, "cpus_per_task": self.cpus_per_task * self.tasks_per_node, "runs_per_node": 1}
+        return self.model_copy(update=whole)
 
     def describe(self) -> str:
         devices = (
@@ -100,8 +129,8 @@ class Profile(Section):
         """Without the job's variables, which may be keys: others read a run's records."""
         return self.model_dump(mode="json", exclude={"environment"})
 
-    def slurm_parameters(self, job_name: str) -> dict[str, Any]:
-        """The parameters of submitit's Slurm executor."""
+    def slurm_parameters(self, job_name: str, overlap: bool = False) -> dict[str, Any]:
+        """The parameters of submitit's Slurm executor; overlap: the job starts steps of its own beside its first."""
         named = ("partition", "account", "qos", "constraint")
         parameters: dict[str, Any] = {key: getattr(self, key) for key in named if getattr(self, key) is not None}
         if self.gpus_per_node:
@@ -119,7 +148,10 @@ class Profile(Section):
             "setup": self.setup or None,
             # Without it a rank that failed leaves the others waiting until the time limit.
             # From 22.05 to 23.02 srun does not take over sbatch's number of CPUs a task.
-            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"],
+            "srun_args": [
+                *("--kill-on-bad-exit=1", f"--cpus-per-task={self.cpus_per_task}"),
+                *(["--overlap"] if overlap else []),
+            ],
             "additional_parameters": self._flags(),
         }
 
@@ -141,13 +173,13 @@ def _cure_of_flag(flag: str, value: Any) -> str | None:
     return None
 
 
-def sbatch_script(profile: Profile, job_name: str, folder: Path) -> str:
+def sbatch_script(profile: Profile, job_name: str, folder: Path, overlap: bool = False) -> str:
     """The script that sbatch is given for a job whose pickle and logs lie in `folder`, without a cluster."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     # The interpreter and the folder of the real command follow when the job is submitted.
     command = f"python -u -m submitit.core._submit {folder}"
-    return _make_sbatch_string(command=command, folder=folder, **profile.slurm_parameters(job_name))
+    return _make_sbatch_string(command=command, folder=folder, **profile.slurm_parameters(job_name, overlap))
 
 
 def clean_environment(environment: dict[str, str], profile: Profile, cluster: Cluster = "local") -> dict[str, str]:

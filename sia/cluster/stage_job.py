@@ -94,16 +94,18 @@ class TrainStage(Task):
 
     def __call__(self) -> None:
         """Called by submitit in every rank of the job."""
-        place, flag = Place.of_submitit(), PreemptionFlag()
-        ended = self.train(place, flag)
-        task = self
-        while ended.goes_on:
-            task = replace(task, number=task.number + 1)
-            ended = task.train(place, flag)
-        if ended.signal == signal.SIGUSR2 and place.rank == 0:
+        place = Place.of_submitit()
+        if self.go_through(place) == signal.SIGUSR2 and place.rank == 0:
             from submitit import JobEnvironment
 
             JobEnvironment()._requeue(0)
+
+    def go_through(self, place: Place) -> int | None:
+        """Train the stage, and those after it where the job goes on; the signal that ended it, if one did."""
+        task, flag = self, PreemptionFlag()
+        while (ended := task.train(place, flag)).goes_on:
+            task = replace(task, number=task.number + 1)
+        return ended.signal
 
     def train(self, place: Place, flag: PreemptionFlag | None = None) -> Ended:
         """Train to the stage's end, or to a signal.

@@ -206,7 +206,7 @@ def _executor(
     if cluster == "slurm":
         slurm = SlurmExecutor(task.jobs, max_num_timeout=MOST_TIMEOUTS, python=python)
         slurm.update_parameters(
-            **{**profile.slurm_parameters(task.name), "setup": [script_mark(token), *profile.setup]}
+            **{**profile.slurm_parameters(task.name, task.starts_steps), "setup": [script_mark(token), *profile.setup]}
         )
         return slurm
     local = LocalExecutor(task.jobs, max_num_timeout=MOST_TIMEOUTS, python=python)

@@ -16,6 +16,8 @@ class Task(ABC):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
+    starts_steps: ClassVar[bool] = False  # it asks Slurm for steps of its own, and needs nothing itself
+
     @property
     @abstractmethod
     def name(self) -> str:

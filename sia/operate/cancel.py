@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sia.cluster.end_jobs import cancel_jobs, has_left
+from sia.cluster.packs import end_empty_packs
 from sia.errors import UserError
 from sia.operate.damage import readable
 from sia.run.driver import Driver, driver_status
@@ -90,6 +91,8 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         Stopped(by=BY, time=time.time()).write(run.stopped)
     left, untold = _end_jobs(runs)
+    for study in {run.path.parent for run in runs}:
+        end_empty_packs(study)
     for run in runs:
         say(f"{run.study}/{run.name}: {_outcome(run, run in left, untold)}")
     return not left

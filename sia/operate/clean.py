@@ -28,7 +28,8 @@ RUN_NAME = re.compile(r"[A-Z]+G\d+A\d+-[0-9a-f]{10}")  # as Experiment.run_name 
 LOCK_PARTS = ".*.lock.*"  # of a process that was killed while it took the lock
 REMOVED = ".removed"  # ends the name of a run that is being deleted
 TORN = (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp", f"*/{LOCK_PARTS}", f"*/driver/{LOCK_PARTS}", f"*/.*{REMOVED}")
-OF_DRIVER = ("driver.json", "driver.lock", "driver", ".*.tmp", LOCK_PARTS, f".*{REMOVED}")  # in a study's folder
+# In a study's folder, besides its runs.
+OF_DRIVER = ("driver.json", "driver.lock", "driver", "packs", ".*.tmp", LOCK_PARTS, f".*{REMOVED}")
 
 
 @dataclass(frozen=True)

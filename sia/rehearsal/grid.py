@@ -65,7 +65,7 @@ def rehearse_one(experiment: Experiment, corpus: Path, folder: Path, launch: Lau
         task.rehearse(Place())
     else:
         try:
-            submit(task, launch.cluster, launch.profile, launch.code)
+            submit(task, launch.cluster, launch.profile.of_run(), launch.code)
             while (job := Job.read(task.job_record)) is not None and is_in_queue(job):
                 time.sleep(1.0)
         except BaseException:

@@ -68,6 +68,8 @@ QUEUE = Queue()
 
 def is_in_queue(job: Job) -> bool:
     """Whether the cluster still knows the job; a cluster that cannot be asked counts as a yes."""
+    if job.left is not None:
+        return False
     if job.cluster == "slurm":
         return QUEUE.find(job) is not None
     if job.cluster == "local" and job.host == socket.gethostname():

@@ -66,6 +66,8 @@ class Job(Submission):
 
     job_id: str
     time: float | None = None
+    shared: bool = False  # a pack's, which other runs train in, too: nobody ends it for the sake of one
+    left: float | None = None  # when the run lost its place in the pack
 
     @model_validator(mode="after")
     def _can_be_asked_about(self) -> "Job":

@@ -12,6 +12,7 @@ from typing import Any
 from sia.checkpoint.chosen import choose_checkpoint
 from sia.checkpoint.plan import plan_stage, write_plan
 from sia.cluster.launch import Launch, record_launch
+from sia.cluster.pack_job import ask_for_place
 from sia.cluster.refusal import passes
 from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
@@ -95,7 +96,8 @@ def _submit_when_it_is_taken(task: TrainStage, launch: Launch) -> None:
     pause = POLL_SECONDS
     while True:
         try:
-            return submit(task, launch.cluster, launch.profile, launch.code)
+            ask = ask_for_place if launch.profile.runs_per_node > 1 else submit
+            return ask(task, launch.cluster, launch.profile, launch.code)
         except UserError as error:
             if not passes(str(error)):
                 raise

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sia.cluster.launch import Launch
+from sia.cluster.packs import Packs
 from sia.cluster.profile import Profile, sbatch_script
 from sia.config import Experiment, flatten, varying
 from sia.models.parameter_counts import image_parameters, speech_parameters
@@ -88,8 +89,13 @@ def show_plan(grid: Grid, launches: dict[str, Launch], console: Console) -> None
             continue
         runs = [point.run for point, other in zip(grid.points, of_points, strict=True) if other is launch]
         names = ", ".join(run.name for run in runs)
-        print(f"sbatch script of each stage of {names} (the first one's):\n")
-        print(sbatch_script(launch.profile, f"{grid.study}/{runs[0].name}/1", runs[0].jobs))
+        if (together := launch.profile.runs_per_node) > 1:
+            print(f"sbatch script of each job that {together} of {names} share:\n")
+            folder = Packs.of_study(runs[0].path.parent).another()
+            print(sbatch_script(launch.profile.of_pack(), f"{grid.study}/pack-{folder.name}", folder, overlap=True))
+        else:
+            print(f"sbatch script of each stage of {names} (the first one's):\n")
+            print(sbatch_script(launch.profile, f"{grid.study}/{runs[0].name}/1", runs[0].jobs))
 
 
 def points_table(grid: Grid) -> Table:

@@ -1,0 +1,263 @@
+"""The job of a pack, and who asks for it: each of its places trains a run of the study, until none waits any more.
+
+Each run has its own ranks, lock, log, failure and signal. On Slurm a run is a step of the job (`srun --exact`), which
+Slurm places; without it, a process a rank. It loads no torch.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sia import gate
+from sia.cluster.packs import PackFolder, Packs, Ticket
+from sia.cluster.profile import Cluster, Profile
+from sia.cluster.stage_job import Place, TrainStage
+from sia.cluster.submit import submit
+from sia.cluster.task import Task
+from sia.errors import UserError
+from sia.orphans import end_with
+from sia.run.lock import living_holder
+from sia.run.records import Job, Submission, begun_of
+from sia.run.state import current_stage
+from sia.training.preemption import PreemptionFlag
+
+POLL_SECONDS = 0.5
+LINGER_SECONDS = 20.0  # an empty pack waits so long for the next run, while its study is driven
+SECONDS_TO_SAVE = 60.0  # for a run that was cancelled
+# What Slurm set for the job's own step would be taken for the wish of the steps inside it.
+OF_OWN_STEP = (
+    "SLURM_CPU_BIND",
+    "SLURM_CPUS_PER",
+    "SLURM_MEM_",
+    "SLURM_NTASKS",
+    "SLURM_NPROCS",
+    "SLURM_STEP",
+    "SLURM_TRES",
+)
+PLACE, GPUS = "SIA_PLACE", "SIA_GPUS"
+ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from sia.cluster.pack_job import train; train(*sys.argv[2:])"
+
+
+def ask_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Path) -> None:
+    """Wait until a pack has taken the stage, which its job.json then tells, or the run is stopped.
+
+    Another pack is submitted where those in the queue have too few places. Raises UserError where
+    the cluster takes none.
+    """
+    packs, ticket = Packs.of_study(task.run.path.parent), f"{task.run.name}.json"
+    packs.waiting.mkdir(parents=True, exist_ok=True)
+    # That of a job which is known to have ended.
+    task.job_record.unlink(missing_ok=True)
+    try:
+        while not (task.job_record.exists() or task.stopped.exists()):
+            with packs.lock:
+                if not packs.know(ticket) and not task.job_record.exists():
+                    Ticket(task=asdict(task), code=str(code)).write(packs.waiting / ticket)
+                if packs.are_too_few(profile.runs_per_node):
+                    submit(Pack.of(packs.another(), profile), cluster, profile.of_pack(), code)
+            time.sleep(POLL_SECONDS)
+    except UserError:
+        (packs.waiting / ticket).unlink(missing_ok=True)
+        raise
+    if task.stopped.exists():
+        (packs.waiting / ticket).unlink(missing_ok=True)
+
+
+@dataclass
+class Step:
+    """A run in one of the places: the processes that train it, and the ticket that it came with."""
+
+    task: TrainStage
+    ticket: Path
+    processes: list["subprocess.Popen[bytes]"]
+    told: float | None = None  # when it was told to end
+
+    def tell(self, number: int) -> None:
+        self.told = self.told or time.monotonic()
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    def is_over(self) -> bool:
+        """Whether all its processes have ended; one that failed takes the others with it."""
+        ended = [process.poll() for process in self.processes]
+        if any(status not in (None, 0) for status in ended):
+            self.tell(signal.SIGKILL)
+        return None not in ended
+
+    def end_if_stopped(self) -> None:
+        if not self.task.stopped.exists():
+            return
+        if self.told is None:
+            self.tell(signal.SIGTERM)
+        elif time.monotonic() - self.told > SECONDS_TO_SAVE:
+            self.tell(signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Pack(Task):
+    """A job with so many places, in each of which a run trains with so many ranks, of so many CPUs each.
+
+    folder: `packs/N/` of the study. memory: of a place, as srun takes it; "0" is all that the job has.
+    gpus: of the job.
+    """
+
+    folder: str
+    places: int
+    ranks: int
+    cpus: int
+    gpus: int = 0
+    memory: str = "0"
+    starts_steps: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, folder: Path, profile: Profile) -> "Pack":
+        one = profile.of_run()
+        memory = f"{int(one.mem_gb * 1024)}M" if one.mem_gb else "0"
+        places = profile.runs_per_node
+        return cls(str(folder), places, one.tasks_per_node, one.cpus_per_task, profile.gpus_per_node, memory)
+
+    @property
+    def of_pack(self) -> PackFolder:
+        return PackFolder(Path(self.folder))
+
+    @property
+    def study(self) -> Path:
+        return self.of_pack.path.parents[1]
+
+    @property
+    def name(self) -> str:
+        return f"{self.study.name}/pack-{self.of_pack.path.name}"
+
+    @property
+    def jobs(self) -> Path:
+        return self.of_pack.path
+
+    @property
+    def job_record(self) -> Path:
+        return self.of_pack.job
+
+    def __call__(self) -> None:
+        """Called by submitit in the one process of the job."""
+        flag, place = PreemptionFlag().install(), Place.of_submitit()
+        self.of_pack.tickets.mkdir(exist_ok=True)
+        steps = self._work(flag, place)
+        for step in steps:
+            step.tell(int(flag.received or signal.SIGTERM))
+        for step in steps:
+            while not step.is_over():
+                time.sleep(POLL_SECONDS)
+            if flag.received != signal.SIGUSR2:
+                settle(step)
+        if flag.received == signal.SIGUSR2:
+            from submitit import JobEnvironment
+
+            JobEnvironment()._requeue(0)
+
+    def _work(self, flag: PreemptionFlag, place: Place) -> list[Step]:
+        """Until a signal, or until no run wants a place; the steps that are under way then."""
+        steps: dict[int, Step] = {}
+        last_busy = time.monotonic()
+        while not flag:
+            for number, step in list(steps.items()):
+                step.end_if_stopped()
+                if step.is_over():
+                    settle(steps.pop(number))
+            for number in set(range(self.places)) - steps.keys():
+                if (ticket := self._next({step.ticket for step in steps.values()})) is not None:
+                    steps[number] = self._start(ticket, number, place)
+            if steps:
+                last_busy = time.monotonic()
+            elif time.monotonic() - last_busy > LINGER_SECONDS or not self._is_driven():
+                break
+            time.sleep(POLL_SECONDS)
+        return list(steps.values())
+
+    def _is_driven(self) -> bool:
+        return living_holder(self.study / "driver.lock") is not None
+
+    def _next(self, under_way: set[Path]) -> Path | None:
+        """A ticket that this job had before it was requeued, or else the first of those that wait."""
+        for ticket in self.of_pack.tickets.glob("*.json"):
+            if ticket not in under_way:
+                return ticket
+        for ticket in sorted(Packs.of_study(self.study).waiting.glob("*.json")):
+            with contextlib.suppress(FileNotFoundError):  # another pack was faster
+                return ticket.rename(self.of_pack.tickets / ticket.name)
+        return None
+
+    def _start(self, path: Path, number: int, place: Place) -> Step:
+        """Begin the ticket's run in that place, which its job.json tells first. Exits for code that was changed."""
+        ticket = Ticket.read(path)
+        assert ticket is not None
+        if fault := gate.fault_of_code(Path(ticket.code)):
+            sys.exit(f"error: {fault}")
+        task = ticket.stage
+        own = Submission.read(begun_of(self.job_record)) or Job.read(self.job_record)
+        assert own is not None
+        told = own.model_dump(exclude={"job_id", "time", "shared", "left"})
+        current = task.run.stage(current_stage(task.run))
+        current.path.mkdir(parents=True, exist_ok=True)
+        Job(**told, job_id=place.job_id, time=time.time(), shared=True).write(current.job)
+        gate.own_folder(task.jobs)
+        what = [sys.executable, "-u", "-c", ENTRY, ticket.code, json.dumps(asdict(task)), place.job_id, place.life]
+        if place.cluster == "slurm":
+            return Step(task, path, [self._srun(task, what, number, place)])
+        return Step(task, path, [self._rank(task, what, number, rank, place) for rank in range(self.ranks)])
+
+    def _srun(self, task: TrainStage, what: list[str], number: int, place: Place) -> "subprocess.Popen[bytes]":
+        log = task.jobs / f"{place.job_id}_%t_log"
+        command = ["srun", "--exact", "--nodes=1", f"--ntasks={self.ranks}", f"--cpus-per-task={self.cpus}"]
+        command += [f"--mem={self.memory}", f"--job-name={task.name}", "--kill-on-bad-exit=1", "--open-mode=append"]
+        command += [f"--output={log}.out", f"--error={log}.err"]
+        if self.gpus >= self.places:
+            command.append(f"--gpus-per-node={self.gpus // self.places}")
+        elif self.gpus:  # several runs share one
+            command += ["--overlap", f"--gpus-per-node={self.gpus}"]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_OWN_STEP)}
+        environment["OMP_NUM_THREADS"] = str(self.cpus)
+        shared = {GPUS: str(number % self.gpus)} if 0 < self.gpus < self.places else {}
+        return subprocess.Popen([*command, *what], env=environment | shared, stdin=subprocess.DEVNULL)
+
+    def _rank(
+        self, task: TrainStage, what: list[str], number: int, rank: int, place: Place
+    ) -> "subprocess.Popen[bytes]":
+        seen = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+        each = max(1, len(seen) // self.places)
+        own = [seen[(number * each + one) % len(seen)] for one in range(each)] if seen else []
+        place_of_rank = {PLACE: f"{rank} {rank} {self.ranks}", "OMP_NUM_THREADS": str(self.cpus)}
+        place_of_rank |= {GPUS: ",".join(own)} if own else {}
+        log = task.jobs / f"{place.job_id}_{rank}_log"
+        with open(f"{log}.out", "ab") as out, open(f"{log}.err", "ab") as err:
+            return subprocess.Popen(
+                what, env=os.environ | place_of_rank, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+
+
+def settle(step: Step) -> None:
+    """The run's place is empty: unless it is finished, its driver finds the stage failed, stopped or lost."""
+    run = step.task.run
+    record = run.stage(current_stage(run)).job
+    if not run.finished.exists() and (job := Job.read_sound(record)) and job.shared:
+        job.model_copy(update={"left": time.time()}).write(record)
+    step.ticket.unlink(missing_ok=True)
+
+
+def train(task: str, job_id: str, life: str) -> None:
+    """A rank of a run that has a place in a pack."""
+    gate.close_umask()
+    if GPUS in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[GPUS]
+    if local := os.environ.get(PLACE):
+        end_with(os.getppid())  # Slurm ends a step with its job
+    names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+    rank, local_rank, ranks = map(int, local.split() if local else (os.environ[name] for name in names))
+    place = Place(rank, local_rank, ranks, job_id, life, "local" if local else "slurm")
+    TrainStage(**json.loads(task)).go_through(place)

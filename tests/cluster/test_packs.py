@@ -1,0 +1,154 @@
+"""Several runs in one allocation: each is its own, and learns what it learns alone."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from desk import Desk, values, wait_until
+from stages import rows, same, saved
+
+from sia.cluster.pack_job import Pack
+from sia.cluster.packs import PackFolder, Packs, Ticket
+from sia.cluster.profile import Profile, load_profile
+from sia.errors import UsageError
+from sia.run.folder import RunFolder
+from sia.run.lock import Holder, living_holder
+from sia.run.metrics import read_rows
+from sia.run.records import Job
+from sia.run.state import State, look
+
+STAGES = [{"epochs": 30, "schedule": "calr"}, {"epochs": 1, "schedule": "calr", "lr_scale": 0.5}]
+SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--scheduler", "none")
+
+
+def desk_with(folder: Path, corpus: Path, profile: dict, layers: list[int], sizes: list[int]) -> Desk:
+    desk = Desk(folder)
+    desk.write("pack.yaml", profile)
+    grid = {"model.gru_layers": layers, "model.latent_size": sizes}
+    desk.write("tiny.yaml", {"experiment": values(corpus, stages=STAGES), "grid": grid})
+    return desk
+
+
+def packs_of(desk: Desk) -> Packs:
+    return Packs.of_study(desk.runs("tiny")[0].path.parent)
+
+
+def assert_all_ended_as(packed: list[RunFolder], alone: list[RunFolder]) -> None:
+    assert [run.name for run in packed] == [run.name for run in alone]
+    for one, other in zip(packed, alone, strict=True):
+        assert look(one).state == State.FINISHED
+        assert rows(one) == rows(other)
+        assert same(*(saved(run.stage(2).last)["model"] for run in (one, other)))
+
+
+@pytest.mark.slow
+def test_a_machine_trains_two_runs_side_by_side(corpus, tmp_path):
+    alone = desk_with(tmp_path / "alone", corpus, {}, [1, 2], [8])
+    assert alone.run(*SUBMIT, "--cluster", "local", "--profile", "pack.yaml", timeout=240).returncode == 0
+    packed = desk_with(tmp_path / "packed", corpus, {"tasks_per_node": 2, "runs_per_node": 2}, [1, 2], [8, 12])
+    driver = packed.start(*SUBMIT, "--cluster", "local", "--profile", "pack.yaml")
+    wait_until(lambda: len(packed.runs("tiny")) == 4, 60, "the runs")
+    whole = [run for run in packed.runs("tiny") if "A8-" in run.name]
+    unwanted = [run for run in packed.runs("tiny") if run not in whole]
+    holders = wait_until(lambda: training(packed.runs("tiny"), 2), 200, f"two runs at once\n{packed.log}")
+    assert len({holder.job_id for holder in holders}) == 1
+    os.kill(holders[0].pid, signal.SIGKILL)
+    for run in unwanted:
+        wait_until(lambda run=run: training([run], 1) or driver.poll() is not None, 200, f"{run.name}\n{packed.log}")
+        cancelled = packed.run("cancel.py", f"tiny/{run.name}", "--yes")
+        assert cancelled.returncode == 0, cancelled.stderr
+    assert driver.wait(timeout=240) == 0, packed.log
+    assert {look(run).state for run in unwanted} == {State.STOPPED}
+    assert_all_ended_as(whole, alone.runs("tiny"))
+    wait_until(lambda: not list(packs_of(packed).living()), 60, "the pack's end")
+
+
+def training(runs: list[RunFolder], count: int) -> list[Holder]:
+    """The processes that train, once there are so many with an epoch done."""
+    found = [living_holder(run.lock) for run in runs if run.stage(1).last.exists()]
+    living = [holder for holder in found if holder is not None and holder.pid]
+    return living if len(living) >= count else []
+
+
+def test_a_profile_is_shared_evenly(tmp_path):
+    packed = Profile(tasks_per_node=8, gpus_per_node=8, cpus_per_task=6, mem_gb=400, runs_per_node=4)
+    assert (packed.world_size, packed.of_run().tasks_per_node, packed.of_run().gpus_per_node) == (2, 2, 2)
+    assert (packed.of_pack().tasks_per_node, packed.of_pack().cpus_per_task) == (1, 48)
+    small = Profile(tasks_per_node=4, gpus_per_node=1, runs_per_node=4)
+    assert (small.of_run().gpus_per_node, small.world_size) == (1, 1)
+    pack = Pack.of(tmp_path / "packs" / "1", packed)
+    assert (pack.places, pack.ranks, pack.cpus, pack.gpus, pack.memory) == (4, 2, 6, 8, "102400M")
+    assert Pack.of(tmp_path / "packs" / "1", small).memory == "0"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nodes: 2\nruns_per_node: 2\ntasks_per_node: 2", "needs nodes: 1"),
+        ("runs_per_node: 3\ntasks_per_node: 8", "cannot be shared by 3 runs"),
+        ("runs_per_node: 6\ntasks_per_node: 6\ngpus_per_node: 4", "evenly by 6 runs"),
+    ],
+)
+def test_a_profile_that_cannot_be_shared_is_refused(tmp_path, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UsageError, match=f"bad.yaml.*{said}"):
+        load_profile(tmp_path / "bad.yaml")
+
+
+def test_packs_are_asked_for_as_places_are_wanted(tmp_path):
+    packs = Packs.of_study(tmp_path)
+    packs.waiting.mkdir(parents=True)
+    ticket = Ticket(task={}, code="")
+    for number in range(3):
+        ticket.write(packs.waiting / f"run-{number}.json")
+    assert packs.are_too_few(2)
+    living_pack(packs.folder / "1")
+    assert packs.are_too_few(2)
+    living_pack(packs.folder / "2")
+    assert not packs.are_too_few(2)
+    # A run that a pack has taken keeps its place.
+    (packs.waiting / "run-0.json").rename(packs.folder / "1" / "runs" / "run-0.json")
+    assert packs.know("run-0.json") and not packs.are_too_few(2)
+    ticket.write(packs.waiting / "run-3.json")
+    ticket.write(packs.waiting / "run-4.json")
+    assert packs.are_too_few(2)
+    # What a pack had that is gone is known no more.
+    PackFolder(packs.folder / "1").job.unlink()
+    assert not packs.know("run-0.json")
+    assert packs.another() == packs.folder / "1"
+
+
+def living_pack(folder: Path) -> None:
+    (folder / "runs").mkdir(parents=True)
+    here = {"host": os.uname().nodename, "folder": "python", "time": time.time()}
+    Job(cluster="local", job_id=str(os.getpid()), **here).write(folder / "job.json")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_runs_in_two_jobs_survive_a_kill_and_a_preemption(corpus, tmp_path):
+    profile = {"partition": "dev", "timeout_min": 20, "tasks_per_node": 2, "runs_per_node": 2}
+    desk = desk_with(tmp_path / "packed", corpus, profile, [1, 2], [4, 8])
+    driver = desk.start(*SUBMIT, "--cluster", "slurm", "--profile", "pack.yaml")
+    runs = wait_until(lambda: len(desk.runs("tiny")) == 4 and desk.runs("tiny"), 60, "the runs")
+    holders = wait_until(lambda: training(runs, 3), 300, f"runs that train\n{desk.log}")
+    killed = next(one for one in holders if [other.job_id for other in holders].count(one.job_id) == 2)
+    preempted = next(one for one in holders if one.job_id != killed.job_id)
+    os.kill(killed.pid, signal.SIGKILL)
+    subprocess.run(["scancel", "--signal=USR2", preempted.job_id], check=True)
+    assert driver.wait(timeout=500) == 0, desk.log
+    lives = {}
+    for run in runs:
+        assert look(run).state == State.FINISHED
+        lives[run.name] = [row["job_id"] for row in read_rows(run.provenance) if row["stage"] == 1]
+    assert set().union(*lives.values()) == {killed.job_id, preempted.job_id}, "no third job was asked for"
+    beside_the_killed = [of for of in lives.values() if of == [killed.job_id]]
+    assert beside_the_killed, "who shared the job with the killed run had one life"
+    # Neither the neighbour nor the interruption shows in what was learnt.
+    alone = desk_with(tmp_path / "alone", corpus, {}, [1], [4, 8])
+    assert alone.run(*SUBMIT, "--cluster", "local", "--profile", "pack.yaml", timeout=240).returncode == 0
+    names = [run.name for run in alone.runs("tiny")]
+    assert_all_ended_as([run for run in runs if run.name in names], alone.runs("tiny"))
