@@ -206,6 +206,8 @@ def test_a_study_opens_as_a_table_of_its_trials_the_best_first(uri, tmp_path, sp
     assert [one.info.run_name for one in found] == [runs[1].name, runs[0].name]
     known = {f"metrics.`{one}`" for one in found[0].data.metrics} | {f"params.`{one}`" for one in found[0].data.params}
     assert set(view["selectedColumns"]) - known == {"attributes.`Duration`"}
+    places = Counter(place for place, _, _ in history(uri, found[0]))
+    assert set(places.values()) == {1}, "of a checkpoint that is tested again one value stands"
     assert found[0].data.tags["mlflow.user"] == runs[0].config.owner()
     assert read_json(note_file(runs[0]))["experiment_id"] == study.experiment_id
     client.set_experiment_tag(study.experiment_id, "mlflow.note.content", "mine")

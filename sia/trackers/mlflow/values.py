@@ -82,8 +82,11 @@ def read_run(run: RunFolder, closing: Ending | None = None) -> Reading:
     stages = {number: _stage(run, number, rows, closing) for number in sorted(begun)}
     files = [run.config, *plans, *run.path.glob("stages/*/job.json")]
     ending = _closed(_ending(run), closing, rows, files)
-    newest, began_ms = _newest(rows, ending), _modified_ms(run.config)
-    trial = Part(run.name, began_ms, _curves(rows), newest, _trial_parameters(run), _trial_tags(run), ending)
+    curves = _curves(rows)
+    told = {(point.key, point.step) for points in curves for point in points}
+    newest = [point for point in _newest(rows, ending) if (point.key, point.step) not in told]
+    texts = _trial_parameters(run), _trial_tags(run)
+    trial = Part(run.name, _modified_ms(run.config), curves, newest, *texts, ending)
     identity = run_id(run)  # the last, so that a folder that is damaged is left as it is
     for part in (trial, *stages.values()):
         part.tags[ID_TAG] = identity
