@@ -65,6 +65,7 @@ FILES = {
     "modle.yaml": "modle: {}\n",
     "gpus.yaml": "gpus: 3\n",
     "two.yaml": "nodes: 2\n",
+    "no.deb": "not a package",
     # This corpus would be made if it were come to.
     "grid-of-scenes.yaml": {"experiment": {"data": {"corpus": "scenes"}}},
     "pair-of-scenes.yaml": {"data": {"corpus": "scenes"}},
@@ -108,6 +109,8 @@ WRONG = [
     ("prepare.py --out out --corpus stamps --limit -1", 2, "--limit"),
     ("prepare.py --out out --corpus stamps --image-short-side 0", 2, "--image-short-side"),
     ("prepare.py --out out --corpus stamps --profile none.yaml", 1, "none.yaml"),
+    ("fetch_stamps.py --out raw --deb no.deb", 1, "no.deb"),
+    ("fetch_stamps.py --out raw --deb none.deb", 1, "none.deb"),
     ("evaluate.py", 2, "usage: "),
     ("evaluate.py run --split dev", 2, "--split"),
     ("evaluate.py DG9A9-none", 1, "DG9A9-none: no such run"),
@@ -266,15 +269,6 @@ def test_the_right_input_works(trained):
     assert "mean of 2 pools of 8 images" in told and "speech→image" in told and told.count("[") == 10
     assert name in trained.call("status.py").stdout
     assert trained.call("resume.py", name, "--cluster", "debug").returncode == 0
-
-
-def test_fetching_the_stamps_from_something_that_is_no_package(desk):
-    desk.write("no.deb", "not a package")
-    for given in ("no.deb", "none.deb"):
-        done = desk.call("fetch_stamps.py", "--out", "raw", "--deb", given)
-        assert done.returncode == 1 and given in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
-    assert [path.name for path in desk.folder.iterdir()] == ["no.deb"]
 
 
 def test_an_unpacked_folder_stands_for_the_stamps_package(desk):
