@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from desk import Desk, assert_every_epoch_once, epoch_rows, forget_answers, in_mid_stage, job_of, values, wait_until
+from desk import Desk, assert_every_epoch_once, epoch_rows, in_mid_stage, job_of, values, wait_until
 from written_runs import begin_run, experiment, finish_run, write_finished
 
 from sia.atomic import read_json, write_json
@@ -26,17 +27,6 @@ from sia.run.lock import HeartbeatLock, holder_of
 from sia.run.state import State, look
 
 SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "local", "--profile", "one.yaml", "--scheduler", "none")
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "desk")
 
 
 def gone() -> dict[str, str]:
@@ -200,26 +190,20 @@ def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
 
 
 @pytest.fixture
-def on_slurm(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs whose jobs 17 and 18 are in a queue that pretends; a scancel that writes what it is told to `told`."""
+def queued(desk: Desk, tmp_path: Path, program: Callable[..., Path]) -> Path:
+    """What squeue lists: the jobs 17 and 18 of two runs. scancel empties it, unless a file `slow` is beside it."""
     runs = [begin_run(desk.folder / "runs", "size", experiment(**{"training.seed": seed})) for seed in range(2)]
+    lines = []
     for number, run in enumerate(runs, start=17):
         job = {"cluster": "slurm", "job_id": str(number), "host": "login", "folder": str(run.jobs)}
         write_json(run.stage(1).job, {**job, "name": f"size/{run.name}/1", "user": os.getuid()})
-    folder = desk.folder / "bin"
-    folder.mkdir()
-    lines = [f"{number}|RUNNING|None|{os.getuid()}|size/{run.name}/1" for number, run in enumerate(runs, start=17)]
-    (folder / "queued").write_text("\n".join(lines) + "\n")
-    answers = {
-        "squeue": f"cat {folder}/queued",
-        "scancel": f"cat {folder}/slow 2>/dev/null && sleep 30; : > {folder}/queued",
-    }
-    for name, does in answers.items():
-        desk.write(f"bin/{name}", f'#!/bin/sh\necho "$*" >> {folder}/{name}.calls\n{does}\n').chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        lines.append(f"{number}|RUNNING|None|{os.getuid()}|size/{run.name}/1\n")
+    listed = tmp_path / "queued"
+    listed.write_text("".join(lines))
+    program("squeue", f"cat {listed}")
+    program("scancel", f"test -e {tmp_path}/slow && exec sleep 30; : > {listed}")
     desk.environment["PATH"] = os.environ["PATH"]
-    forget_answers()
-    return folder
+    return listed
 
 
 DRIVES = """
@@ -229,7 +213,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN); HeartbeatLock(Path(sys.argv[1])).a
 
 
 def test_a_driver_that_is_deaf_to_ctrl_c_is_ended_and_what_began_after_the_question(
-    desk: Desk, on_slurm: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, queued: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that a script started in the background. What was listed is not what is under way by the answer."""
     monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
@@ -243,31 +227,30 @@ def test_a_driver_that_is_deaf_to_ctrl_c_is_ended_and_what_began_after_the_quest
     finally:
         driver.kill()
         driver.wait()
-    assert (on_slurm / "scancel.calls").read_text() == "17 18\n"
+    assert queued.with_name("scancel.log").read_text() == "17 18\n"
     assert {look(run).state for run in desk.runs("size")} == {State.STOPPED}
 
 
 def test_a_scancel_that_is_slow_is_asked_again_and_told_of(
-    desk: Desk, on_slurm: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, queued: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_RUNS", str(desk.folder / "runs"))
     monkeypatch.setattr("sia.cluster.end_jobs.SCANCEL_SECONDS", 0.2)
     monkeypatch.setattr("sia.operate.cancel.AGAIN_SECONDS", 0.2)
     monkeypatch.setattr("sia.operate.cancel.WAIT_SECONDS", 3.0)
-    (on_slurm / "slow").touch()
+    queued.with_name("slow").touch()
     said: list[str] = []
     assert not end(ending_of_study("size", desk.runs("size")), said.append)
-    calls = (on_slurm / "scancel.calls").read_text().splitlines()
+    calls = queued.with_name("scancel.log").read_text().splitlines()
     assert len(calls) > 1 and set(calls) == {"17 18"}
     assert all("job " in line and "was not told: scancel: no answer within" in line for line in said)
 
 
-def test_a_driver_whose_number_is_a_strangers_now_is_left_alone(desk: Desk, on_slurm: Path) -> None:
+def test_a_driver_whose_number_is_a_strangers_now_is_left_alone(desk: Desk, queued: Path) -> None:
     job = {"cluster": "slurm", "job_id": "19", "host": "login", "folder": "x", "user": os.getuid()}
     write_json(desk.folder / "runs" / "size" / "driver.json", {**job, "name": "driver of size"})
-    with open(on_slurm / "queued", "a") as queued:
-        queued.write(f"19|RUNNING|None|{os.getuid()}|somebody's\n")
+    queued.write_text(f"{queued.read_text()}19|RUNNING|None|{os.getuid()}|somebody's\n")
     assert "driven by" not in desk.call("status.py", "size").stdout
     done = desk.call("cancel.py", "size", "--yes")
     assert done.returncode == 0 and done.stdout.count("ended; submit it again") == 2, done.stdout + done.stderr
-    assert (on_slurm / "scancel.calls").read_text() == "17 18\n", "one call"
+    assert queued.with_name("scancel.log").read_text() == "17 18\n", "one call"

@@ -26,12 +26,6 @@ from sia.run.records import StagePlan
 DAY = 24 * 3600
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
 def with_checkpoints(run: RunFolder, *stages: int) -> RunFolder:
     """In each stage 1 kB of best, last, and two epochs' weights; of stage 2, best is another name of last."""
     for number in stages:
@@ -199,32 +193,31 @@ def test_a_copy_of_the_code_stays_by_whatever_path_the_runs_are_reached(root: Pa
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    desk = Desk(tmp_path / "desk")
+def cleaned(desk: Desk) -> Desk:
     run = finish_run(desk.folder / "runs", "size", experiment())
     with_checkpoints(run, 1, 2)
     write_json_lines(run.metrics, [epoch_row(n, 1, n, 0.1) for n in (1, 2)])
     return desk
 
 
-def test_the_command_deletes_nothing_unless_told_to(desk: Desk) -> None:
-    before = sorted(desk.folder.rglob("*"))
-    shown = desk.call("clean.py", "size", "--dry-run")
+def test_the_command_deletes_nothing_unless_told_to(cleaned: Desk) -> None:
+    before = sorted(cleaned.folder.rglob("*"))
+    shown = cleaned.call("clean.py", "size", "--dry-run")
     assert shown.returncode == 0 and "5 files would go and free 0.0 MB" in shown.stdout
     assert "stages/1/checkpoints/epoch-0010.pt" in shown.stdout
-    asked = desk.call("clean.py")
+    asked = cleaned.call("clean.py")
     assert asked.returncode == 2 and "add --yes" in asked.stderr
-    assert sorted(desk.folder.rglob("*")) == before
+    assert sorted(cleaned.folder.rglob("*")) == before
 
 
-def test_the_command_deletes_and_counts(desk: Desk) -> None:
-    (run,) = desk.runs("size")
-    done = desk.call("clean.py", run.name[:10], "--keep", "best", "--yes")
+def test_the_command_deletes_and_counts(cleaned: Desk) -> None:
+    (run,) = cleaned.runs("size")
+    done = cleaned.call("clean.py", run.name[:10], "--keep", "best", "--yes")
     assert done.returncode == 0 and "6 files deleted" in done.stdout
     assert sorted(run.path.rglob("*.pt")) == [run.stage(1).best, run.stage(2).best]
-    assert "nothing to clean" in desk.call("clean.py", run.name, "--keep", "best", "--yes").stdout
+    assert "nothing to clean" in cleaned.call("clean.py", run.name, "--keep", "best", "--yes").stdout
 
 
-def test_wrong_names(desk: Desk) -> None:
-    assert desk.call("clean.py", "--keep", "all").returncode == 2
-    assert desk.call("clean.py", "none").returncode == 1
+def test_wrong_names(cleaned: Desk) -> None:
+    assert cleaned.call("clean.py", "--keep", "all").returncode == 2
+    assert cleaned.call("clean.py", "none").returncode == 1

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from desk import Desk, forget_answers, wait_until
+from desk import Desk, wait_until
 from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run, write_finished
 
 from sia.atomic import write_json
@@ -36,28 +36,6 @@ STEP = StepRow(
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
-    forget_answers()
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Puts a program into PATH that answers so, and counts how often it was asked."""
-
-    def put(name: str, stdout: str = "", status: int = 0, seconds: float = 0) -> Path:
-        fake, log = tmp_path / "bin" / name, tmp_path / f"{name}.log"
-        fake.parent.mkdir(exist_ok=True)
-        fake.write_text(f"#!/bin/sh\necho \"$@\" >> {log}\nsleep {seconds}\nprintf '{stdout}'\nexit {status}\n")
-        fake.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
-        return log
-
-    return put
-
-
 def long_run(folder: Path, number: int, text: str, rows: list, finished: bool, started: bool) -> RunFolder:
     """A run of 100 epochs, as its jobs would have left it."""
     run = RunFolder(folder / f"DG2A64-{number}")
@@ -76,8 +54,8 @@ def long_run(folder: Path, number: int, text: str, rows: list, finished: bool, s
 @pytest.mark.slow
 def test_a_thousand_runs_of_a_hundred_epochs_in_two_seconds(tmp_path: Path, program) -> None:
     """Half of them finished, half under way or lost; one question to squeue, one to sacct."""
-    asked = program("squeue", stdout="".join(f"{1000 + number}\\n" for number in range(500, 900)))
-    explained = program("sacct", stdout="1950|TIMEOUT|0:0\\n")
+    asked = program("squeue", "seq 1500 1899")
+    explained = program("sacct", "echo '1950|TIMEOUT|0:0'")
     desk = Desk(tmp_path / "desk")
     text = dump_experiment(experiment(stages=[Stage(epochs=100).model_dump()]))
     rows = [epoch_row(epoch, 1, epoch, 0.5) for epoch in range(1, 101)]
@@ -153,7 +131,7 @@ def test_nobody_a_process_or_a_job_drives(root: Path, program) -> None:
     assert study_views(["size"])[0].driver_line == "size: nobody drives it"
     write_json(other.stopped, {"by": "cancel"})
     assert study_views(["size"])[0].driver_line == "size: nobody drives it; submit it again to go on"
-    program("squeue", stdout="17\\n")
+    program("squeue", "echo 17")
     write_json(root / "size" / "driver.json", LOST_ON_SLURM)
     assert study_views(["size"])[0].driver_line == "size: driven by job 17 (pending)"
     with HeartbeatLock(root / "size" / "driver.lock"):
@@ -165,11 +143,10 @@ def test_nobody_a_process_or_a_job_drives(root: Path, program) -> None:
 
 
 def test_a_study_whose_driver_has_made_no_run_yet_is_shown(root: Path, program) -> None:
-    program("squeue", stdout="17\\n")
+    program("squeue", "echo 17")
     write_json(root / "new" / "driver.json", LOST_ON_SLURM)
     assert [(one.study, one.runs) for one in study_views(["new", "none"])] == [("new", [])]
-    program("squeue", stdout="")
-    forget_answers()
+    program("squeue")
     (found,) = study_views(["new"])
     assert found.driver_line == (
         "new: its detached driver ended before it made a run; python jobs/logs.py new tells why"
@@ -186,7 +163,7 @@ def lost_runs(root: Path, jobs: list[str]) -> list[RunFolder]:
 def test_sacct_is_asked_once_why_lost_jobs_ended(root: Path, program) -> None:
     program("squeue")
     answer = "1|TIMEOUT|0:0\\n2|CANCELLED by 0|0:0\\n3|OUT_OF_MEMORY|0:125\\n4|FAILED|3:0\\n5|RUNNING|0:0\\n"
-    asked = program("sacct", stdout=answer)
+    asked = program("sacct", f"printf '{answer}'")
     runs = lost_runs(root, ["1", "2", "3", "4", "5"])
     errors = [run.error for run in run_views(runs)]
     assert errors[:4] == [
@@ -200,16 +177,16 @@ def test_sacct_is_asked_once_why_lost_jobs_ended(root: Path, program) -> None:
     assert len(asked.read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("answer", [{"status": 1}, {"seconds": 5}])
+@pytest.mark.parametrize("answer", ["exit 1", "exec sleep 5"])
 def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path, program, monkeypatch, answer) -> None:
     monkeypatch.setattr(accounting, "ANSWER_SECONDS", 0.3)
     program("squeue")
-    asked = program("sacct", **answer)
+    asked = program("sacct", answer)
     runs = lost_runs(root, ["1", "2"])
     assert all("without a word" in run.error for run in run_views(runs))
     assert len(run_views(lost_runs(root, ["3", "4", "5"]))) == 3
     assert len(asked.read_text().splitlines()) == 1, "not for every look"
-    program("sacct", stdout="3|TIMEOUT|0:0\\n")
+    program("sacct", "echo '3|TIMEOUT|0:0'")
     start = time.monotonic()
     monkeypatch.setattr(accounting.time, "monotonic", lambda: start + accounting.SILENT_SECONDS + 1)
     assert "TIMEOUT" in run_views(runs)[0].error
@@ -246,3 +223,71 @@ def test_watch_prints_news_until_ctrl_c(tmp_path: Path) -> None:
 def test_wrong_flags(tmp_path: Path, flags: tuple[str, ...]) -> None:
     done = Desk(tmp_path / "desk").call("status.py", *flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+MARKUP = "RuntimeError: [/__w/pytorch/pair.cc:561] [enforce fail at x.cc:672] lost :x: " + "far/" * 60 + "end"
+
+
+def failed_run(desk: Desk, study: str = "size", seed: int = 0, **failure) -> RunFolder:
+    run = begin_run(desk.folder / "runs", study, experiment(**{"training.seed": seed}))
+    write_json(run.stage(1).failed, {"error": MARKUP, **failure})
+    return run
+
+
+def test_texts_are_printed_as_they_are_and_whole(desk: Desk) -> None:
+    first, third = failed_run(desk, "[bold]x[", rank=0), failed_run(desk, "[bold]x[", seed=1, rank=3)
+    shown = desk.call("status.py")
+    assert shown.returncode == 0, shown.stderr
+    assert f"\n{first.name}: {MARKUP}\n" in shown.stdout
+    assert f"{third.name}: {MARKUP} (rank 3: python jobs/logs.py {third.name} --rank 3)\n" in shown.stdout
+    assert "\n" + "[bold]x[: nobody drives it" in "\n" + shown.stdout and "[bold]x[: R@10 on" in shown.stdout
+
+
+def test_runs_are_counted_and_told_apart(desk: Desk) -> None:
+    for seed in range(3):
+        finish_run(desk.folder / "runs", "size", experiment(**{"training.seed": seed}))
+    failed_run(desk, seed=3)
+    shown = desk.call("status.py", "size").stdout
+    assert "\n4 runs: 3 finished, 1 failed\n" in shown
+    assert [f"seed={seed}" in shown for seed in range(5)] == [True] * 4 + [False]
+    (study,) = json.loads(desk.call("status.py", "--json").stdout)
+    assert sorted(run["settings"]["training.seed"] for run in study["runs"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_a_terminal_of_any_width_shows_what_counts(desk: Desk, width: int) -> None:
+    run = finish_run(desk.folder / "runs", "size", experiment())
+    finish_run(desk.folder / "runs", "size", experiment(**{"optimizer.learning_rate": 0.00123, "loss.margin": 0.3}))
+    lines = desk.call("status.py", COLUMNS=str(width)).stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    (row,) = [line for line in lines if run.name in line]
+    assert row.split()[:2] == [run.name, "finished"] and " 5/5 " in row and " 47.5 " in row
+    assert (" margin=0.2, " in row) == (width > 60), "nothing else tells these runs apart"
+
+
+def test_damaged_rows_are_named_beside_what_is_on_record(desk: Desk) -> None:
+    run = finish_run(desk.folder / "runs", "size", experiment())
+    run.metrics.write_text(run.metrics.read_text().replace("0.4", "0.5", 1))
+    shown = desk.call("status.py", "size").stdout
+    assert "\n1 run: 1 finished\n" in shown and " 47.5 " in shown
+    assert f"{run.name}: {run.metrics}: line 2 is not as it was written" in shown
+
+
+def test_steps_and_a_heartbeat_that_cannot_be_read_are_left_out(desk: Desk) -> None:
+    run = begin_run(desk.folder / "runs", "size", experiment())
+    write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
+    run.steps.symlink_to("steps.jsonl")  # a loop, which root cannot read either
+    with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
+        found = view(run)
+    assert (found.state, found.share_of_epoch, found.error) == ("running", None, "")
+
+
+def test_a_slurm_that_does_not_answer_is_told_once(desk: Desk, program) -> None:
+    program("squeue", "exit 1")
+    desk.environment["PATH"] = os.environ["PATH"]
+    run = begin_run(desk.folder / "runs", "size", experiment())
+    assert desk.call("status.py").stderr == ""
+    write_json(run.stage(1).job, {"cluster": "slurm", "job_id": "17", "host": "login", "folder": "/runs"})
+    shown = desk.call("status.py", "--json")
+    assert shown.stderr == "Slurm does not answer: what is pending or lost is not known\n"
+    assert json.loads(shown.stdout)[0]["runs"][0]["state"] == "pending"

@@ -7,7 +7,7 @@ import sqlite3
 import time
 
 import pytest
-from desk import Desk, forget_answers
+from desk import Desk
 from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run
 
 from sia.atomic import read_json, write_json
@@ -87,7 +87,7 @@ def test_every_state_has_its_status_the_dead_say_why_and_twice_changes_nothing(u
     assert all_rows(tmp_path / "mlflow.db") == before
 
 
-def test_a_living_driver_keeps_its_unfinished_runs_open(uri, runs, tmp_path, monkeypatch):
+def test_a_living_driver_keeps_its_unfinished_runs_open(uri, runs, tmp_path, program):
     """Also one that waits in the queue."""
     marked = {"failed": "FAILED", "stopped": "KILLED"}
     lock = tmp_path / "runs" / STUDY / "driver.lock"
@@ -95,14 +95,9 @@ def test_a_living_driver_keeps_its_unfinished_runs_open(uri, runs, tmp_path, mon
     assert track(STUDY, uri).num_closed == 2
     assert statuses(uri, runs) == {**ALIVE, **dict.fromkeys(DEAD, "RUNNING"), **marked}
     lock.unlink()
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 41\n")
-    (tmp_path / "bin" / "squeue").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    forget_answers()
+    program("squeue", "echo 41")
     write_json(lock.with_name("driver.json"), {"cluster": "slurm", "job_id": "41", "time": time.time()})
     assert track(STUDY, uri).num_closed == 2
-    forget_answers()
 
 
 def test_a_submit_that_goes_on_opens_the_runs_again(uri, runs):
