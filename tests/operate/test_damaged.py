@@ -103,12 +103,12 @@ def test_a_damaged_run_holds_up_no_drive(tmp_path: Path, corpus: Path) -> None:
     desk = Desk(tmp_path / "desk")
     desk.write("tiny.yaml", {"experiment": values(corpus, stages=[{"epochs": 1}]), "grid": {"training.seed": [1, 2]}})
     command = ("submit.py", "--grid", "tiny.yaml", "--scheduler", "none", "--cluster", "debug")
-    assert desk.run(*command).returncode == 0
+    assert desk.run(*command, timeout=240).returncode == 0
     damaged, whole = desk.runs("tiny")
     damaged.stopped.write_text("[]")
     for run in (damaged, whole):
         run.finished.unlink()
-    done = desk.run(*command)
+    done = desk.run(*command, timeout=240)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"error: {damaged.name}: {damaged.stopped}: damaged" in done.stderr
     assert whole.finished.exists() and not damaged.finished.exists()
