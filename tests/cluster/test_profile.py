@@ -60,7 +60,7 @@ def test_a_profile_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "slurm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_repositorys_profiles_load(path):
     profile = load_profile(path)
-    assert profile.world_size == profile.nodes * profile.tasks_per_node
+    assert profile.world_size * profile.runs_per_node == profile.nodes * profile.tasks_per_node
 
 
 def test_sbatch_is_asked_for_what_the_profile_says(tmp_path):
