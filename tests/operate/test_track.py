@@ -213,6 +213,6 @@ def test_an_unknown_study_or_store(tmp_path, finished):
 
 @pytest.mark.slow
 def test_the_command_makes_the_database_that_is_not_there(tmp_path, finished):
-    done = Desk(tmp_path).run("track.py")
+    done = Desk(tmp_path).run("track.py", timeout=240)
     assert (done.returncode, done.stdout) == (0, "size: 3 runs, 18 rows, 0 closed\n"), done.stderr
     assert (tmp_path / "mlflow.db").exists()
