@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
 from importlib.metadata import distributions
@@ -40,9 +39,7 @@ def snapshot(tree: Path | None = None) -> Path:
     tree = tree or this_tree()
     if tree.parent.name == COPIES and (fault := gate.fault_of_code(tree)):
         raise UserError(fault)
-    files = _files(tree)
-    _say_left_out(tree, files)
-    digests = gate.digests(tree, files)
+    digests = gate.digests(tree, _files(tree, say=True))
     folder = runs_root() / COPIES / gate.digest(digests)
     if fault := gate.open_to_others(runs_root()):
         raise UserError(fault)
@@ -70,23 +67,19 @@ def this_tree() -> Path:
     return Path(sia.__file__).resolve().parents[1]
 
 
-def _files(tree: Path) -> list[Path]:
+def _files(tree: Path, say: bool = False) -> list[Path]:
+    """The tree's code; of what else lies there a line tells, where that is asked for."""
     if (tree / RECORD).is_file():
         return gate.copied(tree)  # a copy itself, from which a detached driver runs
-    root, (listed, known) = tree.resolve(), _listed(tree)
-    inside = [path for path in listed if path.resolve().is_relative_to(root) and not _is_key(path)]
-    return [path for path in inside if known or _matches(path.name, CODE)]
-
-
-def _listed(tree: Path) -> tuple[list[Path], bool]:
-    """The tree's files, and whether git has told which are its own."""
     told = git.files(tree)
-    found = _walk(tree) if told is None else told
-    return [path for path in found if path.is_file() and CACHE not in path.parts], told is not None
-
-
-def _walk(tree: Path) -> Iterator[Path]:
-    return (path for part in PARTS for path in sorted((tree / part).rglob("*")))
+    found = [path for part in PARTS for path in sorted((tree / part).rglob("*"))] if told is None else told
+    listed = [path for path in found if path.is_file() and CACHE not in path.parts]
+    inside = [path for path in listed if path.resolve().is_relative_to(tree.resolve()) and not _is_key(path)]
+    code = [path for path in inside if told is not None or _matches(path.name, CODE)]
+    if say and (left := sorted(str(path.relative_to(tree)) for path in {*listed} - {*code})):
+        some, why = ", ".join(left[:8]) + (", ..." if len(left) > 8 else ""), "keys by their names, links out of it"
+        print(f"left out of the code that jobs run ({why}, or no code): {some}", file=sys.stderr)
+    return code
 
 
 def _is_key(path: Path) -> bool:
@@ -96,13 +89,6 @@ def _is_key(path: Path) -> bool:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name.lower(), pattern) for pattern in patterns)
-
-
-def _say_left_out(tree: Path, files: list[Path]) -> None:
-    left = sorted(str(path.relative_to(tree)) for path in {*_listed(tree)[0]} - {*files})
-    if left:
-        some, why = ", ".join(left[:8]) + (", ..." if len(left) > 8 else ""), "keys by their names, links out of it"
-        print(f"left out of the code that jobs run ({why}, or no code): {some}", file=sys.stderr)
 
 
 def _lay_down(folder: Path, tree: Path, digests: dict[str, str]) -> None:

@@ -81,27 +81,21 @@ def test_a_slurm_that_does_not_answer_or_is_gone(program: Program, monkeypatch: 
     assert "does not answer" in cancel_jobs([job(17)])["17"]
 
 
-@pytest.mark.parametrize("theirs", [{"user": 4711}, {"name": "another"}])
-def test_a_job_of_another_name_or_user_has_only_the_number(program: Program, theirs: dict) -> None:
-    """Where Slurm's numbers began anew."""
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        ({"user": 4711}, {}, False),  # where Slurm's numbers began anew
+        ({"name": "another"}, {}, False),
+        ({"name": "gpu-size/run-{}/1"}, {}, True),  # a cluster may add to a name
+        ({}, {"name": "", "user": None}, True),  # a record that tells neither
+    ],
+)
+def test_a_job_is_ours_by_its_user_and_name(program: Program, theirs: dict, ours: dict, told: bool) -> None:
     program("squeue", listed(17, **theirs))
     calls = program("scancel", "true")
-    assert not is_in_queue(job(17))
-    assert cancel_jobs([job(17)]) == {}
-    assert not calls.exists()
-
-
-def test_a_name_that_the_cluster_adds_to_is_still_ours(program: Program) -> None:
-    program("squeue", listed(17, name="gpu-size/run-{}/1"))
-    assert is_in_queue(job(17))
-
-
-def test_a_record_without_a_name_is_told_by_its_number(program: Program) -> None:
-    program("squeue", listed(17))
-    calls = program("scancel", "true")
-    old = job(17, name="", user=None)
-    assert is_in_queue(old) and cancel_jobs([old]) == {}
-    assert calls.read_text() == "17\n"
+    assert is_in_queue(job(17, **ours)) is told
+    assert cancel_jobs([job(17, **ours)]) == {}
+    assert calls.exists() is told
 
 
 def test_what_squeue_said_before_does_not_count(program: Program) -> None:

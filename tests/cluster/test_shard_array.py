@@ -1,13 +1,11 @@
 """A corpus prepared by processes on this machine and by a job array on Slurm is the same corpus."""
 
-import os
-import signal
 from pathlib import Path
 
 import h5py
 import pytest
 import tiny_corpus
-from desk import Desk, wait_until
+from desk import Desk
 
 from sia.cluster.corpus_jobs import write_shards
 from sia.cluster.profile import Profile
@@ -40,24 +38,6 @@ def test_a_job_array_writes_the_same_corpus(raw: Path, tmp_path: Path) -> None:
     profile = Profile(partition="dev", timeout_min=10)
     assert sorted(write_shards(tmp_path / "there", SHARDS, "slurm", profile)) == list(range(SHARDS))
     assert finish(tmp_path / "there").identity == here.identity
-
-
-@pytest.mark.slow
-def test_the_command_resumes_after_a_kill(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    arguments = ("prepare.py", "--corpus", "scenes", "--out", "scenes", "--image-short-side", 72, "--limit", 60)
-    started = desk.start(*arguments)
-    blocks = tmp_path / "scenes" / "raw"
-    wait_until(lambda: list(blocks.glob("block-*")), 60, "a block of scenes is made")
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
-    assert not (tmp_path / "scenes" / "corpus.json").exists()
-    made = {path: path.stat().st_mtime_ns for path in blocks.glob("block-*")}
-    done = desk.run(*arguments, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "images (resized)" in done.stdout
-    assert shard_path(tmp_path / "scenes", 0).exists()
-    assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 def test_a_missing_root_is_one_line(tmp_path: Path) -> None:

@@ -5,29 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import slurm_box as box
 from bare_cluster import bare_cluster
 from desk import Desk, experiment, job_of, values
-from slurm_box import (
-    CHAIN,
-    NONE,
-    alive,
-    assert_nothing_lost,
-    assert_same_bits,
-    caught_in_mid_stage,
-    in_queue,
-    jobs_that_trained,
-    kill_daemon,
-    next_job,
-    processes_of,
-    repair_cluster,
-    restarts,
-    send,
-    slurm,
-    state_of,
-    submitted,
-    wait_for,
-    write_study,
-)
 
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
@@ -50,7 +30,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def undisturbed(long_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run of one rank, trained in this process."""
-    config = experiment(long_corpus, stages=CHAIN)
+    config = experiment(long_corpus, stages=box.CHAIN)
     run = RunFolder(tmp_path_factory.mktemp("undisturbed") / "tiny" / config.run_name)
     run.create(config)
     taken = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
@@ -64,54 +44,54 @@ def undisturbed(long_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def desk(tmp_path: Path, long_corpus: Path) -> Desk:
     desk = Desk(tmp_path / "desk")
-    write_study(desk, {"experiment": values(long_corpus, stages=CHAIN)}, chain_stages=False)
+    box.write_study(desk, {"experiment": values(long_corpus, stages=box.CHAIN)}, chain_stages=False)
     return desk
 
 
 def test_a_job_vanishes_then_a_node_daemon_and_the_controller(desk: Desk, undisturbed: RunFolder) -> None:
     """The next job trains on without either daemon; the driver waits until the controller takes the next stage."""
-    with submitted(desk, *NONE) as study:
+    with box.submitted(desk, *box.NONE) as study:
         (run,) = study.runs()
-        with caught_in_mid_stage(run) as vanished:
-            assert in_queue(vanished.job) == "RUNNING"
-            send(signal.SIGKILL, processes_of(vanished.job))
-        second = next_job(run, vanished.job)
-        with caught_in_mid_stage(run) as caught:
-            kill_daemon(f"slurmd.{slurm('squeue', '-h', '-j', second, '-o', '%N')}")
+        with box.caught_in_mid_stage(run) as vanished:
+            assert box.in_queue(vanished.job) == "RUNNING"
+            box.send(signal.SIGKILL, box.processes_of(vanished.job))
+        second = box.next_job(run, vanished.job)
+        with box.caught_in_mid_stage(run) as caught:
+            box.kill_daemon(f"slurmd.{box.slurm('squeue', '-h', '-j', second, '-o', '%N')}")
         # Caught after an epoch without the node's daemon.
-        with caught_in_mid_stage(run):
-            repair_cluster()
-            assert in_queue(second) == "RUNNING"
-            kill_daemon("slurmctld")
-        wait_for(run.stage(1).done.exists, "the stage's end without the controller")
-        wait_for(lambda: was_refused(run), "the next stage, submitted in vain")
+        with box.caught_in_mid_stage(run):
+            box.repair_cluster()
+            assert box.in_queue(second) == "RUNNING"
+            box.kill_daemon("slurmctld")
+        box.wait_for(run.stage(1).done.exists, "the stage's end without the controller")
+        box.wait_for(lambda: was_refused(run), "the next stage, submitted in vain")
         assert not run.stage(2).job.exists()
-        repair_cluster()
+        box.repair_cluster()
         study.reaches_its_end()
-    assert caught.job == second and restarts(second) == 0
-    assert jobs_that_trained(run, 1) == [vanished.job, second], "one life of each job"
-    assert jobs_that_trained(run, 2) == [job_of(run, 2)]
-    assert_nothing_lost(desk, run)
-    assert_same_bits(run, undisturbed)
+    assert caught.job == second and box.restarts(second) == 0
+    assert box.jobs_that_trained(run, 1) == [vanished.job, second], "one life of each job"
+    assert box.jobs_that_trained(run, 2) == [job_of(run, 2)]
+    box.assert_nothing_lost(desk, run)
+    box.assert_same_bits(run, undisturbed)
 
 
 def test_a_node_that_is_cut_off_while_its_job_lives_on(desk: Desk, undisturbed: RunFolder) -> None:
     """Slurm requeues the job on the other node: its former life must not write into the run of the next."""
-    repair_cluster()
-    with submitted(desk, *NONE) as study:
+    box.repair_cluster()
+    with box.submitted(desk, *box.NONE) as study:
         (run,) = study.runs()
-        with caught_in_mid_stage(run) as caught:
-            node = slurm("squeue", "-h", "-j", caught.job, "-o", "%N")
-            kill_daemon(f"slurmd.{node}")
-            slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=cut")
+        with box.caught_in_mid_stage(run) as caught:
+            node = box.slurm("squeue", "-h", "-j", caught.job, "-o", "%N")
+            box.kill_daemon(f"slurmd.{node}")
+            box.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=cut")
             former = caught.ranks[0]
-            wait_for(lambda: (holder_of(run.lock) or NOBODY_KNOWS).pid != former, "the next life")
-            assert state_of(former) == "T", "the former one is still there"
-        wait_for(lambda: not alive(former), "the former life's end")
+            box.wait_for(lambda: (holder_of(run.lock) or NOBODY_KNOWS).pid != former, "the next life")
+            assert box.state_of(former) == "T", "the former one is still there"
+        box.wait_for(lambda: not box.alive(former), "the former life's end")
         study.reaches_its_end()
-    assert restarts(caught.job) == 1 and jobs_that_trained(run, 1) == [caught.job, caught.job]
-    assert_nothing_lost(desk, run)
-    assert_same_bits(run, undisturbed)
+    assert box.restarts(caught.job) == 1 and box.jobs_that_trained(run, 1) == [caught.job, caught.job]
+    box.assert_nothing_lost(desk, run)
+    box.assert_same_bits(run, undisturbed)
 
 
 def was_refused(run: RunFolder) -> bool:

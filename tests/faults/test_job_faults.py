@@ -16,28 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slurm_box as box
 from desk import Desk, mlflow_status, values
-from slurm_box import (
-    CHAIN,
-    EPOCHS,
-    NONE,
-    assert_nothing_lost,
-    assert_same_bits,
-    assert_saved_in_mid_epoch,
-    caught_in_mid_stage,
-    in_queue,
-    jobs_that_trained,
-    next_job,
-    processes_of,
-    progress,
-    restarts,
-    send,
-    slurm,
-    state_of,
-    submitted,
-    wait_for,
-    write_study,
-)
 
 from sia.atomic import read_json
 from sia.run.folder import RunFolder
@@ -49,31 +29,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 def one_rank_killed(run: RunFolder) -> None:
     """As by a machine that is short of memory. The job is lost, and its driver submits another one."""
-    with caught_in_mid_stage(run) as caught:
+    with box.caught_in_mid_stage(run) as caught:
         os.kill(caught.ranks[1], signal.SIGKILL)
-    second = next_job(run, caught.job)
-    wait_for(lambda: second in jobs_that_trained(run), "the second job's start")
-    assert not run.stage(1).failed.exists() and restarts(caught.job) == 0
+    second = box.next_job(run, caught.job)
+    box.wait_for(lambda: second in box.jobs_that_trained(run), "the second job's start")
+    assert not run.stage(1).failed.exists() and box.restarts(caught.job) == 0
 
 
 def all_processes_killed(run: RunFolder) -> None:
     """As by a machine that loses its power; scancel would ask the job to end before it kills it."""
-    with caught_in_mid_stage(run) as caught:
-        send(signal.SIGKILL, processes_of(caught.job))
-    wait_for(lambda: not in_queue(caught.job), "the job's end")
-    saved, next_batch = progress(run)
-    assert next_batch == 0 and 0 < saved["epochs_done"] < EPOCHS, "it had no time to save"
-    next_job(run, caught.job)
+    with box.caught_in_mid_stage(run) as caught:
+        box.send(signal.SIGKILL, box.processes_of(caught.job))
+    box.wait_for(lambda: not box.in_queue(caught.job), "the job's end")
+    saved, next_batch = box.progress(run)
+    assert next_batch == 0 and 0 < saved["epochs_done"] < box.EPOCHS, "it had no time to save"
+    box.next_job(run, caught.job)
 
 
 def killed_while_it_writes_a_checkpoint(run: RunFolder) -> None:
-    with caught_in_mid_stage(run) as caught:
+    with box.caught_in_mid_stage(run) as caught:
         pass
-    wait_for(lambda: stopped_in_mid_write(run, caught.ranks[0]), "a checkpoint that is being written")
-    send(signal.SIGKILL, caught.ranks.values())
+    box.wait_for(lambda: stopped_in_mid_write(run, caught.ranks[0]), "a checkpoint that is being written")
+    box.send(signal.SIGKILL, caught.ranks.values())
     assert unfinished(run) and not run.stage(1).done.exists(), "it died in the middle of the file"
-    assert progress(run)[0]["epochs_done"] in range(1, EPOCHS), "the one before is whole"
-    next_job(run, caught.job)
+    assert box.progress(run)[0]["epochs_done"] in range(1, box.EPOCHS), "the one before is whole"
+    box.next_job(run, caught.job)
 
 
 def unfinished(run: RunFolder) -> list[Path]:
@@ -85,7 +65,7 @@ def stopped_in_mid_write(run: RunFolder, writer: int) -> bool:
     for _ in range(1000):
         if unfinished(run):
             os.kill(writer, signal.SIGSTOP)
-            wait_for(lambda: state_of(writer) in ("T", "Z", ""), "the writer's stop", every=0.001)
+            box.wait_for(lambda: box.state_of(writer) in ("T", "Z", ""), "the writer's stop", every=0.001)
             if unfinished(run):
                 return True
             os.kill(writer, signal.SIGCONT)
@@ -104,53 +84,53 @@ def asked_to_requeue(run: RunFolder) -> None:
 
 
 def comes_back(run: RunFolder, *command: str) -> None:
-    with caught_in_mid_stage(run) as caught:
-        life = restarts(caught.job)
-        slurm(*command, caught.job)
-    wait_for(lambda: in_queue(caught.job) == "PENDING", f"the requeue of {caught.job}")
-    assert_saved_in_mid_epoch(run)
-    wait_for(lambda: in_queue(caught.job) == "RUNNING", f"the next life of {caught.job}")
-    assert restarts(caught.job) == life + 1
+    with box.caught_in_mid_stage(run) as caught:
+        life = box.restarts(caught.job)
+        box.slurm(*command, caught.job)
+    box.wait_for(lambda: box.in_queue(caught.job) == "PENDING", f"the requeue of {caught.job}")
+    box.assert_saved_in_mid_epoch(run)
+    box.wait_for(lambda: box.in_queue(caught.job) == "RUNNING", f"the next life of {caught.job}")
+    assert box.restarts(caught.job) == life + 1
 
 
 def asked_to_requeue_though_it_may_not(run: RunFolder) -> None:
     """By its profile: it is lost, and its driver submits another one."""
-    with caught_in_mid_stage(run) as caught:
-        slurm("scancel", "--signal=USR2", caught.job)
-    wait_for(lambda: not in_queue(caught.job), "the job's end")
-    assert_saved_in_mid_epoch(run)
+    with box.caught_in_mid_stage(run) as caught:
+        box.slurm("scancel", "--signal=USR2", caught.job)
+    box.wait_for(lambda: not box.in_queue(caught.job), "the job's end")
+    box.assert_saved_in_mid_epoch(run)
     assert not run.stage(1).failed.exists(), "only an error of the training is a failure"
-    next_job(run, caught.job)
+    box.next_job(run, caught.job)
 
 
 def cancelled_by_a_person(run: RunFolder) -> None:
     """Whose driver lives, and submits the stage again."""
-    with caught_in_mid_stage(run) as caught:
-        slurm("scancel", caught.job)
-    wait_for(lambda: not in_queue(caught.job), "the job's end")
-    assert_saved_in_mid_epoch(run)
-    next_job(run, caught.job)
+    with box.caught_in_mid_stage(run) as caught:
+        box.slurm("scancel", caught.job)
+    box.wait_for(lambda: not box.in_queue(caught.job), "the job's end")
+    box.assert_saved_in_mid_epoch(run)
+    box.next_job(run, caught.job)
 
 
 def time_limit_reached(run: RunFolder) -> None:
     """Slurm's own signal ahead of the limit, which is brought so near that it comes at Slurm's next look at limits."""
-    with caught_in_mid_stage(run) as caught:
-        life = restarts(caught.job)
+    with box.caught_in_mid_stage(run) as caught:
+        life = box.restarts(caught.job)
         limit_minutes(caught.job, (seconds_it_ran(caught.job) + WARNED_SECONDS) // 60)
         # Slurm wakes a stopped process before it signals it.
-        wait_for(lambda: state_of(caught.ranks[0]) != "T", "the signal ahead of the time limit")
-    wait_for(lambda: restarts(caught.job) == life + 1, f"requeue {life + 1} of {caught.job}")
+        box.wait_for(lambda: box.state_of(caught.ranks[0]) != "T", "the signal ahead of the time limit")
+    box.wait_for(lambda: box.restarts(caught.job) == life + 1, f"requeue {life + 1} of {caught.job}")
     limit_minutes(caught.job, 20)
-    assert_saved_in_mid_epoch(run)
-    wait_for(lambda: (holder_of(run.lock) or NOBODY_KNOWS).pid not in (0, caught.ranks[0]), "the next life")
+    box.assert_saved_in_mid_epoch(run)
+    box.wait_for(lambda: (holder_of(run.lock) or NOBODY_KNOWS).pid not in (0, caught.ranks[0]), "the next life")
 
 
 def limit_minutes(job: str, minutes: int) -> None:
-    slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    box.slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
 
 def seconds_it_ran(job: str) -> int:
-    hours, minutes, seconds = slurm("scontrol", "show", "job", job).partition("RunTime=")[2].split()[0].split(":")
+    hours, minutes, seconds = box.slurm("scontrol", "show", "job", job).partition("RunTime=")[2].split()[0].split(":")
     return 3600 * int(hours) + 60 * int(minutes) + int(seconds)
 
 
@@ -190,12 +170,12 @@ def storm(long_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Storm:
         for name, profile in PROFILES.items()
     ]
     usual = str(desk.write("usual.yaml", paired))
-    grid = {"experiment": values(long_corpus, stages=CHAIN), "grid": {key: list(numbers.values())}}
-    write_study(desk, {**grid, "where": where, "profile": usual})
+    grid = {"experiment": values(long_corpus, stages=box.CHAIN), "grid": {key: list(numbers.values())}}
+    box.write_study(desk, {**grid, "where": where, "profile": usual})
     connect(desk.uri)  # makes the tables
     with (
         closing(sqlite3.connect(desk.folder / "mlflow.db", isolation_level=None)) as database,
-        submitted(desk, *NONE) as study,
+        box.submitted(desk, *box.NONE) as study,
         ThreadPoolExecutor(len(FAULTS)) as threads,
     ):
         database.execute("BEGIN EXCLUSIVE")
@@ -211,15 +191,15 @@ def storm(long_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Storm:
 def suffers(run: RunFolder, faults: list[Fault]) -> None:
     for fault in faults:
         fault(run)
-    wait_for(run.finished.exists, f"the end of {run.path} while the database is locked")
+    box.wait_for(run.finished.exists, f"the end of {run.path} while the database is locked")
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_nothing_is_lost(storm: Storm, name: str) -> None:
     run = storm.runs[name]
-    assert_nothing_lost(storm.desk, run)
+    box.assert_nothing_lost(storm.desk, run)
     assert read_json(run.finished)["world_size"] == 2
-    trained = jobs_that_trained(run)
+    trained = box.jobs_that_trained(run)
     assert (len(set(trained)), len(trained)) == JOBS[name]
-    assert_same_bits(run, storm.runs["none"])
+    box.assert_same_bits(run, storm.runs["none"])
     assert mlflow_status(storm.desk.uri, "tiny") == {"FINISHED"}

@@ -20,49 +20,27 @@ RECALLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
-    """The folder that the sweep was run in, and what it printed."""
-    desk = Desk(tmp_path_factory.mktemp("miniature"))
+def test_the_main_command(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     corpus = small_scenes.prepare(desk.folder / "scenes")
     grid = REPOSITORY / "sweeps" / "size.yaml"
     overrides = ("--set", f"data.folder={corpus}", "--set", STAGES)
     done = desk.run("submit.py", "--grid", grid, "--miniature", "--cluster", "local", *overrides, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    return desk, done.stdout
-
-
-def test_every_pair_is_in_the_table(swept: tuple[Desk, str]) -> None:
-    desk, printed = swept
     runs = desk.runs("size-miniature")
     assert sorted(run.experiment().model.pair_name for run in runs) == sorted(PAIRS)
+    history = mlflow_history(desk.uri, "size-miniature")
     for run in runs:
-        assert f"{speech_parameters(run.experiment().model):,}" in printed
-        assert run.name in printed
-
-
-def test_every_run_went_through_both_stages_and_was_tested_once(swept: tuple[Desk, str]) -> None:
-    for run in swept[0].runs("size-miniature"):
+        assert f"{speech_parameters(run.experiment().model):,}" in done.stdout and run.name in done.stdout
         assert_every_epoch_once(run, 2)
         assert (read_json(run.stage(2).plan) or {})["start_epoch"] == 1
         assert len(test_rows(run)) == 1
         finished = read_json(run.finished) or {}
-        assert finished["world_size"] == 2
-        assert finished["num_test_images"] == 40
-
-
-def test_mlflow_holds_every_run_with_its_recalls(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    history = mlflow_history(desk.uri, "size-miniature")
-    for run in desk.runs("size-miniature"):
+        assert (finished["world_size"], finished["num_test_images"]) == (2, 40)
         assert set(RECALLS) <= history[run.name].keys()
         assert history[run.name]["validation/speech_to_image/R_at_10"] == [1, 2]
         assert history[f"{run.name}/2"]["selection/R_at_10"] == [2]
-
-
-def test_the_end_says_where_the_report_is(swept: tuple[Desk, str]) -> None:
-    _, printed = swept
-    (line,) = [line for line in printed.splitlines() if line.startswith("report:")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("report:")]
     report = Path(line.removeprefix("report:").strip()).read_text()
     assert all(pair in report for pair in PAIRS)
-    assert "mlflow ui" in printed
+    assert "mlflow ui" in done.stdout

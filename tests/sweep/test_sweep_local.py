@@ -88,8 +88,8 @@ def swept(corpus, tmp_path_factory) -> Swept:
     return Swept(desk, runs, jobs, again.stdout)
 
 
-def test_every_run_ends_with_every_epoch_once(swept):
-    assert len(swept.runs) == 2
+def test_every_run_ends_with_every_epoch_once_in_the_job_that_outlived_the_driver(swept):
+    assert len(swept.runs) == 2 and swept.jobs_at_the_kill
     for run in swept.runs:
         assert look(run).state == State.FINISHED
         assert_every_epoch_once(run, EPOCHS)
@@ -97,15 +97,12 @@ def test_every_run_ends_with_every_epoch_once(swept):
         told = [read_json(run.finished), *read_rows(run.provenance)]
         assert {(one["world_size"], one["batch_norm"]) for one in told} == {(2, "sync")}
         assert not run.lock.exists()
-
-
-def test_the_jobs_outlived_the_driver_and_were_attached_to(swept):
-    assert swept.jobs_at_the_kill
-    for run in swept.runs:
-        if run.name in swept.jobs_at_the_kill:
-            assert job_of(run) == swept.jobs_at_the_kill[run.name]
+        assert job_of(run) == swept.jobs_at_the_kill.get(run.name, job_of(run)), "it was attached to"
         trained_by = {row["job_id"] for row in read_rows(run.provenance) if row["stage"] == 1}
         assert trained_by == {job_of(run)}, "one job trained the stage"
+    assert all(pair in swept.output for pair in ("DG1A8", "DG2A8"))
+    assert "report:" in swept.output and "python jobs/status.py tiny" in swept.output
+    assert (swept.desk.folder / "reports" / "tiny").is_dir()
 
 
 def test_mlflow_holds_each_run_and_epoch_once(swept):
@@ -119,12 +116,6 @@ def test_mlflow_holds_each_run_and_epoch_once(swept):
         assert histories[f"{run.name}/1"]["selection/R_at_10"] == list(range(1, 11))
         assert histories[f"{run.name}/2"]["selection/R_at_10"] == [11, 12]
     assert mlflow_status(swept.desk.uri, "tiny") == {"FINISHED"}
-
-
-def test_the_command_tells_of_its_results(swept):
-    assert all(pair in swept.output for pair in ("DG1A8", "DG2A8"))
-    assert "report:" in swept.output and "python jobs/status.py tiny" in swept.output
-    assert (swept.desk.folder / "reports" / "tiny").is_dir()
 
 
 def test_submitting_it_again_redoes_nothing(swept):

@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import slurm_box as box
 from desk import Desk, job_of, values
-from slurm_box import NONE, SUBMIT, in_queue, no_job_left, slurm, state, submitted, wait_for, write_study
 
 from sia.run.state import State, look
 from sia.trackers.mlflow.mirror import note_file
@@ -17,26 +17,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 def test_status_tells_where_a_job_waits(tmp_path: Path, corpus: Path) -> None:
     """A profile that the cluster takes and cannot start: the run is pending until it is cancelled."""
     desk = Desk(tmp_path / "desk")
-    write_study(desk, {"experiment": values(corpus)}, nodes=2, sbatch={"begin": "now+1hour"})
-    with submitted(desk, *NONE) as study:
+    box.write_study(desk, {"experiment": values(corpus)}, nodes=2, sbatch={"begin": "now+1hour"})
+    with box.submitted(desk, *box.NONE) as study:
         (run,) = study.runs()
-        job = wait_for(lambda: job_of(run), f"job.json\n{desk.log}")
-        wait_for(note_file(run).exists, "MLflow's start, which a Ctrl-C would wait for")
+        job = box.wait_for(lambda: job_of(run), f"job.json\n{desk.log}")
+        box.wait_for(note_file(run).exists, "MLflow's start, which a Ctrl-C would wait for")
         shown = desk.call("status.py", "tiny").stdout
         assert "pending" in shown and job in shown
         os.killpg(study.driver.pid, signal.SIGINT)
         assert study.driver.wait() == 130
-        assert in_queue(job) == "PENDING", "a Ctrl-C leaves it there"
-        slurm("scancel", job)
-        wait_for(lambda: not in_queue(job), "the cancelled job's end")
-    assert state(run) == State.LOST
+        assert box.in_queue(job) == "PENDING", "a Ctrl-C leaves it there"
+        box.slurm("scancel", job)
+        box.wait_for(lambda: not box.in_queue(job), "the cancelled job's end")
+    assert box.state(run) == State.LOST
 
 
 def test_a_job_that_the_cluster_refuses_is_told_in_sias_words_alone(tmp_path: Path, corpus: Path) -> None:
     desk = Desk(tmp_path / "desk")
-    write_study(desk, {"experiment": values(corpus)}, partition="nosuch")
-    with no_job_left(desk):
-        done = desk.run(*SUBMIT, timeout=300)
+    box.write_study(desk, {"experiment": values(corpus)}, partition="nosuch")
+    with box.no_job_left(desk):
+        done = desk.run(*box.SUBMIT, timeout=300)
     assert done.returncode == 1
     assert "invalid partition specified" in done.stderr and "Trial" not in done.stdout + done.stderr
     (run,) = desk.runs("tiny")
