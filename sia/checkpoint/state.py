@@ -139,11 +139,6 @@ def read_checkpoint(path: Path, architecture: Model) -> dict[str, Any]:
     return content
 
 
-def load_weights(path: Path, model: nn.Module, architecture: Model) -> None:
-    """Put a checkpoint's weights into `model`. Raises UserError where they do not fit."""
-    model.load_state_dict(read_checkpoint(path, architecture)["model"])
-
-
 def load_chosen(run: RunFolder, wanted: str, model: nn.Module, architecture: Model) -> Chosen:
     """Put the weights of best, last or epoch=N into `model`; which epoch they are of, by the file itself.
 

@@ -20,7 +20,7 @@ from sia.run.folder import RunFolder, StageFolder
 from sia.run.records import StagePlan
 from sia.training.meter import Meter
 from sia.training.preemption import PreemptionFlag, signals_blocked
-from sia.training.record import Recorder, read_stage_plan
+from sia.training.record import Recorder
 from sia.training.trainer import Trainer, build_trainer
 
 LOOK, END = 1, 2
@@ -46,7 +46,9 @@ def train_stage(
     for split in ("train", experiment.training.select_on, "test"):
         # A split that is missing is found now, not after the days of training that need it.
         corpus.split(split)
-    plan = read_stage_plan(run, number)
+    plan = StagePlan.read(run.stage(number).plan)
+    if plan is None:
+        raise UserError(f"{run.path}: stage {number} is not planned; submit its grid, or add it with jobs/resume.py")
     trainer = build_trainer(experiment, plan.stage, corpus, ranks, number)
     recorder = Recorder(run, number, plan.first_epoch, ranks.is_first, confirm)
     recorder.check_corpus(corpus)

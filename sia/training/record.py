@@ -13,18 +13,10 @@ from sia.data.prepared_corpus import PreparedCorpus, check_identity
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, write_rows
-from sia.run.records import StageDone, StagePlan, TrainedOn
+from sia.run.records import StageDone, TrainedOn
 from sia.run.rows import rows_of
 from sia.run.selection import selected_on, selecting_recalls, selection_value
 from sia.run.steps import StepRow, StepWriter
-
-
-def read_stage_plan(run: RunFolder, number: int) -> StagePlan:
-    """Raises UserError where the stage was not planned."""
-    plan = StagePlan.read(run.stage(number).plan)
-    if plan is None:
-        raise UserError(f"{run.path}: stage {number} is not planned; submit its grid, or add it with jobs/resume.py")
-    return plan
 
 
 class Recorder:
@@ -60,7 +52,7 @@ class Recorder:
     def agree_with(self, state: TrainingState, restored: Path | None) -> None:
         """After a restore, make all files those of the checkpoint `restored`, whenever the job before died.
 
-        These are metrics.jsonl, best.pt and the kept weights of the last epoch; parts of files are cleared away.
+        These are the rows, best.pt and the last epoch's kept weights; parts of files are cleared away.
         """
         if not self.is_first:
             return
@@ -70,7 +62,6 @@ class Recorder:
             unfinished.unlink(missing_ok=True)
         if state.progress.rows and state.sampler.next_batch == 0 and restored == self.stage.last:
             self._keep(state, state.progress.rows[-1]["epoch"])
-
         self.steps = StepWriter(self.run.steps, self.first_epoch * len(state.sampler) + state.progress.step)
 
     def steps_done(self, row: StepRow) -> None:

@@ -9,7 +9,7 @@ import tiny_corpus
 import torch
 
 from sia.checkpoint.chosen import damage_of
-from sia.checkpoint.state import Progress, TrainingState, load_weights, read_checkpoint
+from sia.checkpoint.state import Progress, TrainingState, read_checkpoint
 from sia.config import Model, flatten, merge, nest
 from sia.data.sampler import BucketBatchSampler
 from sia.errors import UserError
@@ -116,7 +116,7 @@ def test_weights_alone_have_no_moments(tmp_path: Path, capsys: pytest.CaptureFix
     other.load(path)
     assert other.sampler.epoch == 4 and "no Adam moments" in capsys.readouterr().err
     assert "keep_moments" in refused(path, lambda: state().start_from(path, keep_moments=True))
-    load_weights(path, third.model, MODEL)
+    third.start_from(path, keep_moments=False)
     assert all(map(torch.equal, third.model.state_dict().values(), kept.model.state_dict().values()))
 
 
