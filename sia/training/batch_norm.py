@@ -13,7 +13,10 @@ from sia.distributed import Ranks
 
 
 def synchronise(model: nn.Module, ranks: Ranks) -> None:
-    """Make each BatchNorm2d of the model take its statistics over all ranks; weights and their names stay."""
+    """Make each BatchNorm2d of the model take its statistics over all ranks; weights and their names stay.
+
+    PyTorch's own layer for GPUs waits for the device in each of its calls, to see whether a rank's batch is empty.
+    """
     if ranks.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
