@@ -12,7 +12,11 @@ from torch import Tensor
 
 CUTOFFS = (1, 5, 10)
 # Captions, and images, of one block of similarities: memory grows with N + M, never with N * M.
-BLOCK = 2048
+BLOCK = 512
+# Features that are summed up in one product of float32: fewer make a narrower band, and slower products.
+SUMMED = 128
+# Near-ties that are settled at once, and what share of a block is too large to settle one by one.
+SETTLED, MANY = 4096, 1 / 64
 # Equal embeddings may differ by some rounding after a matrix product; in float64 that is far below this.
 TIE = 1e-10
 RESAMPLES = 1000
@@ -75,20 +79,116 @@ def image_pools(image_of_speech: Tensor, num_images: int, pool: int | None = Non
 def ranks(speech: Tensor, images: Tensor, image_of_speech: Tensor) -> Ranks:
     """The ranks of both directions, of speech [N, D], images [M, D] and the image index of each caption [N].
 
-    Other captions of the same image are right answers too, so they do not worsen the rank of the best one.
+    Other captions of the same image are right answers too, so they do not worsen the rank of the best one. All ranks
+    are those of products in float64: those of float32 decide where their rounding cannot matter (`_rounding`).
     """
     own, best = _right_similarities(speech, images, image_of_speech)
-    of_images = torch.zeros_like(image_of_speech)
-    of_captions = image_of_speech.new_ones(len(images))
+    rounding = _rounding(speech, images)
+    of_images, of_captions = torch.ones_like(image_of_speech), image_of_speech.new_ones(len(images))
     for rows in _blocks(len(speech)):
         for columns in _blocks(len(images)):
-            similarities = speech[rows].double() @ images[columns].double().T  # [n, m]
-            # The right image is at least as similar as itself: it makes the count start from 1.
-            of_images[rows] += _at_least(similarities, own[rows, None]).sum(dim=1)
-            wrong = image_of_speech[rows, None] != torch.arange(columns.start, columns.stop, device=own.device)
-            of_captions[columns] += (_at_least(similarities, best[None, columns]) & wrong).sum(dim=0)
+            right = image_of_speech[rows] - columns.start
+            block = _Block(speech[rows], images[columns], right, own[rows] - TIE, best[columns] - TIE)
+            counts = (None if rounding is None else block.quick_counts(rounding)) or block.counts()
+            of_images[rows] += counts[0]
+            of_captions[columns] += counts[1]
     queries, image_of_caption = image_of_speech.unique(return_inverse=True)
     return Ranks(of_images, of_captions[queries], image_of_caption)
+
+
+class _Block(NamedTuple):
+    """Captions and images of which wrong answers are counted: pairs at least as similar as asked for."""
+
+    speech: Tensor  # [n, D]
+    images: Tensor  # [m, D]
+    right: Tensor  # [n], each caption's image; in the block where it is 0 to m - 1
+    of_captions: Tensor  # [n] of float64, the similarity that counts for a caption's query
+    of_images: Tensor  # [m], and for an image's
+
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """How many images count against each caption [n], and captions against each image [m]; in float64."""
+        lowest = torch.finfo(torch.float64).min
+        similarities = self.speech.double() @ self.images.double().T  # [n, m]
+        # A similarity that is not a number must not look like a wrong answer that lost.
+        similarities.nan_to_num_(nan=float("inf"), posinf=float("inf"), neginf=lowest)
+        self._leave_right_ones_out(similarities)
+        return _at_least(similarities, self.of_captions), _at_least(similarities.T, self.of_images)
+
+    def quick_counts(self, rounding: float) -> tuple[Tensor, Tensor] | None:
+        """The same by products of float32, wrong by no more than `rounding`; None where too many of them decide."""
+        similarities = _products(self.speech, self.images)
+        self._leave_right_ones_out(similarities)
+        caption = _near(similarities, self.of_captions, rounding)
+        image = _near(similarities.T, self.of_images, rounding)
+        if len(caption.query) + len(image.query) > MANY * similarities.numel():
+            return None
+        by_captions = _settled(caption, self.speech, self.images, self.of_captions)
+        return by_captions, _settled(image, self.images, self.speech, self.of_images)
+
+    def _leave_right_ones_out(self, similarities: Tensor) -> None:
+        inside = ((self.right >= 0) & (self.right < len(self.images))).nonzero()[:, 0]
+        similarities[inside, self.right[inside]] = float("-inf")
+
+
+class _Near(NamedTuple):
+    counts: Tensor  # [n] of candidates that count against each query, whatever the rounding
+    query: Tensor  # [k], of pairs that may count
+    candidate: Tensor  # [k]
+
+
+def _rounding(speech: Tensor, images: Tensor) -> float | None:
+    """How much a product of float32 (`_products`) may be wrong; None where only float64 is right.
+
+    With u = 2^-24, n products of one sum are wrong by no more than n u / (1 - n u) times the sum of their sizes, in
+    whatever order they are summed (Higham 2002, section 3.1). That sum is at most the product of the two lengths. Here
+    n is that of the features summed at once and of such sums; a hundredth is for all other rounding.
+    """
+    if {speech.dtype, images.dtype} != {torch.float32} or torch.get_float32_matmul_precision() != "highest":
+        return None
+    lengths = [torch.linalg.vector_norm(part, dim=1).max().item() for part in (speech, images)]
+    largest = lengths[0] * lengths[1]
+    summed = min(SUMMED, speech.shape[1]) + -(-speech.shape[1] // SUMMED)
+    # Neither holds for a length that is not a number.
+    return 1.01 * summed * 2**-24 * largest if largest < 1e30 and summed < 2**16 else None
+
+
+def _products(speech: Tensor, images: Tensor) -> Tensor:
+    """[n, D], [m, D] of float32 -> [n, m], few features at a time."""
+    parts = zip(speech.split(SUMMED, dim=1), images.split(SUMMED, dim=1), strict=True)
+    first, second = next(parts)
+    total, product = first @ second.T, speech.new_empty(len(speech), len(images))
+    for first, second in parts:
+        total += torch.mm(first, second.T, out=product)
+    return total
+
+
+def _near(similarities: Tensor, asked: Tensor, rounding: float) -> _Near:
+    """Of similarities [n, m], wrong by no more than `rounding`, and what is asked for [n] of float64."""
+    low, high = _float32(asked - rounding, up=False), _float32(asked + rounding, up=True)
+    counts = _at_least(similarities, high)
+    query = (counts != _at_least(similarities, low)).nonzero()[:, 0]
+    unsure = similarities[query]
+    place, candidate = ((unsure >= low[query, None]) & (unsure < high[query, None])).nonzero(as_tuple=True)
+    return _Near(counts, query[place], candidate)
+
+
+def _float32(values: Tensor, up: bool) -> Tensor:
+    """The nearest of float32 that are larger, or smaller."""
+    return values.float().nextafter(torch.tensor(float("inf" if up else "-inf"), device=values.device))
+
+
+def _settled(near: _Near, queries: Tensor, candidates: Tensor, asked: Tensor) -> Tensor:
+    """The counts [n], each near pair's similarity taken in float64."""
+    for query, candidate in zip(near.query.split(SETTLED), near.candidate.split(SETTLED), strict=True):
+        similarity = (queries[query].double() * candidates[candidate].double()).sum(dim=1)
+        near.counts.index_add_(0, query, (similarity >= asked[query]).long())
+    return near.counts
+
+
+def _at_least(similarities: Tensor, asked: Tensor) -> Tensor:
+    """How many of [n, m] are as large in each row as asked for [n]; ones are summed as the numbers that they are."""
+    ones = torch.ge(similarities, asked[:, None], out=torch.empty_like(similarities))
+    return ones.sum(dim=1).long()
 
 
 def _ranks_of_pool(speech: Tensor, images: Tensor, image_of_speech: Tensor, pool: range) -> Ranks:
@@ -102,18 +202,14 @@ def _right_similarities(speech: Tensor, images: Tensor, image_of_speech: Tensor)
     """The similarity of each caption to its own image [N], and of each image to the nearest of its captions [M]."""
     rows = [(speech[one].double() * images[image_of_speech[one]].double()).sum(1) for one in _blocks(len(speech))]
     # A similarity that is not a number is the worst there can be.
-    own = torch.cat(rows).nan_to_num(nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
-    best = own.new_full((len(images),), float("-inf"))
+    lowest = torch.finfo(torch.float64).min
+    own = torch.cat(rows).nan_to_num(nan=lowest, posinf=float("inf"), neginf=lowest)
+    best = own.new_full((len(images),), lowest)
     return own, best.scatter_reduce_(0, image_of_speech, own, "amax")
 
 
 def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-
-
-def _at_least(similarities: Tensor, right: Tensor) -> Tensor:
-    # A similarity that is not a number must not look like a wrong answer that lost.
-    return ~(similarities < right - TIE)
 
 
 def _measures(ranked: Ranks, weights: Tensor) -> dict[str, Tensor]:

@@ -60,15 +60,73 @@ def embedded(draw: st.DrawFn) -> Case:
     return speech.astype(float), images.astype(float), chance.integers(0, num_images, num_captions).tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("block", [1, 3, recall.BLOCK])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(case=embedded())
-def test_equals_the_naive_loops(block: int, case: Case) -> None:
+def test_equals_the_naive_loops(block: int, dtype: torch.dtype, case: Case) -> None:
     speech, images, owner = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recall, "BLOCK", block)
-        report = recall_report(torch.from_numpy(speech), torch.from_numpy(images), torch.tensor(owner))
+        tensors = torch.from_numpy(speech).to(dtype), torch.from_numpy(images).to(dtype), torch.tensor(owner)
+        report = recall_report(*tensors)
     assert report == pytest.approx(naive_report(speech, images, owner), abs=1e-12)
+
+
+@pytest.mark.parametrize("many", [0, recall.MANY, 1])
+@pytest.mark.parametrize("apart", [1e-8, 1e-6, 1e-4, 1.0])
+def test_near_ties_have_the_ranks_of_float64(many: float, apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether all, some or none of them are settled one by one."""
+    monkeypatch.setattr(recall, "MANY", many)
+    monkeypatch.setattr(recall, "BLOCK", 50)
+    monkeypatch.setattr(recall, "SETTLED", 100)
+    chance = torch.Generator().manual_seed(0)
+    kinds = torch.randn(4, 300, generator=chance)  # few directions: most similarities differ by `apart` at the most
+    speech, images = (
+        torch.nn.functional.normalize(
+            kinds[number % 4] + apart * torch.randn(len(number), 300, generator=chance), dim=1
+        )
+        for number in (torch.arange(130), torch.arange(70))
+    )
+    owner = torch.randint(70, (130,), generator=chance)
+    found, expected = ranks(speech, images, owner), ranks(speech.double(), images.double(), owner)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    if apart > 1e-5:  # else equal embeddings' products differ by rounding, which the naive loops take for no tie
+        naive = naive_ranks_of_images(speech.double().numpy(), images.double().numpy(), owner.tolist())
+        assert found.of_images.tolist() == naive
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    features=st.integers(1, 700),
+    sign=st.sampled_from([0, 1]),
+    scale=st.sampled_from([1e-12, 1.0, 1e6]),
+    seed=st.integers(0, 1000),
+)
+def test_no_product_of_float32_is_wrong_by_more_than_its_bound(
+    features: int, sign: int, scale: float, seed: int
+) -> None:
+    """Also of vectors of one direction and of positive numbers, whose sums are large, and of sums that cancel."""
+    torch.manual_seed(seed)
+    speech, images = torch.randn(20, features), scale * torch.randn(20, features)
+    images[:10] = scale * speech[:10]
+    images[10:15] = torch.where(torch.arange(features) % 2 == 0, scale, -scale) * speech[10:15]
+    if sign:
+        speech, images = speech.abs(), images.abs()
+    wrong = (recall._products(speech, images).double() - speech.double() @ images.double().T).abs()
+    bound = recall._rounding(speech, images)
+    assert bound is not None and wrong.max() <= bound
+
+
+def test_where_products_of_float32_are_rounded_more_coarsely_they_decide_nothing() -> None:
+    speech = torch.eye(3)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert recall._rounding(speech, speech) is None
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert recall._rounding(speech, speech.bfloat16()) is None
+    assert recall._rounding(speech, float("nan") * speech) is recall._rounding(speech, 1e35 * speech) is None
 
 
 def naive_pools(case: Case, pool: int) -> list[Case]:
