@@ -39,7 +39,7 @@ FLOORS = [
     {"cluster", "inference"},
     {"evaluation", "trackers"},
     {"report", "operate", "doctor"},
-    {"sweep", "rehearsal"},
+    {"sweep", "rehearsal", "benchmark"},
 ]
 
 

@@ -1,0 +1,76 @@
+"""Parts of the benchmark at sizes that take no time: that both sides do the same, and what is told of them."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from desk import Desk
+
+from sia.benchmark import PARTS, recall, step
+from sia.benchmark.harness import Action, Comparison, in_turn, machine, peaks_mb, table_of
+from sia.benchmark.made_up_corpus import make_up
+
+SIZE = step.Size(2, 8, (20, 60), 32, 4, (("blocks", [1, 1]), ("growth_rate", 4), ("initial_features", 8)))
+
+
+def holds(megabytes: int) -> Action:
+    return lambda: torch.ones(megabytes, 2**18).sum()
+
+
+def test_sides_take_turns_and_ours_is_the_measure() -> None:
+    told: list[str] = []
+    sides = {"ours": lambda: lambda: told.append("a"), "plain": lambda: lambda: told.append("b")}
+    compared = in_turn("case", sides, 3)
+    assert "".join(told) == "abbaabba"
+    assert [len(seconds) for seconds in compared.seconds.values()] == [3, 3]
+    assert Comparison("case", {"ours": [1.0, 2.0], "plain": [3.0, 4.0]}).ratios("plain") == [3.0, 2.0]
+
+
+def test_what_was_measured_is_a_table_or_json() -> None:
+    compared = Comparison("case", {"ours": [1.0, 2.0, 1.0], "plain": [3.0, 4.0, 5.0]}, facts={"loss": 1.0})
+    told = json.loads(json.dumps(compared.as_json()))
+    assert told["ratios"]["plain"] == {"median": 3.0, "low": 2.0, "high": 5.0}
+    assert told["machine"] == machine() and told["seconds"] == compared.seconds
+    assert table_of(compared).row_count == 2
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_side_alone() -> None:
+    _ = torch.ones(400, 2**18)  # what this process has held is not counted
+    peaks = peaks_mb({"ours": partial(holds, 1), "plain": partial(holds, 200)})
+    assert peaks["ours"] < 50 and 190 < peaks["plain"] < 260
+
+
+def test_both_sides_of_a_step_begin_with_the_same_loss_and_step(tmp_path: Path) -> None:
+    make_up(tmp_path, step.EPOCH * SIZE.batch_size, SIZE.num_frames, SIZE.side)
+    losses = step.losses(SIZE, tmp_path)
+    assert losses["loss, ours"] == pytest.approx(losses["loss, plain"], abs=1e-5)
+    for make in (step.ours, step.plain):
+        action = make(SIZE, tmp_path)
+        first = float(action())
+        assert min(float(action()) for _ in range(10)) < first
+
+
+def test_a_random_batch_has_more_padding(tmp_path: Path) -> None:
+    make_up(tmp_path, step.EPOCH * SIZE.batch_size, SIZE.num_frames, SIZE.side)
+    trainer = step._trainer(SIZE, tmp_path)
+    bucketed, plain = (
+        (1 - batch.num_frames.float().mean() / batch.frames.shape[1]).item()
+        for batch in (step.bucketed_batch(trainer), step.random_batch(trainer))
+    )
+    assert bucketed < 0.1 < plain
+
+
+def test_all_sides_of_recall_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "peaks_mb", lambda sides: {})
+    facts = recall.compare(60, turns=1, features=64).facts
+    assert facts["mean rank, ours"] == facts["mean rank, sorting"] > 1
+
+
+def test_every_part_has_cases_and_the_command_refuses_others(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    for part in PARTS:
+        done = desk.call("benchmark.py", part, "--case", "no-such")
+        assert done.returncode == 2 and "no-such" in done.stderr and len(done.stderr.splitlines()) == 1
