@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchaudio", "torchvision", "ray", "mlflow"}
 MAY_BE_HEAVY = (
     *("sia.losses", "sia.recall", "sia.distributed", "sia.embedding", "sia.models", "sia.training", "sia.inference"),
     *("sia.data.caption_files", "sia.data.images", "sia.data.loader", "sia.data.mfcc", "sia.checkpoint.state"),
-    *("sia.evaluation.of_run", "sia.trackers.mlflow.model"),
+    *("sia.evaluation.of_run", "sia.trackers.mlflow.model", "sia.benchmark"),
 )
 LIGHT_ALL_THE_SAME = (
     *("sia.models.backbones", "sia.models.parameter_counts", "sia.training.preemption", "sia.training.provenance"),
