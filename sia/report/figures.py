@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sia.report.groups import Group, Spread, grouped
 from sia.report.summary import RunSummary
+from sia.run.selection import selection_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 DIRECTIONS = {"speech_to_image": "speech → image", "image_to_speech": "image → speech"}
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+OTHERS = "#999999"
 CHOSEN_ON_TEST = "chosen on test"
 EPOCHS_LABELS = {
     ("validation",): "R@10 on the validation split (%)",
@@ -22,6 +24,7 @@ EPOCHS_LABELS = {
 }
 MANY_CYCLES = 12
 FEW_EPOCHS = 40
+MANY_GROUPS = 20  # that a legend can name
 MANY_SIZES = 8
 STYLE: Any = {
     "font.size": 10,
@@ -38,7 +41,8 @@ def recall_by_epoch(summaries: list[RunSummary]) -> bytes | None:
 
     It is of the split that chooses the best epoch; the axis names it, and the legend where runs differ in it.
     A star is the run's best epoch; a dashed line a stage that began from an earlier checkpoint, tied to it by a dotted
-    line; a faint grey line the start of a new cycle of the learning rate.
+    line; a faint grey line the start of a new cycle of the learning rate. Of many configurations the best are named,
+    the others grey.
     """
     return _png(curves(summaries)) if any(run.epoch_rows for run in summaries) else None
 
@@ -48,19 +52,39 @@ def curves(summaries: list[RunSummary]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     groups = [group for group in grouped(summaries) if any(run.epoch_rows for run in group.runs)]
-    cycles, colours = cycles_drawn(summaries), _colours(len(groups))
+    named, others = _best_of(groups)
+    cycles, colours = cycles_drawn(summaries), _colours(len(named))
     figure, panels = _subplots(2, (11, 4.8))
     for axes, direction in zip(panels, DIRECTIONS, strict=True):
         for after_epoch in cycles:
             axes.axvline(after_epoch + 0.5, color="grey", linewidth=0.8, alpha=0.35, zorder=0)
-        for group, colour in zip(groups, colours, strict=True):
+        _draw_others(axes, [run for group in others for run in group.runs], direction)
+        for group, colour in zip(named, colours, strict=True):
             for run in group.runs:
                 _draw_run(axes, run, f"{run.selected_on}/{direction}/R_at_10", colour)
         axes.set(title=DIRECTIONS[direction], xlabel="epoch", ylim=(0, None), xlim=(0.5, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel(EPOCHS_LABELS[splits_of(groups)])
-    _legend(figure, [label_of(group, groups) for group in groups], colours, bool(cycles))
+    names = [label_of(group, groups) for group in named]
+    if others:
+        names, colours = [*names, f"{len(others)} others"], [*colours, OTHERS]
+    _legend(figure, names, colours, bool(cycles))
     return figure
+
+
+def _best_of(groups: list[Group]) -> tuple[list[Group], list[Group]]:
+    """The MANY_GROUPS with the best epochs, and the others, both in their order."""
+    peaks = [max(selection_value(row) for run in group.runs for row in run.epoch_rows) for group in groups]
+    best = set(sorted(range(len(groups)), key=lambda number: -peaks[number])[:MANY_GROUPS])
+    named = [group for number, group in enumerate(groups) if number in best]
+    return named, [group for number, group in enumerate(groups) if number not in best]
+
+
+def _draw_others(axes: "Axes", runs: Sequence[RunSummary], direction: str) -> None:
+    from matplotlib.collections import LineCollection
+
+    lines = [[*stage.items()] for run in runs for stage in segments(run, f"{run.selected_on}/{direction}/R_at_10")]
+    axes.add_collection(LineCollection(lines, colors=OTHERS, linewidths=0.8, alpha=0.4, zorder=1))
 
 
 def segments(run: RunSummary, key: str) -> Iterator[dict[int, float]]:

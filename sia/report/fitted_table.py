@@ -75,13 +75,12 @@ def _sized(columns: list[Column], width: int) -> list[Column]:
     """
     spare, sized = width - _width(columns), []
     for column in columns:
-        if not column.no_wrap:
-            least = _least(column)
-            column = replace(column, width=max(min(NARROWEST, least), min(_natural(column), least + spare)))
-            spare -= (column.width or 0) - least
-        sized.append(column)
+        least = _least(column)
+        width = least if column.no_wrap else max(min(NARROWEST, least), min(_natural(column), least + spare))
+        spare -= width - least
+        sized.append(replace(column, width=width))
     if spare < 0:
-        sized[0] = replace(sized[0], max_width=max(NARROWEST, _least(sized[0]) + spare), overflow="ellipsis")
+        sized[0] = replace(sized[0], width=max(NARROWEST, _least(sized[0]) + spare), overflow="ellipsis")
     return sized
 
 

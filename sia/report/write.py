@@ -102,7 +102,7 @@ FIGURES = {
         "R@10 by epoch",
         "R@10 after each epoch, on the split that chose the best one (the paper's figure 2 shows the test set's).\n"
         "Star: best epoch. Dashed line: a stage that began from an earlier checkpoint, tied to it by dots. Grey line:\n"
-        "a new cycle of the rate.",
+        "a new cycle of the rate. Of many configurations the 20 with the best epochs are named, the others grey.",
     ),
     SIZES: (
         "R@10 by the speech encoder's size",

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -93,14 +94,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: no run there (no config.yaml); `python jobs/status.py` lists the runs"
             ) from None
-        experiment = _read_experiment(self.config, status.st_mtime_ns, status.st_size)
-        named = re.search(r"-([0-9a-f]{10})$", self.name)
-        if named and named[1] != experiment.signature:
-            raise UserError(
-                f"{self.config}: damaged (its signature is {experiment.signature}, not that of its folder); "
-                "restore it, or submit the run's grid again, which writes it anew"
-            )
-        return experiment
+        return _read_experiment(self.config, status.st_mtime_ns, status.st_size)
 
     def planned_stages(self) -> list[Stage]:
         """The experiment's chain, then the warm restarts that were added to this run by hand."""
@@ -193,12 +187,30 @@ def find_runs(name: str) -> list[RunFolder]:
 def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
     """The experiment of a file that has not changed since it was last read; a list of runs asks for each many times."""
     try:
-        # libyaml reads it, nine times as fast; the strict loader only builds the values.
-        node = yaml.compose(config.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        experiment = Experiment.model_validate(StrictLoader("").construct_document(node))
+        parts = [_section(text) for text in re.split(r"^(?=\w)", config.read_text(), flags=re.MULTILINE) if text]
+        if len(values := {key: value for part in parts for key, value in part.items()}) < len(parts):
+            raise ValueError("a section that is given twice")
+        experiment = Experiment.model_validate(values)
     except (ValueError, AttributeError, yaml.YAMLError):
         return load_experiment(config)  # it names the fault
     if "runtime" not in experiment.model_fields_set:
         # The last section: defaults would stand in for what is gone.
         raise UserError(f"{config}: damaged (it ends too early); restore it, or delete the folder and submit again")
+    named = re.search(r"-([0-9a-f]{10})$", config.parent.name)
+    if named and named[1] != (signature := experiment.signature):
+        raise UserError(
+            f"{config}: damaged (its signature is {signature}, not that of its folder); "
+            "restore it, or submit the run's grid again, which writes it anew"
+        )
     return experiment
+
+
+@lru_cache(maxsize=1000)
+def _section(text: str) -> dict[str, Any]:
+    """The one key of a configuration's section and its values, which most runs of a study share with others."""
+    # libyaml reads it, nine times as fast; the strict loader only builds the values.
+    node = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    section = StrictLoader("").construct_document(node)
+    if not isinstance(section, dict) or len(section) != 1:
+        raise ValueError("not one section")
+    return section

@@ -10,7 +10,7 @@ from sia.run.records import Finished
 from sia.run.rows import sound_rows
 from sia.run.selection import selection_value
 
-TAIL_BYTES = 16_384
+TAIL_BYTES = 4_096
 
 
 class Measured(NamedTuple):

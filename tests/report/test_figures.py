@@ -5,7 +5,7 @@ from PIL import Image
 from written_runs import begin_run, epoch_row, experiment, finish_run
 
 from sia.config import Stage
-from sia.report.figures import curves, cycles_drawn, recall_by_epoch, recall_by_size, segments, sizes
+from sia.report.figures import MANY_GROUPS, curves, cycles_drawn, recall_by_epoch, recall_by_size, segments, sizes
 from sia.report.groups import grouped
 from sia.report.summary import Restart, restarts, summarise
 from sia.run.metrics import append_row
@@ -91,6 +91,15 @@ def test_a_cycle_is_in_the_legend_only_where_one_is_drawn(tmp_path):
     legends = [curves([run]).axes[-1].get_legend() for run in (with_cycles, without)]
     told = [[text.get_text() for text in legend.get_texts()] for legend in legends]
     assert ["new cycle of the rate" in texts for texts in told] == [True, False]
+
+
+def test_of_many_configurations_the_best_are_named_and_the_others_counted(tmp_path):
+    configs = [experiment(**{"loss.margin": margin / 100}) for margin in range(MANY_GROUPS + 3)]
+    runs = [finish_run(tmp_path, "size", config, peak=0.5 - config.loss.margin) for config in configs]
+    figure = curves([summarise(run) for run in runs])
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told[-1] == "3 others" and len(told) == MANY_GROUPS + 1
+    assert not any(f"margin={margin}" in text for margin in (0.2, 0.21, 0.22) for text in told)
 
 
 def test_nothing_to_draw_is_no_figure(tmp_path):

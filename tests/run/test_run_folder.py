@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from written_runs import begin_run, experiment, plan_stage
 
-from sia.config import Stage
+from sia.config import Stage, load_experiment
 from sia.errors import UserError
 from sia.gate import own_folder
 from sia.run.folder import File, RunFolder, StageFolder, find_run, find_runs, is_study, run_of, runs_of, studies
@@ -76,6 +76,17 @@ def test_an_experiment_is_read_again_once_its_file_has_changed(root):
         run.experiment()
     run.config.unlink()
     with pytest.raises(UserError, match=r"no run there.*jobs/status.py"):
+        run.experiment()
+
+
+def test_a_configuration_read_by_its_sections_is_the_one_that_is_read_as_a_whole(root):
+    chosen = experiment(**{"loss": "hinge", "data.folder": "a: 'b'\nruntime: {}", "optimizer.gradient_clip": 1.0})
+    run = begin_run(root, "size", chosen)
+    assert run.experiment() == load_experiment(run.config) == chosen
+    run.config.write_text("# by hand\n" + run.config.read_text())
+    assert run.experiment() == chosen
+    run.config.write_text(run.config.read_text() + "optimizer: {}\n")
+    with pytest.raises(UserError, match=r"config\.yaml.*'optimizer' is given twice"):
         run.experiment()
 
 
