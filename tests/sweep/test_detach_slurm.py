@@ -97,7 +97,7 @@ def cancelled_in_order(desk: Desk, run: RunFolder, job: str) -> None:
     driver = detached(desk, *box.NONE)
     box.wait_for(lambda: drives(desk, driver), "the next driver")
     shown = desk.call("status.py", "tiny").stdout
-    assert f"tiny: driven by job {driver} (running, process" in shown and "s ago" in shown
+    assert f"tiny: driven by job {driver} (running, process" in shown
     box.wait_for(lambda: f"{run.name}: running" in desk.call("logs.py", "tiny").stdout, "what the driver said")
     cancelled = desk.call("cancel.py", "tiny", "--yes")
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
