@@ -9,6 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 EVERY_SECONDS = 2.0
 
 
+def usable_cores() -> int:
+    """Those that this process may use, where the system tells it; `taskset` and Slurm give fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pool(processes: int) -> ProcessPoolExecutor:
     # Not forked: the parent may hold threads and open files.
     context = multiprocessing.get_context("spawn")

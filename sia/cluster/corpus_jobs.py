@@ -1,6 +1,5 @@
 """A corpus, prepared one shard a task: by a job array on Slurm, or by processes on one machine."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from sia.cluster.array import Element, carried_out
 from sia.cluster.profile import Cluster, Profile
 from sia.data.corpus_record import Description
 from sia.data.manifest import Images
-from sia.data.prepare import finish, is_written, plan, write_shard
-from sia.orphans import pool
+from sia.data.prepare import finish, is_written, pieces_of, plan, read_piece, read_plan, write_pieces, write_shard
+from sia.orphans import pool, usable_cores
 from sia.progress import tracked
 
 
@@ -81,8 +80,18 @@ def write_shards(out: Path, num_shards: int, cluster: Cluster, profile: Profile)
 
 
 def _on_this_machine(missing: list[WriteShard]) -> Iterator[WriteShard]:
-    with pool(min(os.cpu_count() or 1, len(missing))) as workers:
-        tasks = {workers.submit(task): task for task in missing}
-        for future in as_completed(tasks):
+    """As many shards as keep every core at work are a task each; the rest are read in pieces, by all of them."""
+    out, cores = Path(missing[0].out), usable_cores()
+    planned, whole = read_plan(out), len(missing) // cores * cores
+    with pool(cores) as workers:
+        written = {workers.submit(write_shard, out, task.number): task for task in missing[:whole]}
+        in_pieces = {
+            task: [workers.submit(read_piece, planned, part) for part in pieces_of(out, task.number)]
+            for task in missing[whole:]
+        }
+        for future in as_completed(written):
             future.result()
-            yield tasks[future]
+            yield written[future]
+        for task in missing[whole:]:
+            write_pieces(out, task.number, [future.result() for future in in_pieces.pop(task)])
+            yield task

@@ -4,9 +4,10 @@ import io
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sia.data import hdf5_path
-from sia.data.images import encode, is_jpeg, pixels, read_file, read_image, resize_short_side
+from sia.data.images import encode, is_jpeg, read_file, read_image, resize_short_side
 from sia.data.manifest import Images, SpokenCaption
 from sia.data.mfcc import LONGEST_SECONDS, MAX_FRAMES, MIN_FRAMES, TooLong, UnusableRate, mfcc, read_speech
 from sia.errors import UserError
@@ -46,17 +47,17 @@ def caption_frames(caption: SpokenCaption, imported: dict[str, Any] | None = Non
     return frames
 
 
-def stored_image(caption: SpokenCaption, images: Images, short_side: int) -> tuple[bytes, np.ndarray]:
+def stored_image(caption: SpokenCaption, images: Images, short_side: int) -> tuple[bytes, Image.Image]:
     """The image file that a shard stores: resized to `short_side` pixels, a JPEG staying one, or as it is.
 
-    Its pixels [H, W, 3] at `short_side` either way. Raises Unusable where it is not whole.
+    And its pixels at `short_side`, either way. Raises Unusable where it is not whole.
     """
     try:
         file = read_file(caption.image_path)
         image = resize_short_side(read_image(io.BytesIO(file), caption.image_path), short_side)
     except UserError as error:
         raise Unusable("unreadable image", str(error)) from None
-    return file if images == "original" else encode(image, lossless=not is_jpeg(file)), pixels(image)
+    return file if images == "original" else encode(image, lossless=not is_jpeg(file)), image
 
 
 def _mfcc_frames(path: str) -> np.ndarray:

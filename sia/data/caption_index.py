@@ -12,14 +12,14 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from sia.data.manifest import SPLITS
+from sia.data.manifest import SPLITS, record_of
 from sia.errors import UserError
 
 LINES, NUMBERS = "captions.jsonl", "captions.npy"
@@ -57,7 +57,7 @@ class PlacedCaption:
 
 def lines_of(captions: Iterable[PlacedCaption]) -> list[bytes]:
     """captions.jsonl."""
-    return [json.dumps(asdict(caption), ensure_ascii=False).encode() + b"\n" for caption in captions]
+    return [json.dumps(record_of(caption), ensure_ascii=False).encode() + b"\n" for caption in captions]
 
 
 def index_of(captions: Sequence[PlacedCaption], lines: Sequence[bytes]) -> bytes:

@@ -155,6 +155,12 @@ def sums_of(rows: np.ndarray) -> np.ndarray:
     return np.stack([np.full(rows.shape[1], len(rows)), rows.sum(axis=0), (rows**2).sum(axis=0)])
 
 
+def sums_of_counts(counts: np.ndarray) -> np.ndarray:
+    """As sums_of, of pixels in shares of full intensity: counts [3, 256] of how many have which value."""
+    shares = np.arange(256) / 255
+    return np.stack([counts.sum(axis=1), counts @ shares, counts @ shares**2])
+
+
 def _placed(
     shard: int, captions: list[SpokenCaption], image_ids: list[str], num_frames: np.ndarray
 ) -> Iterator[PlacedCaption]:

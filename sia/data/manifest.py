@@ -7,7 +7,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -98,8 +98,13 @@ def _refuse_several(source: str, what: str, values: str, values_of: dict[str, se
         raise UserError(f"{source}: {counted} several {values} ({first}); give each {what} one of its {values}")
 
 
+def record_of(entry: Any) -> dict[str, Any]:
+    """The values of a flat dataclass with slots: `asdict`, which takes ten times as long, looks for others in them."""
+    return {name: getattr(entry, name) for name in entry.__slots__}
+
+
 def write_captions(path: Path, captions: Iterable[SpokenCaption]) -> None:
-    write_json_lines(path, [asdict(caption) for caption in captions])
+    write_json_lines(path, [record_of(caption) for caption in captions])
 
 
 def read_captions(path: Path) -> list[SpokenCaption]:

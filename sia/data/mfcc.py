@@ -65,8 +65,8 @@ def read_speech(path: Path | str, longest_seconds: float = math.inf) -> tuple[np
     try:
         with soundfile.SoundFile(str(path)) as file:
             blocks, num_samples = [], 0
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1))
+            while len(block := file.read(BLOCK, dtype="float32")):
+                blocks.append(block.mean(axis=1) if block.ndim > 1 else block)
                 num_samples += len(block)
                 if num_samples > longest_seconds * file.samplerate:
                     raise TooLong(f"{path}: longer than {longest_seconds:.1f} s; cut it into captions")

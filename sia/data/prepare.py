@@ -5,23 +5,23 @@ Each step may be killed and run again: what is whole is kept, what is not is not
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sia.atomic import write_bytes, write_json_lines
 from sia.data.corpora import read
-from sia.data.corpus_record import DROPPED, Description, Plan, joined, sums_of
-from sia.data.manifest import Dropped, Images, SpokenCaption, read_captions, write_captions
+from sia.data.corpus_record import DROPPED, Description, Plan, joined, sums_of, sums_of_counts
+from sia.data.manifest import Dropped, Images, SpokenCaption, read_captions, record_of, write_captions
 from sia.data.shards import ShardReader, ShardWriter, shard_path
 from sia.errors import UserError
 from sia.run.folder import RunFolder, runs_of, runs_root
 from sia.run.records import TrainedOn
 
 CAPTIONS_A_SHARD = 1000
+CAPTIONS_A_PIECE = 100
 RUNS_NAMED = 4
 
 
@@ -50,7 +50,7 @@ def plan(
     number = min(limit or len(found), len(found))
     num_shards = num_shards or max(1, round(number / CAPTIONS_A_SHARD))
     parts = _share_by_image([found[place * len(found) // number] for place in range(number)], num_shards)
-    content = "".join(json.dumps([asdict(caption) for caption in part]) for part in parts)
+    content = "".join(json.dumps([record_of(caption) for caption in part]) for part in parts)
     planned = Plan(
         name=name,
         held_out=reading.held_out,
@@ -64,19 +64,35 @@ def plan(
     _make_way(out, planned, replace)
     for number, part in enumerate(parts):
         write_captions(_plan_path(out, number), part)
-    write_json_lines(out / "plan" / DROPPED, [asdict(entry) for entry in reading.dropped])
+    write_json_lines(out / "plan" / DROPPED, [record_of(entry) for entry in reading.dropped])
     planned.write(out / "plan.json")
     return num_shards
 
 
 def write_shard(out: Path, number: int) -> None:
-    """The task of one shard: frames and images of its captions. A shard that is there already is kept.
+    """The task of one shard: frames and images of its captions. A shard that is there already is kept."""
+    if not is_written(out, number):
+        write_pieces(out, number, [read_piece(read_plan(out), read_captions(_plan_path(out, number)))])
+
+
+class Piece(NamedTuple):
+    """Captions of a shard as they are stored, and how many pixels of its training images have which value [3, 256]."""
+
+    stored: ShardWriter
+    levels: np.ndarray
+
+
+def pieces_of(out: Path, number: int) -> list[list[SpokenCaption]]:
+    """A shard's captions in parts of some CAPTIONS_A_PIECE, one after the other; those of an image are in one part."""
+    captions = read_captions(_plan_path(out, number))
+    return _share_by_image(captions, max(1, round(len(captions) / CAPTIONS_A_PIECE)))
+
+
+def read_piece(planned: Plan, captions: Sequence[SpokenCaption]) -> Piece:
+    """Frames and images of captions.
 
     A caption that cannot be read, or whose frames are too few or too many, is dropped with its reason.
     """
-    planned = read_plan(out)
-    if is_written(out, number):
-        return
     # They load torch: not where a corpus is only planned.
     import torch
 
@@ -85,25 +101,34 @@ def write_shard(out: Path, number: int) -> None:
 
     # Clips are short: more threads only wait for each other, and the tasks share the machine already.
     torch.set_num_threads(1)
-    features = planned.features or FEATURES
-    writer = ShardWriter({"plan": planned.of_shards, "features": features})
-    captions = read_captions(_plan_path(out, number))
+    stored = ShardWriter({"features": planned.features or FEATURES})
+    levels = np.zeros((3, 256), np.int64)
     trained = {caption.image_id for caption in captions if caption.split == "train"}
-    pixel_sums, frame_sums = np.zeros((3, 3)), np.zeros((3, features["coefficients"]))
     for caption in captions:
         try:
-            frames, image = caption_frames(caption, planned.features), writer.images.get(caption.image_id)
+            frames, image = caption_frames(caption, planned.features), stored.images.get(caption.image_id)
             if image is None:
                 image, pixels = stored_image(caption, planned.images, planned.short_side)
                 if caption.image_id in trained:
-                    pixel_sums += sums_of(pixels.reshape(-1, 3) / 255)
+                    levels += np.reshape(pixels.histogram(), (3, 256))
         except Unusable as error:
-            writer.dropped.append(Dropped(caption.utterance_id, error.reason, error.detail))
+            stored.dropped.append(Dropped(caption.utterance_id, error.reason, error.detail))
             continue
-        writer.add(caption, frames, image)
+        stored.add(caption, frames, image)
+    return Piece(stored, levels)
+
+
+def write_pieces(out: Path, number: int, pieces: Iterable[Piece]) -> None:
+    """A shard of its parts, in their order; it has the same bytes however many they are."""
+    writer, levels = ShardWriter({"plan": read_plan(out).of_shards}), np.zeros((3, 256), np.int64)
+    for piece in pieces:
+        writer.extend(piece.stored)
+        levels += piece.levels
+    frame_sums = np.zeros((3, writer.attributes["features"]["coefficients"]))
+    for caption, frames in zip(writer.captions, writer.frames, strict=True):
         if caption.split == "train":
             frame_sums += sums_of(frames)
-    writer.attributes |= {"pixel_sums": pixel_sums.tolist(), "frame_sums": frame_sums.tolist()}
+    writer.attributes |= {"pixel_sums": sums_of_counts(levels).tolist(), "frame_sums": frame_sums.tolist()}
     writer.write(shard_path(out, number))
 
 

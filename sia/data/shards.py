@@ -24,7 +24,6 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -34,7 +33,7 @@ import numpy as np
 
 from sia.atomic import write_atomically
 from sia.data.hdf5_path import open_unlocked
-from sia.data.manifest import Dropped, SpokenCaption
+from sia.data.manifest import Dropped, SpokenCaption, record_of
 from sia.errors import UserError, one_line
 
 LAYOUT_VERSION = 3
@@ -71,6 +70,14 @@ class ShardWriter:
         self.frames.append(np.ascontiguousarray(frames, dtype=np.float32))
         self.images.setdefault(caption.image_id, image)
 
+    def extend(self, other: "ShardWriter") -> None:
+        """What another one collected comes after what this one did."""
+        self.attributes |= other.attributes
+        self.captions += other.captions
+        self.frames += other.frames
+        self.images |= other.images
+        self.dropped += other.dropped
+
     def write(self, path: Path) -> None:
         write_atomically(path, self._fill)
 
@@ -88,10 +95,10 @@ class ShardWriter:
             shard["frame_offsets"], shard["frame_crcs"] = _places([frames.data for frames in self.frames])
             shard["image_offsets"], shard["image_crcs"] = _places(list(self.images.values()))
             strings = {
-                "captions": [json.dumps(asdict(caption)) for caption in self.captions],
+                "captions": [json.dumps(record_of(caption)) for caption in self.captions],
                 "digests": digests,
                 "image_ids": list(self.images),
-                "dropped": [json.dumps(asdict(entry)) for entry in self.dropped],
+                "dropped": [json.dumps(record_of(entry)) for entry in self.dropped],
             }
             for name, values in strings.items():
                 shard[name] = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
@@ -108,7 +115,10 @@ def caption_digest(caption: SpokenCaption, frames: np.ndarray, image: bytes) -> 
     """Sixteen hexadecimal digits of the hash of a caption's record, frames [T, F] of float32 and image file."""
     # Paths are left out: the same corpus may lie elsewhere.
     record = json.dumps([caption.utterance_id, caption.image_id, caption.split])
-    return hashlib.sha256(record.encode() + frames.tobytes() + image).hexdigest()[:16]
+    content = hashlib.sha256(record.encode())
+    content.update(np.ascontiguousarray(frames).data)
+    content.update(image)
+    return content.hexdigest()[:16]
 
 
 def checksum(attributes: Mapping[str, Any], datasets: Mapping[str, Any]) -> str:

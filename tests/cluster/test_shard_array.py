@@ -24,10 +24,17 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_processes_write_every_shard(raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cores", [2, 4])
+def test_processes_write_every_shard(raw: Path, tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the three as tasks, or none: the rest in pieces, which make the same files."""
+    here = tiny_corpus.prepare(raw, tmp_path / "here", SHARDS)
+    monkeypatch.setattr("sia.cluster.corpus_jobs.usable_cores", lambda: cores)
+    monkeypatch.setattr("sia.data.prepare.CAPTIONS_A_PIECE", 5)
     tiny_corpus.begin(raw, tmp_path / "out", SHARDS)
     assert sorted(write_shards(tmp_path / "out", SHARDS, "local", Profile())) == list(range(SHARDS))
-    assert finish(tmp_path / "out").num_captions["train"] == 18
+    assert finish(tmp_path / "out") == here.description
+    for number in range(SHARDS):
+        assert shard_path(tmp_path / "out", number).read_bytes() == shard_path(here.folder, number).read_bytes()
 
 
 @pytest.mark.slow
