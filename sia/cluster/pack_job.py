@@ -24,7 +24,7 @@ from sia.cluster.task import Task
 from sia.errors import UserError
 from sia.orphans import end_with
 from sia.run.lock import living_holder
-from sia.run.records import Job, Submission, begun_of
+from sia.run.records import Failed, Job, Submission, begun_of
 from sia.run.state import current_stage
 from sia.training.preemption import PreemptionFlag
 
@@ -56,7 +56,8 @@ def ask_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Pa
     # That of a job which is known to have ended.
     task.job_record.unlink(missing_ok=True)
     try:
-        while not (task.job_record.exists() or task.stopped.exists()):
+        failed = task.run.stage(task.number).failed
+        while not (task.job_record.exists() or task.stopped.exists() or failed.exists()):
             with packs.lock:
                 if not packs.know(ticket) and not task.job_record.exists():
                     Ticket(task=asdict(task), code=str(code)).write(packs.waiting / ticket)
@@ -171,8 +172,9 @@ class Pack(Task):
                 if step.is_over():
                     settle(steps.pop(number))
             for number in set(range(self.places)) - steps.keys():
-                if (ticket := self._next({step.ticket for step in steps.values()})) is not None:
-                    steps[number] = self._start(ticket, number, place)
+                ticket = self._next({step.ticket for step in steps.values()})
+                if ticket is not None and (step := self._start(ticket, number, place)) is not None:
+                    steps[number] = step
             if steps:
                 last_busy = time.monotonic()
             elif time.monotonic() - last_busy > LINGER_SECONDS or not self._is_driven():
@@ -193,24 +195,35 @@ class Pack(Task):
                 return ticket.rename(self.of_pack.tickets / ticket.name)
         return None
 
-    def _start(self, path: Path, number: int, place: Place) -> Step:
-        """Begin the ticket's run in that place, which its job.json tells first. Exits for code that was changed."""
-        ticket = Ticket.read(path)
-        assert ticket is not None
-        if fault := gate.fault_of_code(Path(ticket.code)):
-            sys.exit(f"error: {fault}")
+    def _start(self, path: Path, number: int, place: Place) -> Step | None:
+        """Begin the ticket's run in that place, which its job.json tells first; None for one that cannot begin."""
+        ticket = Ticket.read_sound(path)
+        if ticket is None:  # damaged: the run's driver asks for a place again
+            path.unlink()
+            return None
         task = ticket.stage
-        own = Submission.read(begun_of(self.job_record)) or Job.read(self.job_record)
-        assert own is not None
-        told = own.model_dump(exclude={"job_id", "time", "shared", "left"})
-        current = task.run.stage(current_stage(task.run))
-        current.path.mkdir(parents=True, exist_ok=True)
-        Job(**told, job_id=place.job_id, time=time.time(), shared=True).write(current.job)
-        gate.own_folder(task.jobs)
+        try:
+            self._check_and_tell(task, ticket.code, place)
+        except UserError as error:  # the other runs go on
+            Failed(error=str(error), job_id=place.job_id, time=time.time()).write(task.run.stage(task.number).failed)
+            path.unlink()
+            return None
         what = [sys.executable, "-u", "-c", ENTRY, ticket.code, json.dumps(asdict(task)), place.job_id, place.life]
         if place.cluster == "slurm":
             return Step(task, path, [self._srun(task, what, number, place)])
         return Step(task, path, [self._rank(task, what, number, rank, place) for rank in range(self.ranks)])
+
+    def _check_and_tell(self, task: TrainStage, code: str, place: Place) -> None:
+        """Write down this job as that of the run's stage. Raises UserError for a run, or code, that was changed."""
+        if fault := gate.fault_of_code(Path(code)):
+            raise UserError(fault)
+        own = Submission.read(begun_of(self.job_record)) or Job.read(self.job_record)
+        assert own is not None
+        told = own.model_dump(exclude={"job_id", "time", "shared", "left"}) | {"code": code}
+        current = task.run.stage(current_stage(task.run))
+        current.path.mkdir(parents=True, exist_ok=True)
+        Job(**told, job_id=place.job_id, time=time.time(), shared=True).write(current.job)
+        gate.own_folder(task.jobs)
 
     def _srun(self, task: TrainStage, what: list[str], number: int, place: Place) -> "subprocess.Popen[bytes]":
         log = task.jobs / f"{place.job_id}_%t_log"
@@ -244,9 +257,10 @@ class Pack(Task):
 def settle(step: Step) -> None:
     """The run's place is empty: unless it is finished, its driver finds the stage failed, stopped or lost."""
     run = step.task.run
-    record = run.stage(current_stage(run)).job
-    if not run.finished.exists() and (job := Job.read_sound(record)) and job.shared:
-        job.model_copy(update={"left": time.time()}).write(record)
+    with contextlib.suppress(UserError):  # whoever looks at a run that is damaged is told
+        record = run.stage(current_stage(run)).job
+        if not run.finished.exists() and (job := Job.read(record)) and job.shared:
+            job.model_copy(update={"left": time.time()}).write(record)
     step.ticket.unlink(missing_ok=True)
 
 

@@ -7,18 +7,20 @@ import time
 from pathlib import Path
 
 import pytest
-from desk import Desk, values, wait_until
+from desk import Desk, experiment, values, wait_until
 from stages import rows, same, saved
 
 from sia.cluster.pack_job import Pack
 from sia.cluster.packs import PackFolder, Packs, Ticket
 from sia.cluster.profile import Profile, load_profile
+from sia.cluster.stage_job import Place
 from sia.errors import UsageError
 from sia.run.folder import RunFolder
 from sia.run.lock import Holder, living_holder
 from sia.run.metrics import read_rows
 from sia.run.records import Job
 from sia.run.state import State, look
+from sia.training.preemption import PreemptionFlag
 
 STAGES = [{"epochs": 30, "schedule": "calr"}, {"epochs": 1, "schedule": "calr", "lr_scale": 0.5}]
 SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--scheduler", "none")
@@ -71,6 +73,23 @@ def training(runs: list[RunFolder], count: int) -> list[Holder]:
     found = [living_holder(run.lock) for run in runs if run.stage(1).last.exists()]
     living = [holder for holder in found if holder is not None and holder.pid]
     return living if len(living) >= count else []
+
+
+def test_a_run_that_cannot_begin_takes_no_other_with_it(corpus, tmp_path):
+    config = experiment(corpus)
+    run = RunFolder(tmp_path / "study" / config.run_name)
+    run.create(config)
+    pack = Pack(str(tmp_path / "study" / "packs" / "1"), places=1, ranks=1, cpus=1)
+    pack.of_pack.tickets.mkdir(parents=True)
+    code = tmp_path / "0123456789ab"
+    code.mkdir()
+    waiting = Packs.of_study(pack.study).waiting / f"{run.name}.json"
+    waiting.parent.mkdir()
+    Ticket(task={"path": str(run.path), "number": 1, "threads": 1}, code=str(code)).write(waiting)
+    pack._work(PreemptionFlag(), Place(job_id="7", cluster="local"))
+    assert look(run).state == State.FAILED
+    assert "is not as it was when it was copied" in look(run).error
+    assert not waiting.exists() and not list(pack.of_pack.tickets.iterdir())
 
 
 def test_a_profile_is_shared_evenly(tmp_path):
