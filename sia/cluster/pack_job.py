@@ -173,8 +173,8 @@ class Pack(Task):
                     settle(steps.pop(number))
             for number in set(range(self.places)) - steps.keys():
                 ticket = self._next({step.ticket for step in steps.values()})
-                if ticket is not None and (step := self._start(ticket, number, place)) is not None:
-                    steps[number] = step
+                if ticket is not None and (begun := self._start(ticket, number, place)) is not None:
+                    steps[number] = begun
             if steps:
                 last_busy = time.monotonic()
             elif time.monotonic() - last_busy > LINGER_SECONDS or not self._is_driven():
