@@ -116,6 +116,9 @@ class Runtime(Section):
     )
     evaluation_batch_size: Positive = 64
     log_every_seconds: Annotated[float, Field(gt=0)] = 10.0
+    image_cache_gb: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="memory of a rank for decoded training images, shared among its workers"
+    )
 
 
 class Experiment(Section):

@@ -48,6 +48,8 @@ class PairDataset(Dataset[Any]):
         if self.data.shuffle_pairs:
             self.shown_numbers = shuffled_pairs(len(first), self.seed)
         self.caption_of_image = self.captions[first]
+        runtime = experiment.runtime
+        self.kept = KeptImages(runtime.image_cache_gb / max(runtime.num_workers, 1))
 
     @property
     def lengths(self) -> list[int]:
@@ -61,10 +63,31 @@ class PairDataset(Dataset[Any]):
         position, epoch = place
         index = int(self.captions[position])
         shown = int(self.shown_numbers[self.image_numbers[position]])
-        image = decoded(self.corpus, int(self.caption_of_image[shown]), self.data.short_side)
+        if (image := self.kept.get(shown)) is None:
+            image = decoded(self.corpus, int(self.caption_of_image[shown]), self.data.short_side)
+            self.kept.add(shown, image)
         key = f"{self.seed}/{epoch}/{self.corpus.captions.utterance_id(index)}"
         view = random_view(image, self.data.crop_size, self.data.flip_probability, key)
         return speech_frames(self.corpus, index, self.data.standardise_frames), view, shown
+
+
+class KeptImages(dict[int, np.ndarray]):
+    """Decoded images by number, as many as fit; a copy for another process begins empty.
+
+    The first ones stay: an epoch shows each image as often as any other, so that none is worth another's place.
+    """
+
+    def __init__(self, gigabytes: float) -> None:
+        super().__init__()
+        self.gigabytes, self.free = gigabytes, gigabytes * 1e9
+
+    def add(self, number: int, image: np.ndarray) -> None:
+        if image.nbytes <= self.free:
+            self[number] = image
+            self.free -= image.nbytes
+
+    def __reduce__(self) -> tuple[type["KeptImages"], tuple[float]]:
+        return KeptImages, (self.gigabytes,)
 
 
 def speech_batches(

@@ -1,4 +1,5 @@
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia.data.images import pixels, random_view, read_image
-from sia.data.loader import Batch, PairDataset, image_batches, pad, shuffled_pairs, speech_batches, training_loader
+from sia.data.loader import (
+    Batch,
+    PairDataset,
+    decoded,
+    image_batches,
+    pad,
+    shuffled_pairs,
+    speech_batches,
+    training_loader,
+)
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 
@@ -76,6 +86,33 @@ def test_workers_change_nothing(prepared: PreparedCorpus) -> None:
     assert len(alone) == len(worked) == 12
     for one, other in zip(alone, worked, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_images_that_are_kept_are_those_that_are_read(
+    prepared: PreparedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, or as many as fit; each worker has its share of the memory, and a copy's is whole."""
+    decodings: list[int] = []
+
+    def counted(corpus: PreparedCorpus, index: int, short_side: int) -> np.ndarray:
+        decodings.append(index)
+        return decoded(corpus, index, short_side)
+
+    monkeypatch.setattr("sia.data.loader.decoded", counted)
+    plain = batches(pairs(prepared), epochs=2)
+    one_image, all_images = tiny_corpus.SIDE**2 * 3 / 1e9, 16
+    for fitting in (5, all_images):
+        dataset = pairs(prepared, **{"runtime.image_cache_gb": (fitting + 0.5) * one_image})
+        decodings.clear()
+        for kept, read in zip(batches(dataset, epochs=2), plain, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(kept, read, strict=True))
+        assert len(dataset.kept) == fitting
+        if fitting == all_images:
+            assert len(decodings) == len(set(decodings)) == all_images
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert not copy.kept and copy.kept.free == pytest.approx((fitting + 0.5) * one_image * 1e9)
+    shared = {"runtime.image_cache_gb": 1.0, "runtime.num_workers": 4}
+    assert pairs(prepared, **shared).kept.free == pytest.approx(0.25e9)
 
 
 def test_batches_for_embedding(prepared: PreparedCorpus) -> None:
