@@ -49,9 +49,12 @@ def main() -> int:
     launches = choose_launches(of_grid, arguments.cluster, arguments.profile, for_show=arguments.dry_run)
     console = command.console()
     if arguments.dry_run:
+        from sia.rehearsal.cost import rehearsed_table
         from sia.sweep.plan_table import show_plan
 
         show_plan(grid, launches, console)
+        if (costs := rehearsed_table(grid, launches)) is not None:
+            console.print(costs)
         return 0
     if arguments.rehearse:
         from sia.rehearsal.grid import show_rehearsal

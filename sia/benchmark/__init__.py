@@ -1,10 +1,12 @@
 """What a pair costs, as ratios of ours to the straightforward way, run in turn in one process.
 
 A part is a module here with CASES: names -> a function that takes a number of turns and gives a Comparison. Its line in
-PARTS makes it one. The plain side of a part stands beside it, correct and never slowed on purpose.
+PARTS makes it one. The plain side of a part stands beside it, correct and never slowed on purpose. `plan` alone
+compares nothing: it tells what a grid would cost.
 """
 
 PARTS = {
     "step": "a training step, against packed nn.GRU, float32, random batches padded to the longest",
     "recall": "recall of N captions among N images, against the float32 product alone, and against sorting",
+    "plan": "what each pair of --grid would cost on 1, 8 and 64 ranks, by steps measured now or by its rehearsal",
 }

@@ -18,9 +18,11 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sia.distributed import Ranks
 
-STEPS = 2
+STEPS = 2  # that are timed, after one to warm up
 SHARE_OF_MEMORY = 0.8
 PROBES = (1, 2)  # captions a rank, from whose peaks the memory a caption needs follows
 
@@ -82,7 +84,7 @@ class Rehearse(Task):
         meeting_place = Path(self.folder) / f"rendezvous-{place.job_id}-{place.life}.json"
         experiment = Experiment.model_validate(self.values)
         with joined_ranks(place.rank, place.world_size, place.local_rank, meeting_place) as ranks:
-            result = _rehearse(experiment, PreparedCorpus.open(experiment.data.path), ranks)
+            result = measure(experiment, PreparedCorpus.open(experiment.data.path), ranks)
             if ranks.is_first:
                 write_json(Path(self.folder) / "rehearsal.json", asdict(result))
 
@@ -98,20 +100,21 @@ def largest_batch(peaks: tuple[float, float], memory: float, wanted: int) -> int
     return max(1, min(wanted, int((memory - base) / a_caption)))
 
 
-def _rehearse(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks") -> Rehearsal:
+def measure(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", steps: int = STEPS) -> Rehearsal:
+    """So many steps of the largest batch that fits, on a corpus of any captions."""
     from sia.training.finish import device_name
 
     batch = min(experiment.training.batch_size, len(corpus.split("train"))) // ranks.world_size
     if ranks.device.type == "cuda":
-        batch, seconds, loss = _halve_until_it_fits(experiment, corpus, ranks, batch)
+        batch, seconds, loss = _halve_until_it_fits(experiment, corpus, ranks, batch, steps)
     else:
         peaks = []
         for count in PROBES:
-            _steps(experiment, corpus, ranks, count)
+            _steps(experiment, corpus, ranks, count, steps=1)
             peaks.append(_peak_gb(ranks))
         batch = largest_batch((peaks[0], peaks[1]), SHARE_OF_MEMORY * _memory_gb() / ranks.world_size, batch)
         batch = round(-ranks.largest(-batch))
-        seconds, loss = _steps(experiment, corpus, ranks, batch)
+        seconds, loss = _steps(experiment, corpus, ranks, batch, steps)
     return Rehearsal(
         pair=experiment.model.pair_name,
         batch_size=batch * ranks.world_size,
@@ -123,8 +126,10 @@ def _rehearse(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks") ->
     )
 
 
-def _steps(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int) -> tuple[float, float]:
-    """Seconds a step and the last loss of STEPS steps of `batch` captions a rank."""
+def _steps(
+    experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int, steps: int
+) -> tuple[float, float]:
+    """Seconds a step and the last loss of so many steps of `batch` captions a rank, after one to warm up."""
     from sia.data.loader import collate
     from sia.training.trainer import build_trainer
 
@@ -132,20 +137,27 @@ def _steps(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch
     sized = experiment.model_copy(update={"training": training})
     trainer = build_trainer(sized, experiment.stages[0], corpus, ranks)
     batches = cycle(trainer.state.sampler)  # an epoch may be one batch
-    began = time.monotonic()
-    for _ in range(STEPS):
+
+    def step() -> "Tensor":
         loss = trainer.step(collate([trainer.dataset[place] for place in next(batches)]))
         trainer.state.progress.step += 1
+        return loss
+
+    step().item()
+    ranks.barrier()
+    began = time.monotonic()
+    for _ in range(steps):
+        loss = step()
     last = loss.item()
     ranks.barrier()
-    seconds = (time.monotonic() - began) / STEPS
+    seconds = (time.monotonic() - began) / steps
     if not math.isfinite(last):
         raise UserError(f"loss is {last}; lower optimizer.learning_rate")
     return seconds, last
 
 
 def _halve_until_it_fits(
-    experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int
+    experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int, steps: int
 ) -> tuple[int, float, float]:
     import torch
 
@@ -153,7 +165,7 @@ def _halve_until_it_fits(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         try:
-            return batch, *_steps(experiment, corpus, ranks, batch)
+            return batch, *_steps(experiment, corpus, ranks, batch, steps)
         except torch.cuda.OutOfMemoryError:
             if batch == 1 or ranks.world_size > 1:
                 # Another rank waits in a collective operation: a smaller batch must be asked for.
