@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import io
 import os
 import shutil
@@ -75,6 +76,7 @@ def run(main: Callable[[], int | None]) -> None:
         status = main() or 0
         status = ENDED_BY_TERM if told and status == INTERRUPTED else status
         sys.stdout.flush()  # a reader that has gone is told here, not after the last handler
+        gc.freeze()  # else all that was ever imported is looked through for garbage, for seconds
         sys.exit(status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,7 +28,7 @@ RANKS = ("torch.distributed", "torch.nn.parallel")  # only training and evaluati
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}
 # A floor loads what stands on its own or a lower line; a line's modules may load each other, without a cycle.
 FLOORS = [
-    {"errors", "atomic", "strict_yaml", "section", "clock", "gate", "progress", "command", "orphans", "git"}
+    {"errors", "atomic", "strict_yaml", "section", "clock", "gate", "progress", "command", "orphans", "git", "imports"}
     | {"checks"},
     {"config", "losses", "objectives", "schedules", "models"},
     {"run"},

@@ -18,6 +18,7 @@ from sia.checkpoint.plan import plan_stage
 from sia.cluster.task import Task
 from sia.data.staging import staged
 from sia.errors import UserError
+from sia.imports import kept
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.run.records import Failed, Job, Submission, begun_of
@@ -116,7 +117,8 @@ class TrainStage(Task):
         # Before torch is imported, which takes long on a busy file server: submitit ignores this signal. At the other
         # one it requeues a job that has not begun at once.
         flag = (flag or PreemptionFlag()).install(signal.SIGTERM)
-        from sia.distributed import JobNotNeeded, call_off
+        with kept():
+            from sia.distributed import JobNotNeeded, call_off
 
         try:
             with self._lock(place) as lock:
@@ -165,12 +167,13 @@ class TrainStage(Task):
             Failed(error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time()).write(path)
 
     def _train(self, place: Place, flag: PreemptionFlag, confirm: Callable[[], None]) -> Ended:
-        import torch
+        with kept():
+            import torch
 
-        from sia.distributed import joined_ranks
-        from sia.training.finish import finish_run
-        from sia.training.fit import train_stage
-        from sia.training.provenance import record_provenance
+            from sia.distributed import joined_ranks
+            from sia.training.finish import finish_run
+            from sia.training.fit import train_stage
+            from sia.training.provenance import record_provenance
 
         run = self.run
         torch.set_num_threads(self.threads)

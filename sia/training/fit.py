@@ -16,6 +16,7 @@ from sia.data.loader import no_worker_left_on_error, told_of_the_killed, trainin
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
+from sia.imports import kept
 from sia.run.folder import RunFolder, StageFolder
 from sia.run.records import StagePlan
 from sia.training.meter import Meter
@@ -49,7 +50,8 @@ def train_stage(
     plan = StagePlan.read(run.stage(number).plan)
     if plan is None:
         raise UserError(f"{run.path}: stage {number} is not planned; submit its grid, or add it with jobs/resume.py")
-    trainer = build_trainer(experiment, plan.stage, corpus, ranks, number)
+    with kept():  # torchvision, and what Adam imports when it is made
+        trainer = build_trainer(experiment, plan.stage, corpus, ranks, number)
     recorder = Recorder(run, number, plan.first_epoch, ranks.is_first, confirm)
     recorder.check_corpus(corpus)
     restored = ranks.first_says(latest_state(run.stage(number)) if ranks.is_first else None)
