@@ -24,11 +24,12 @@ from sia.cluster.task import Task
 from sia.errors import UserError
 from sia.orphans import end_with
 from sia.run.lock import living_holder
+from sia.run.queue import is_in_queue
 from sia.run.records import Failed, Job, Submission, begun_of
 from sia.run.state import current_stage
 from sia.training.preemption import PreemptionFlag
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 LINGER_SECONDS = 20.0  # an empty pack waits so long for the next run, while its study is driven
 SECONDS_TO_SAVE = 60.0  # for a run that was cancelled
 # What Slurm set for the job's own step would be taken for the wish of the steps inside it.
@@ -46,29 +47,36 @@ ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from sia.cluster.pack_job 
 
 
 def ask_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Path) -> None:
-    """Wait until a pack has taken the stage, which its job.json then tells, or the run is stopped.
-
-    Another pack is submitted where those in the queue have too few places. Raises UserError where
-    the cluster takes none.
+    """Leave the stage's ticket where it is not known yet, and submit another pack where those in the queue have too
+    few places; a machine has one. Raises UserError where the cluster takes none.
     """
     packs, ticket = Packs.of_study(task.run.path.parent), f"{task.run.name}.json"
     packs.waiting.mkdir(parents=True, exist_ok=True)
-    # That of a job which is known to have ended.
-    task.job_record.unlink(missing_ok=True)
+    with packs.lock:
+        if not packs.know(ticket) and not task.job_record.exists():
+            Ticket(task=asdict(task), code=str(code)).write(packs.waiting / ticket)
+        if packs.are_too_few(profile.runs_per_node) and not (cluster == "local" and any(packs.living())):
+            submit(Pack.of(packs.another(), profile), cluster, profile.of_pack(), code)
+
+
+def wait_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Path) -> None:
+    """Ask until a pack has taken the stage, which its job.json then tells, or the run is stopped.
+
+    Raises UserError where the cluster takes no pack.
+    """
+    ticket = Packs.of_study(task.run.path.parent).waiting / f"{task.run.name}.json"
+    if (former := Job.read(task.job_record)) is not None and not is_in_queue(former):
+        task.job_record.unlink(missing_ok=True)
     try:
         failed = task.run.stage(task.number).failed
         while not (task.job_record.exists() or task.stopped.exists() or failed.exists()):
-            with packs.lock:
-                if not packs.know(ticket) and not task.job_record.exists():
-                    Ticket(task=asdict(task), code=str(code)).write(packs.waiting / ticket)
-                if packs.are_too_few(profile.runs_per_node):
-                    submit(Pack.of(packs.another(), profile), cluster, profile.of_pack(), code)
+            ask_for_place(task, cluster, profile, code)
             time.sleep(POLL_SECONDS)
     except UserError:
-        (packs.waiting / ticket).unlink(missing_ok=True)
+        ticket.unlink(missing_ok=True)
         raise
     if task.stopped.exists():
-        (packs.waiting / ticket).unlink(missing_ok=True)
+        ticket.unlink(missing_ok=True)
 
 
 @dataclass
@@ -186,11 +194,11 @@ class Pack(Task):
         return living_holder(self.study / "driver.lock") is not None
 
     def _next(self, under_way: set[Path]) -> Path | None:
-        """A ticket that this job had before it was requeued, or else the first of those that wait."""
+        """A ticket that this job had before it was requeued, or else the one that has waited longest."""
         for ticket in self.of_pack.tickets.glob("*.json"):
             if ticket not in under_way:
                 return ticket
-        for ticket in sorted(Packs.of_study(self.study).waiting.glob("*.json")):
+        for ticket in Packs.of_study(self.study).in_turn():
             with contextlib.suppress(FileNotFoundError):  # another pack was faster
                 return ticket.rename(self.of_pack.tickets / ticket.name)
         return None

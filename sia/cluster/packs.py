@@ -6,6 +6,7 @@ It loads no torch.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,14 @@ class Packs:
         """The folder of the next pack: one whose submission was killed, whose job may be in the queue, or a new one."""
         begun = (number for number in self.numbers if not PackFolder(self.folder / str(number)).job.exists())
         return self.folder / str(next(begun, max([0, *self.numbers]) + 1))
+
+    def in_turn(self) -> list[Path]:
+        """The tickets that wait, the eldest first."""
+        times = {}
+        for ticket in self.waiting.glob("*.json"):
+            with suppress(FileNotFoundError):
+                times[ticket] = ticket.stat().st_mtime_ns
+        return sorted(times, key=times.__getitem__)
 
     def know(self, ticket: str) -> bool:
         """Whether a run's ticket waits, or a living pack has it."""

@@ -7,12 +7,13 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sia.checkpoint.chosen import choose_checkpoint
 from sia.checkpoint.plan import plan_stage, write_plan
 from sia.cluster.launch import Launch, record_launch
-from sia.cluster.pack_job import ask_for_place
+from sia.cluster.pack_job import ask_for_place, wait_for_place
 from sia.cluster.refusal import passes
 from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
@@ -25,6 +26,7 @@ from sia.run.rows import rows_of
 from sia.run.state import RunStatus, State, look
 
 POLL_SECONDS = 1.0
+GLANCE_SECONDS = 0.1  # between two looks at whether there is anything to look at
 GRACE_SECONDS = 20.0
 MAX_LOSSES = 3
 PATIENCE_SECONDS = 600.0
@@ -67,20 +69,36 @@ def follow_run(run: RunFolder, launch: Launch, report: Callable[[Row], None]) ->
             if not failed.exists():  # a job of `debug` has written it, with more detail
                 Failed(error=str(error), time=time.time()).write(failed)
             continue
-        time.sleep(POLL_SECONDS)
+        _wait_for_news(run)
+
+
+def _wait_for_news(run: RunFolder) -> None:
+    """Until a file is written that a run's end or its next row comes with, but no longer than between two polls."""
+    before, until = _written(run), time.monotonic() + POLL_SECONDS
+    while time.monotonic() < until and _written(run) == before:
+        time.sleep(GLANCE_SECONDS)
+
+
+def _written(run: RunFolder) -> list[float]:
+    return [path.stat().st_mtime if path.exists() else 0.0 for path in (run.metrics, run.finished)]
+
+
+def begin(run: RunFolder, launch: Launch) -> None:
+    """Submit the stage that comes next, without waiting for a place: whoever follows the run then finds its job.
+
+    What fails is left to whoever follows it.
+    """
+    with suppress(OSError, UserError):
+        status = look(run)
+        if status.state in (State.NEW, State.WAITING):
+            task = prepare_stage(run, status.stage, launch)
+            ask = ask_for_place if launch.profile.runs_per_node > 1 else submit
+            ask(task, launch.cluster, launch.profile, launch.code)
 
 
 def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
     """Plan the stage where that is not done yet, and submit it; on `debug`, train it here and now."""
-    plan_stage(run, number)
-    # What an earlier job of the stage left: why it failed, where its ranks met.
-    run.stage(number).failed.unlink(missing_ok=True)
-    shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
-    profile = launch.profile
-    # Before it is submitted: a cluster that refuses it leaves no job.json, and a retry asks for the same again.
-    record_launch(run, launch)
-    goes_on = profile.chain_stages and launch.cluster != "debug"
-    task = TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to, goes_on)
+    task = prepare_stage(run, number, launch)
     if launch.cluster == "debug":
         # Its job.json says that whatever died here before is not in any queue.
         here = Job(cluster="debug", job_id="debug", host=socket.gethostname(), time=time.time())
@@ -91,12 +109,24 @@ def start_stage(run: RunFolder, number: int, launch: Launch) -> None:
         _submit_when_it_is_taken(task, launch)
 
 
+def prepare_stage(run: RunFolder, number: int, launch: Launch) -> TrainStage:
+    plan_stage(run, number)
+    # What an earlier job of the stage left: why it failed, where its ranks met.
+    run.stage(number).failed.unlink(missing_ok=True)
+    shutil.rmtree(run.stage(number).rendezvous, ignore_errors=True)
+    profile = launch.profile
+    # Before it is submitted: a cluster that refuses it leaves no job.json, and a retry asks for the same again.
+    record_launch(run, launch)
+    goes_on = profile.chain_stages and launch.cluster != "debug"
+    return TrainStage(str(run.path), number, profile.cpus_per_task, profile.stage_corpus_to, goes_on)
+
+
 def _submit_when_it_is_taken(task: TrainStage, launch: Launch) -> None:
     """A controller that is away for a while, or a queue that takes no more jobs of this user, fails no run."""
     pause = POLL_SECONDS
     while True:
         try:
-            ask = ask_for_place if launch.profile.runs_per_node > 1 else submit
+            ask = wait_for_place if launch.profile.runs_per_node > 1 else submit
             return ask(task, launch.cluster, launch.profile, launch.code)
         except UserError as error:
             if not passes(str(error)):

@@ -9,18 +9,20 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sia.cluster.end_jobs import cancel_jobs
 from sia.cluster.launch import Launch
+from sia.imports import kept
 from sia.operate.cancel import jobs_of
 from sia.operate.damage import FAULTS, damage, readable
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
 from sia.run.records import Stopped
 from sia.run.state import look
-from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.chain import StageFailed, begin, follow_run
 
 METRIC = "selection/R_at_10"
 FIRST_STAGE_EPOCH = "first_stage_epoch"
@@ -28,6 +30,7 @@ LONGEST_TMPDIR = 35
 # Of a trial whose worker was killed: another one attaches to its run.
 MAX_FAILURES = 10
 TRIAL_CPUS = 0.001  # Tune refuses 0
+CORES = os.cpu_count() or 1
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -47,24 +50,15 @@ ENVIRONMENT = {
 def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent: int, asha: bool) -> dict[str, str]:
     """Bring every run to its end; the errors of those that failed, by run name."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    os.environ["SIA_WORKING_FOLDER"] = os.getcwd()
+    first = runs[:max_concurrent]
+    with ThreadPoolExecutor(CORES) as pool:  # Ray needs as long to start as their jobs do
+        for run in first:
+            pool.submit(begin, run, launches[run.name])
+        _start_ray(min(len(first), CORES))
     import ray
     from ray import tune
 
-    for noisy in ("ray", "ray.tune"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    os.environ["SIA_WORKING_FOLDER"] = os.getcwd()
-    on_term = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address="local",  # not somebody's cluster that happens to run on this login node
-        num_cpus=1,
-        include_dashboard=False,
-        object_store_memory=80 << 20,
-        _temp_dir=_short_folder(),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
-    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints the stack of its C++ code
     try:
         with tempfile.TemporaryDirectory(prefix="sia-tune-", ignore_cleanup_errors=True) as scratch:
             trainable = tune.with_resources(tune.with_parameters(_trial, launches=launches), {"cpu": TRIAL_CPUS})
@@ -76,6 +70,7 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
                     mode="max",
                     max_concurrent_trials=max_concurrent,
                     scheduler=_asha(runs) if asha else None,
+                    reuse_actors=not asha,  # a trial that is given up leaves with its process, and ends its job
                 ),
                 run_config=tune.RunConfig(
                     storage_path=scratch,
@@ -88,6 +83,28 @@ def tune_runs(runs: list[RunFolder], launches: dict[str, Launch], max_concurrent
     finally:
         _cancel_stopped(runs)
         ray.shutdown()
+
+
+def _start_ray(workers: int) -> None:
+    """workers: so many processes for trials begin at once."""
+    with kept():
+        import ray
+        import ray.tune  # what follows needs it
+
+    for noisy in ("ray", "ray.tune"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    on_term = signal.getsignal(signal.SIGTERM)
+    ray.init(
+        address="local",  # not somebody's cluster that happens to run on this login node
+        num_cpus=workers,
+        include_dashboard=False,
+        object_store_memory=80 << 20,
+        _temp_dir=_short_folder(),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    signal.signal(signal.SIGTERM, on_term)  # Ray's own prints the stack of its C++ code
 
 
 def _quiet() -> Any:
