@@ -46,7 +46,9 @@ def main() -> int:
     command.check_counts(arguments, "max_concurrent")
     grid = load_grid(arguments.grid, arguments.miniature, dict(parse_override(text) for text in arguments.set))
     of_grid = {point.run.name: point.profile for point in grid.points}
-    launches = choose_launches(of_grid, arguments.cluster, arguments.profile, for_show=arguments.dry_run)
+    launches = choose_launches(
+        of_grid, arguments.cluster, arguments.profile, arguments.dry_run, arguments.max_concurrent
+    )
     console = command.console()
     if arguments.dry_run:
         from sia.rehearsal.cost import rehearsed_table

@@ -29,8 +29,10 @@ class Launch:
         return snapshot()
 
 
-def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None, for_show: bool = False) -> Launch:
-    """`--cluster`, then `--profile`, else on Slurm the grid's own, else what this machine has.
+def choose_launch(
+    wanted: str, profile: Path | None, of_grid: Path | None, for_show: bool = False, runs: int = 1
+) -> Launch:
+    """`--cluster`, then `--profile`, else on Slurm the grid's own, else what this machine has for so many runs.
 
     for_show: nothing will be submitted, so that a Slurm need not answer. Raises UserError for a Slurm that does not,
     UsageError for a profile that does not fit.
@@ -39,7 +41,7 @@ def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None, for_s
     if profile is None and cluster == "slurm":
         profile = of_grid
     if profile is None:
-        return Launch(cluster, local_profile() if cluster == "local" else Profile())
+        return Launch(cluster, local_profile(runs) if cluster == "local" else Profile())
     chosen = load_profile(profile)
     if cluster == "local":
         check_local(chosen, str(profile))
@@ -47,21 +49,32 @@ def choose_launch(wanted: str, profile: Path | None, of_grid: Path | None, for_s
 
 
 def choose_launches(
-    of_grid: Mapping[str, Path | None], wanted: str, profile: Path | None, for_show: bool = False
+    of_grid: Mapping[str, Path | None],
+    wanted: str,
+    profile: Path | None,
+    for_show: bool = False,
+    max_concurrent: int | None = None,
 ) -> dict[str, Launch]:
     """Where each run goes, by its name, given the profile that its grid names; runs of one profile share a Launch."""
-    of_profile = {named: choose_launch(wanted, profile, named, for_show) for named in dict.fromkeys(of_grid.values())}
+    # Of the whole grid, not of what is left of it: a run that goes on has as many ranks as before.
+    runs = min(len(of_grid), max_concurrent or len(of_grid))
+    of_profile = {
+        named: choose_launch(wanted, profile, named, for_show, runs) for named in dict.fromkeys(of_grid.values())
+    }
     return {run: of_profile[named] for run, named in of_grid.items()}
 
 
-def local_profile() -> Profile:
-    """A rank a GPU; without one, two ranks that share the cores."""
+def local_profile(runs: int = 1) -> Profile:
+    """A rank a GPU; without one, two ranks that share the cores. Where there are as many runs as ranks, each trains
+    one of them, side by side: nobody then waits for another rank.
+    """
     gpus, cores = len(visible_gpus()), os.cpu_count() or 1
     ranks = gpus or min(2, cores)
     return Profile(
         tasks_per_node=ranks,
         gpus_per_node=gpus,
         cpus_per_task=max(1, cores // ranks),
+        runs_per_node=ranks if runs >= ranks else 1,
         # submitit's local jobs have a time limit too; a machine of one's own has no queue to be fair to.
         timeout_min=60 * 24 * 365,
     )
@@ -87,5 +100,6 @@ def former_launch(run: RunFolder, wanted: str, profile: Path | None) -> Launch:
 
 
 def default_concurrency(launch: Launch) -> int:
-    """A machine's ranks use all of it; a cluster has a queue."""
-    return SLURM_AT_ONCE if launch.cluster == "slurm" else launch.profile.runs_per_node
+    """A cluster has a queue. A machine's ranks use all of it; where runs share it, one more waits for a place."""
+    together = launch.profile.runs_per_node
+    return SLURM_AT_ONCE if launch.cluster == "slurm" else together + (together > 1)

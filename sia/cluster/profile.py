@@ -123,7 +123,8 @@ class Profile(Section):
             f"{self.gpus_per_node} GPU" if self.gpus_per_node else f"{self.cpus_per_task * self.tasks_per_node} CPU"
         )
         where = ", ".join(f"{key} {value}" for key in ("partition", "constraint") if (value := getattr(self, key)))
-        return f"{self.nodes} x {self.tasks_per_node} ranks, {devices}/node" + (f", {where}" if where else "")
+        shared = f", shared by {self.runs_per_node} runs" if self.runs_per_node > 1 else ""
+        return f"{self.nodes} x {self.tasks_per_node} ranks, {devices}/node{shared}" + (f", {where}" if where else "")
 
     def for_records(self) -> dict[str, Any]:
         """Without the job's variables, which may be keys: others read a run's records."""

@@ -107,8 +107,8 @@ def mirrored(study: str, runs: list[RunFolder], later: str) -> Iterator[None]:
 
 
 def schedule(sweep: Sweep) -> dict[str, str]:
-    """Bring every run to its end that is not there; the errors of those that failed, by run name."""
-    unfinished = [run for run in sweep.runs if not look(run).is_over]
+    """Bring every run to its end that is not there, the longest first; the errors of those that failed, by run name."""
+    unfinished = sorted((run for run in sweep.runs if not look(run).is_over), key=_length, reverse=True)
     if not unfinished:
         return {}
     if sweep.scheduler == "none" or sweep.cluster == "debug":
@@ -118,8 +118,15 @@ def schedule(sweep: Sweep) -> dict[str, str]:
     return tune_runs(unfinished, sweep.launches, sweep.max_concurrent, asha=sweep.scheduler == "asha")
 
 
+def _length(run: RunFolder) -> int:
+    """About how long a run trains, beside others of its study."""
+    experiment = run.experiment()
+    epochs = sum(stage.epochs for stage in experiment.stages)
+    return epochs * experiment.model.gru_layers * experiment.model.latent_size
+
+
 def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
-    """Without Tune: so many runs at once, in the grid's order."""
+    """Without Tune: so many runs at once, in the order in which they are given."""
     errors: dict[str, str] = {}
     slots = threading.Semaphore(sweep.max_concurrent)
 

@@ -4,16 +4,17 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from desk import Desk, experiment, values, wait_until
 from stages import rows, same, saved
 
-from sia.cluster.pack_job import Pack
+from sia.cluster.pack_job import Pack, ask_for_place
 from sia.cluster.packs import PackFolder, Packs, Ticket
 from sia.cluster.profile import Profile, load_profile
-from sia.cluster.stage_job import Place
+from sia.cluster.stage_job import Place, TrainStage
 from sia.errors import UsageError
 from sia.run.folder import RunFolder
 from sia.run.lock import Holder, living_holder
@@ -121,8 +122,9 @@ def test_packs_are_asked_for_as_places_are_wanted(tmp_path):
     packs = Packs.of_study(tmp_path)
     packs.waiting.mkdir(parents=True)
     ticket = Ticket(task={}, code="")
-    for number in range(3):
+    for number in (1, 2, 0):
         ticket.write(packs.waiting / f"run-{number}.json")
+    assert [path.stem for path in packs.in_turn()] == ["run-1", "run-2", "run-0"]
     assert packs.are_too_few(2)
     living_pack(packs.folder / "1")
     assert packs.are_too_few(2)
@@ -138,6 +140,18 @@ def test_packs_are_asked_for_as_places_are_wanted(tmp_path):
     PackFolder(packs.folder / "1").job.unlink()
     assert not packs.know("run-0.json")
     assert packs.another() == packs.folder / "1"
+
+
+def test_a_machine_has_one_pack(tmp_path, monkeypatch):
+    submitted = []
+    monkeypatch.setattr("sia.cluster.pack_job.submit", lambda pack, *_: submitted.append(pack))
+    task, profile = TrainStage(str(tmp_path / "run"), 1, 1), Profile(tasks_per_node=2, runs_per_node=2)
+    ask_for_place(task, "local", profile, tmp_path)
+    assert len(submitted) == 1 and Packs.of_study(tmp_path).know("run.json")
+    living_pack(Packs.of_study(tmp_path).folder / "1")
+    for number in range(3):
+        ask_for_place(replace(task, path=str(tmp_path / f"run-{number}")), "local", profile, tmp_path)
+    assert len(submitted) == 1 and len(Packs.of_study(tmp_path).in_turn()) == 4
 
 
 def living_pack(folder: Path) -> None:

@@ -8,7 +8,15 @@ from desk import REPOSITORY
 from written_runs import begin_run, experiment
 
 from sia.atomic import write_json
-from sia.cluster.launch import Launch, choose_launch, default_concurrency, former_launch, local_profile, record_launch
+from sia.cluster.launch import (
+    Launch,
+    choose_launch,
+    choose_launches,
+    default_concurrency,
+    former_launch,
+    local_profile,
+    record_launch,
+)
 from sia.cluster.profile import Profile, check_local, choose_cluster, load_profile, sbatch_script, visible_gpus
 from sia.errors import UsageError, UserError
 
@@ -138,6 +146,19 @@ def test_a_local_job_has_one_node_and_the_gpus_that_the_user_may_take(monkeypatc
         check_local(Profile(gpus_per_node=4), "gpu.yaml")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+@pytest.mark.parametrize("gpus", ["", "0,1"])
+def test_a_machine_trains_as_many_runs_side_by_side_as_it_has_ranks(monkeypatch, gpus):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    many, one = dict.fromkeys("abc"), dict.fromkeys("a")
+    together = choose_launches(many, "local", None)["a"]
+    assert (together.profile.runs_per_node, together.profile.world_size) == (2, 1)
+    assert default_concurrency(together) == 3, "two train, one waits for a place"
+    for alone in (choose_launches(one, "local", None), choose_launches(many, "local", None, max_concurrent=1)):
+        assert (alone["a"].profile.runs_per_node, alone["a"].profile.world_size) == (1, 2)
+        assert default_concurrency(alone["a"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,16 @@ def taken_up_by(run: RunFolder, asha: bool = False) -> None:
     take_up("size", [run], "local", by_name=False, asha=asha)
 
 
+def test_the_longest_runs_come_first(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [(3, 32), (4, 64), (3, 64)]
+    shapes = [{"model.gru_layers": layers, "model.latent_size": width} for layers, width in sizes]
+    runs = [begin_run(run.path.parents[1], "size", experiment(**shape)) for shape in shapes]
+    followed: list[RunFolder] = []
+    monkeypatch.setattr("sia.sweep.drive.follow_run", lambda one, *_: followed.append(one))
+    assert schedule(Sweep("size", runs, {one.name: LOCAL for one in runs}, "none")) == {}
+    assert followed == [runs[1], runs[2], runs[0]]
+
+
 def test_a_second_driver_is_refused(run: RunFolder) -> None:
     with driving("size"), pytest.raises(UserError, match="study size is already driven"), driving("size"):
         pass
