@@ -15,8 +15,8 @@ sweep: $(INSTALLED)
 	$(BIN)/python jobs/submit.py --grid sweeps/size.yaml --miniature $(SWEEP_ARGS)
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slurm' $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slurm $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not slurm' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slurm $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
