@@ -16,11 +16,17 @@ SEAL = "sha256"
 CURE = "restore it, or delete it and run again the command that writes it"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
+def write_atomically(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    mode: int = 0o666,
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
     """Let `write` fill a file beside `path`, flush it to disk, and rename it onto `path`.
 
     A reader sees the old file or the new one, never a part. Parent folders are made. `mode` is the file's, less the
-    process's umask. Raises OSError that names `path` where there is no room for it.
+    process's umask. confirm: called right before the rename, which an exception of it prevents. Raises OSError that
+    names `path` where there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
@@ -29,6 +35,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int 
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
+        confirm()
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:
         # torch tells of a full disk by an error of its own, in whose context the system's is found.

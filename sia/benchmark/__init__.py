@@ -7,6 +7,7 @@ compares nothing: it tells what a grid would cost.
 
 PARTS = {
     "step": "a training step, against packed nn.GRU, float32, random batches padded to the longest",
+    "checkpoint": "what a save of the largest pair takes of training, against its write with fsync",
     "recall": "recall of N captions among N images, against the float32 product alone, and against sorting",
     "plan": "what each pair of --grid would cost on 1, 8 and 64 ranks, by steps measured now or by its rehearsal",
 }

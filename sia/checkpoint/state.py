@@ -2,13 +2,13 @@
 
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import get_total_norm
 
 from sia.atomic import write_atomically
 from sia.checkpoint.chosen import Chosen, no_checkpoint, sound_checkpoints
@@ -59,28 +59,27 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write everything; `load` reads it back."""
-        content = {**self._without_moments(), "optimizer": self.optimizer.state_dict()}
-        write_atomically(path, lambda stream: torch.save(content, stream))
+        write_checkpoint(path, self.content())
 
-    def save_weights(self, path: Path) -> None:
-        """Write all but Adam's moments, a third of the size."""
-        content = self._without_moments()
-        write_atomically(path, lambda stream: torch.save(content, stream))
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint holds, its tensors not copied.
 
-    def _without_moments(self) -> dict[str, Any]:
-        """Raises UserError for weights that are no numbers: they never take the place of good ones."""
-        weights = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not get_total_norm(weights, float("inf")).isfinite():
+        Raises UserError for weights that are no numbers: they never take the place of good ones.
+        """
+        model = self.model.state_dict()
+        sums = [value.detach().sum() for value in model.values() if value.is_floating_point()]
+        if not torch.stack(sums).isfinite().all():
             raise UserError(f"weights are no numbers after {self.progress.step} steps; lower optimizer.learning_rate")
         return {
             "checkpoint_version": CHECKPOINT_VERSION,
             "architecture": self.architecture.model_dump(),
             "stage": self.progress.stage,
-            "model": self.model.state_dict(),
+            "model": model,
             "objective": self.objective.state_dict(),
             "sampler": self.sampler.state_dict(),
             "progress": vars(self.progress),
             "random": _random_states(),
+            "optimizer": self.optimizer.state_dict(),
         }
 
     def load(self, path: Path) -> None:
@@ -116,6 +115,16 @@ class TrainingState:
     def _load_weights(self, content: dict[str, Any]) -> None:
         self.model.load_state_dict(content["model"])
         self.objective.load_state_dict(content["objective"])
+
+
+def write_checkpoint(path: Path, content: dict[str, Any], confirm: Callable[[], None] = lambda: None) -> None:
+    """Write a state's content; confirm: called right before the file counts."""
+    write_atomically(path, lambda stream: torch.save(content, stream), confirm=confirm)
+
+
+def without_moments(content: dict[str, Any]) -> dict[str, Any]:
+    """All but Adam's moments: a third of the size."""
+    return {name: part for name, part in content.items() if name != "optimizer"}
 
 
 def read_checkpoint(path: Path, architecture: Model) -> dict[str, Any]:

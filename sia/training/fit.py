@@ -62,7 +62,7 @@ def train_stage(
         trainer.state.start_from(run.path / start, plan.stage.keep_moments)
     recorder.agree_with(trainer.state, restored)
     check_agreement(trainer, run)
-    with no_worker_left_on_error():
+    with no_worker_left_on_error(), recorder:
         return _train_epochs(trainer, recorder, flag)
 
 

@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sia.checkpoint.state import TrainingState
+from sia.checkpoint.background import Background, KeptCopy, on_one_thread
+from sia.checkpoint.state import TrainingState, without_moments, write_checkpoint
 from sia.data.prepared_corpus import PreparedCorpus, check_identity
 from sia.errors import UserError
 from sia.run.folder import RunFolder
@@ -22,6 +24,8 @@ from sia.run.steps import StepRow, StepWriter
 class Recorder:
     """The one writer of a stage; on ranks other than the first it writes nothing.
 
+    An epoch's end is written in the background, of a copy. What is written next waits for it, and so does the end of a
+    `with` statement, however it ends. An error of it is raised at the next write.
     confirm: called before each write; it does not return where another job has taken the run over.
     """
 
@@ -38,6 +42,19 @@ class Recorder:
         self.stage = run.stage(number)
         self.keep_every = run.experiment().runtime.keep_every_epochs
         self._last_is_whole = True
+        self._background, self._copy = Background(), KeptCopy()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """The lock is let go after this: nothing may be under way then."""
+        try:
+            self._background.wait()
+        except Exception as fault:
+            if error is None:
+                raise
+            print(f"warning: {self.stage.path}: the last epoch was not saved: {fault}", file=sys.stderr, flush=True)
 
     def check_corpus(self, corpus: PreparedCorpus) -> None:
         """Raises UserError where the run was begun on another corpus; the first job records it."""
@@ -57,30 +74,32 @@ class Recorder:
         if not self.is_first:
             return
         self._last_is_whole = restored in (self.stage.last, self.stage.partial)
-        self._write_rows(state)
+        self._write_rows(state.progress.rows)
         for unfinished in self.stage.last.parent.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
         if state.progress.rows and state.sampler.next_batch == 0 and restored == self.stage.last:
-            self._keep(state, state.progress.rows[-1]["epoch"])
+            self._keep(state.content(), state.progress.rows[-1]["epoch"])
         self.steps = StepWriter(self.run.steps, self.first_epoch * len(state.sampler) + state.progress.step)
 
     def steps_done(self, row: StepRow) -> None:
         """Record how training goes on within an epoch, and print it where no line on the epoch follows at once."""
         if self.is_first:
+            self._background.look()
             self.confirm()
             self.steps.add(row)
             if row.batch < row.batches:
                 print(row, flush=True)
 
-    def _write_rows(self, state: TrainingState) -> None:
+    def _write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Make metrics.jsonl what the checkpoint says of this stage, between the rows of other stages."""
         known = rows_of(self.run)
         earlier = [row for row in known if row["stage"] < self.number]
         later = [row for row in known if row["stage"] > self.number]
-        write_rows(self.run.metrics, [*earlier, *state.progress.rows, *later])
+        write_rows(self.run.metrics, [*earlier, *rows, *later])
 
     def epoch_done(self, state: TrainingState, epoch: int, measures: dict[str, float]) -> None:
         """Record an epoch: first in the checkpoint, then in metrics.jsonl, which a restart can mend from it."""
+        self._background.wait()
         progress = state.progress
         place = {"stage": self.number, "epoch": epoch, "stage_epoch": progress.epochs_done, "time": time.time()}
         row = {**place, **measures}
@@ -88,44 +107,51 @@ class Recorder:
         value = selection_value(row)
         if value > progress.best_value:
             progress.best_value, progress.best_epoch = value, epoch
-        if not self.is_first:
-            return
+        if self.is_first:
+            with on_one_thread():
+                content = self._copy.of(state.content())
+            self._background.begin(lambda: self._save_epoch(content, epoch))
+
+    def _save_epoch(self, content: dict[str, Any], epoch: int) -> None:
         self.confirm()
         if self.stage.last.exists() and self._last_is_whole:
             _link(self.stage.last, self.stage.previous)
-        state.save(self.stage.last)
+        write_checkpoint(self.stage.last, content, self.confirm)
         self._last_is_whole = True
         self.stage.partial.unlink(missing_ok=True)
-        self._keep(state, epoch)
+        self._keep(content, epoch)
         self.confirm()
-        self._add_row(state, row)
-        print(_line(row), flush=True)
+        rows = content["progress"]["rows"]
+        self._add_row(rows)
+        print(_line(rows[-1]), flush=True)
 
-    def _add_row(self, state: TrainingState, row: dict[str, Any]) -> None:
+    def _add_row(self, rows: list[dict[str, Any]]) -> None:
         try:
-            append_row(self.run.metrics, row)
+            append_row(self.run.metrics, rows[-1])
         except UserError:  # the rows before it were damaged meanwhile
-            self._write_rows(state)
+            self._write_rows(rows)
 
-    def _keep(self, state: TrainingState, epoch: int) -> None:
+    def _keep(self, content: dict[str, Any], epoch: int) -> None:
         """What else is kept of an epoch whose end last.pt holds."""
-        if state.progress.best_epoch == epoch:
+        if content["progress"]["best_epoch"] == epoch:
             _link(self.stage.last, self.stage.best)
         if self.keep_every and epoch % self.keep_every == 0:
-            state.save_weights(self.stage.weights_of_epoch(epoch))
+            write_checkpoint(self.stage.weights_of_epoch(epoch), without_moments(content), self.confirm)
 
     def save_partial(self, state: TrainingState) -> None:
         """Within an epoch; last.pt stays what the last row tells of."""
+        self._background.wait()
         if self.is_first:
             self.confirm()
             state.save(self.stage.partial)
 
     def stage_done(self, state: TrainingState) -> None:
+        self._background.wait()
         progress = state.progress
         if self.is_first:
             self.confirm()
             # Once more: a job that lived on while its node was cut off may have added a row after the last restore.
-            self._write_rows(state)
+            self._write_rows(progress.rows)
             self.stage.previous.unlink(missing_ok=True)
             StageDone(
                 best_epoch=progress.best_epoch,

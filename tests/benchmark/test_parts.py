@@ -8,7 +8,7 @@ import pytest
 import torch
 from desk import Desk
 
-from sia.benchmark import PARTS, recall, step
+from sia.benchmark import PARTS, checkpoint, recall, step
 from sia.benchmark.harness import Action, Comparison, in_turn, machine, peaks_mb, table_of
 from sia.benchmark.made_up_corpus import make_up
 
@@ -67,6 +67,15 @@ def test_all_sides_of_recall_find_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(recall, "peaks_mb", lambda sides: {})
     facts = recall.compare(60, turns=1, features=64).facts
     assert facts["mean rank, ours"] == facts["mean rank, sorting"] > 1
+
+
+def test_a_save_is_measured_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "EPOCH_SECONDS", 0.01)
+    stood, alone, landed = checkpoint.stands_still("case", SIZE, turns=2).seconds.values()
+    assert len(stood) == len(alone) == 2 and all(one < other for one, other in zip(stood, landed, strict=True))
+    assert {len(taken) for taken in checkpoint.epoch_beside("case", SIZE, turns=2).seconds.values()} == {2}
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_part_has_cases_and_the_command_refuses_others(tmp_path: Path) -> None:

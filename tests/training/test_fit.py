@@ -44,28 +44,6 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(stages.trained(tmp_path_factory.mktemp("whole"), experiment(corpus)), corpus)
 
 
-class TakenOver(Exception):
-    """Ends a job in the place of os._exit."""
-
-
-@pytest.mark.parametrize("writes", range(2, 6))
-def test_a_job_whose_run_was_taken_over_writes_nothing_more(whole: Whole, tmp_path: Path, writes: int) -> None:
-    """It is asked before the row of steps, the checkpoint and the row of each epoch."""
-    run = stages.begin(tmp_path, experiment(whole.corpus))
-    allowed = iter(range(writes))
-
-    def confirm() -> None:
-        if next(allowed, None) is None:
-            raise TakenOver
-
-    with pytest.raises(TakenOver):
-        stages.train(run, confirm=confirm)
-    assert len(stages.saved(run.stage(1).last)["progress"]["rows"]) == (writes + 1) // 3
-    assert len(stages.rows(run)) == writes // 3
-    assert stages.train(run) is True
-    assert whole.is_reproduced_by(run)
-
-
 def test_a_row_that_a_job_of_the_past_added_is_gone_at_the_stages_end(whole: Whole, tmp_path: Path) -> None:
     run = stages.begin(tmp_path, experiment(whole.corpus))
     stages.train(run, flag=stages.RaisedAfter(2 * STEPS))
