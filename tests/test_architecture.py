@@ -17,7 +17,8 @@ MODULES = {
 HEAVY = {"torch", "torchaudio", "torchvision", "ray", "mlflow"}
 MAY_BE_HEAVY = (
     *("sia.losses", "sia.recall", "sia.distributed", "sia.embedding", "sia.models", "sia.training", "sia.inference"),
-    *("sia.data.caption_files", "sia.data.images", "sia.data.loader", "sia.data.mfcc", "sia.checkpoint.state"),
+    *("sia.data.caption_files", "sia.data.images", "sia.data.loader", "sia.data.mfcc"),
+    *("sia.checkpoint.background", "sia.checkpoint.state"),
     *("sia.evaluation.of_run", "sia.trackers.mlflow.model", "sia.benchmark"),
 )
 LIGHT_ALL_THE_SAME = (
