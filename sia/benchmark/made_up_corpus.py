@@ -1,5 +1,6 @@
 """A prepared corpus of noise, whose captions have the lengths and images the sizes that are asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.shards import ShardWriter, shard_path
 
 
-def make_up(folder: Path, num_captions: int, num_frames: tuple[int, int], side: int) -> PreparedCorpus:
-    """Captions of `train`, uniformly between so many frames long, each with an image of its own of side * side."""
+def make_up(
+    folder: Path, num_captions: int, num_frames: tuple[int, int], side: int, splits: Sequence[str] = ("train",)
+) -> PreparedCorpus:
+    """Captions of these splits in turn, uniformly between so many frames long, each with an image of side * side."""
     chance = np.random.default_rng(0)
     plan = Plan(
         name="made up",
@@ -32,7 +35,7 @@ def make_up(folder: Path, num_captions: int, num_frames: tuple[int, int], side: 
         frames = chance.standard_normal((length, FEATURES["coefficients"]), np.float32)
         image = Image.fromarray(chance.integers(0, 256, (side, side, 3), np.uint8))
         frame_sums = frame_sums + sums_of(frames)
-        caption = SpokenCaption(f"caption-{number}", f"image-{number}", "", "", "train")
+        caption = SpokenCaption(f"caption-{number}", f"image-{number}", "", "", splits[number % len(splits)])
         writer.add(caption, frames, encode(image, lossless=False))
     pixel_sums = sums_of(chance.random((2, 3)))
     writer.attributes |= {"pixel_sums": pixel_sums.tolist(), "frame_sums": frame_sums.tolist()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from desk import Desk
 
-from sia.benchmark import PARTS, checkpoint, recall, step
+from sia.benchmark import PARTS, checkpoint, recall, step, trial
 from sia.benchmark.harness import Action, Comparison, in_turn, machine, peaks_mb, table_of
 from sia.benchmark.made_up_corpus import make_up
 
@@ -76,6 +76,17 @@ def test_a_save_is_measured_and_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert len(stood) == len(alone) == 2 and all(one < other for one, other in zip(stood, landed, strict=True))
     assert {len(taken) for taken in checkpoint.epoch_beside("case", SIZE, turns=2).seconds.values()} == {2}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_study_of_tiny_runs_tells_what_a_trial_costs(tmp_path: Path) -> None:
+    make_up(tmp_path / "corpus", 40, (20, 60), 16, trial.SPLITS)
+    study = trial.Study(tmp_path, 2, "none")
+    study()
+    assert all(run.finished.exists() for run in study.runs()) and len(study.runs()) == 2
+    told = trial.facts(Comparison("case", {"ours": [1000.0]}), study)
+    assert 400 < told["a trial beside its training, ours"] < 1000
+    assert told["a job's start"] > 0 and told["driver, MB"] > 50
 
 
 def test_every_part_has_cases_and_the_command_refuses_others(tmp_path: Path) -> None:
