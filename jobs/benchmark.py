@@ -9,7 +9,7 @@ from sia.benchmark import PARTS
 
 
 def parse() -> argparse.Namespace:
-    told = "\n".join(f"  {part:<9} {what}" for part, what in PARTS.items())
+    told = "\n".join(f"  {part:<10} {what}" for part, what in PARTS.items())
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"parts:\n{told}", formatter_class=form)
     parser.add_argument("part", choices=PARTS, metavar="PART", help="one of those below")
