@@ -8,6 +8,8 @@ compares nothing: it tells what a grid would cost.
 PARTS = {
     "step": "a training step, against packed nn.GRU, float32, random batches padded to the longest",
     "checkpoint": "what a save of the largest pair takes of training, against its write with fsync",
+    "loading": "training batches, against one .npy and one .png a caption",
+    "preparing": "a corpus made ready, against decoding, MFCC and image work alone",
     "recall": "recall of N captions among N images, against the float32 product alone, and against sorting",
     "trial": "a study of tiny runs, with Tune and without: what a trial costs beside its training",
     "plan": "what each pair of --grid would cost on 1, 8 and 64 ranks, by steps measured now or by its rehearsal",

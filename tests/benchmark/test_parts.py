@@ -4,13 +4,15 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from desk import Desk
 
-from sia.benchmark import PARTS, checkpoint, recall, step, trial
+from sia.benchmark import PARTS, checkpoint, loading, preparing, recall, step, trial
 from sia.benchmark.harness import Action, Comparison, in_turn, machine, peaks_mb, table_of
 from sia.benchmark.made_up_corpus import make_up
+from sia.data.prepared_corpus import PreparedCorpus
 
 SIZE = step.Size(2, 8, (20, 60), 32, 4, (("blocks", [1, 1]), ("growth_rate", 4), ("initial_features", 8)))
 
@@ -87,6 +89,27 @@ def test_a_study_of_tiny_runs_tells_what_a_trial_costs(tmp_path: Path) -> None:
     told = trial.facts(Comparison("case", {"ours": [1000.0]}), study)
     assert 400 < told["a trial beside its training, ours"] < 1000
     assert told["a job's start"] > 0 and told["driver, MB"] > 50
+
+
+def test_both_sides_of_loading_read_the_same(tmp_path: Path) -> None:
+    corpus = make_up(tmp_path, 2 * loading.BATCH_SIZE, (6, 12), loading.SIDE, lossless=True, num_shards=2)
+    loading.write_files(corpus, tmp_path / "files")
+    (ours, plain) = (make.args[0] for make in (loading.ours(tmp_path), loading.plain(tmp_path / "files")))
+    read = (
+        sorted(float(one.sum()) for batch in ours for one in batch.frames),
+        sorted(float(one.sum()) for frames, _, _ in plain for one in frames),
+    )
+    assert read[0] == pytest.approx(read[1], abs=1e-3) and len(read[0]) == 2 * loading.BATCH_SIZE
+    assert next(iter(plain))[2].shape == next(iter(ours)).images.shape
+
+
+def test_both_sides_of_preparing_make_the_same(tmp_path: Path) -> None:
+    preparing.write_table(tmp_path, 10)
+    preparing.ours(tmp_path)()
+    corpus = PreparedCorpus.open(tmp_path / "out")
+    alone = preparing.alone(tmp_path)()
+    assert all(np.array_equal(corpus.frames(index), frames) for index, frames in enumerate(alone))
+    assert len(alone) == 10 and corpus.description.num_images == 2
 
 
 def test_every_part_has_cases_and_the_command_refuses_others(tmp_path: Path) -> None:
