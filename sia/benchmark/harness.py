@@ -42,17 +42,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def in_turn(case: str, sides: Mapping[str, Make], turns: int, **facts: Any) -> Comparison:
+def in_turn(
+    case: str, sides: Mapping[str, Make], turns: int, clock: Callable[[], float] = time.perf_counter
+) -> Comparison:
     """Each side once to warm up, then `turns` times, one after the other, beginning with another side each time."""
     actions = {side: make() for side, make in sides.items()}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(turns + 1):
         order = list(actions)
         for side in order[turn % len(order) :] + order[: turn % len(order)]:
-            taken = _seconds(actions[side])
+            taken = _seconds(actions[side], clock)
             if turn:
                 seconds[side].append(taken)
-    return Comparison(case, seconds, facts=facts)
+    return Comparison(case, seconds)
 
 
 def peaks_mb(sides: Mapping[str, Make]) -> dict[str, float]:
@@ -88,12 +90,12 @@ def table_of(comparison: Comparison) -> Table:
     return table
 
 
-def _seconds(action: Action) -> float:
+def _seconds(action: Action, clock: Callable[[], float]) -> float:
     _wait()
-    began = time.perf_counter()
+    began = clock()
     action()
     _wait()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def _wait() -> None:

@@ -51,7 +51,8 @@ def compare(case: str, size: Size, turns: int) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         make_up(Path(folder), EPOCH * size.batch_size, size.num_frames, size.side)
         sides = {"ours": partial(ours, size, Path(folder)), "plain": partial(plain, size, Path(folder))}
-        compared = in_turn(case, sides, turns, **losses(size, Path(folder)))
+        compared = in_turn(case, sides, turns)
+        compared.facts.update(losses(size, Path(folder)))
         compared.memory_mb.update(peaks_mb(sides))
     return compared
 
