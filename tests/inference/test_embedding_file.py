@@ -1,6 +1,5 @@
 """The file of embeddings and states, against the embedder and the pair it was made with."""
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from desk import Desk
+from desk import REPOSITORY, Desk
 
 from sia.atomic import read_json, write_json
 from sia.data.prepared_corpus import PreparedCorpus
@@ -143,5 +142,5 @@ def test_wrong_flags_are_one_line(run: RunFolder, tmp_path: Path) -> None:
 def test_a_wrong_flag_is_told_before_torch_is_loaded(run: RunFolder, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
     name, *flags = command
-    done = Desk(tmp_path / "desk").run(name, run.path, *flags, PYTHONPATH=f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    done = Desk(tmp_path / "desk").run(name, run.path, *flags, PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
     assert done.returncode in (1, 2) and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -9,7 +9,7 @@ from sia.run.records import Job
 from sia.run.state import State, look
 
 pytestmark = pytest.mark.slow
-FIRST, EPOCHS = 36, 37  # long enough that a trial is stopped long before its stage ends
+FIRST, EPOCHS = 240, 241  # long enough that Tune, which starts beside the first jobs, stops one long before its end
 SUBMIT = ("submit.py", "--grid", "tiny.yaml", "--cluster", "local", "--profile", "one.yaml", "--scheduler", "asha")
 
 
