@@ -84,11 +84,20 @@ def kill_daemon(name: str) -> int:
     return pid
 
 
+def controller_saves(job: str) -> None:
+    """Wait until the controller's state on disk knows how the job is now: killed earlier, it would start it again."""
+    state = Path(os.environ["SLURM_CONF"]).parent / "state" / "job_state"
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    slurm("scontrol", "update", f"jobid={job}", "comment=known")
+    wait_for(lambda: state.exists() and state.stat().st_mtime_ns > before, "the controller's state on disk")
+
+
 def repair_cluster() -> None:
     """Start again what was killed, as a person does: by `up`."""
     command = [str(REPOSITORY / "slurm" / "devcluster" / "up"), "--no-accounting"]
     environment = {**os.environ, "SIA_DEVCLUSTER": str(Path(os.environ["SLURM_CONF"]).parent)}
-    subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{done.stderr}\n{slurm('sinfo')}\n{slurm('squeue')}"
 
 
 def alive(pid: int) -> bool:

@@ -62,6 +62,7 @@ def test_a_job_vanishes_then_a_node_daemon_and_the_controller(desk: Desk, undist
         with box.caught_in_mid_stage(run):
             box.repair_cluster()
             assert box.in_queue(second) == "RUNNING"
+            box.controller_saves(second)
             box.kill_daemon("slurmctld")
         box.wait_for(run.stage(1).done.exists, "the stage's end without the controller")
         box.wait_for(lambda: was_refused(run), "the next stage, submitted in vain")
