@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,17 +57,29 @@ def test_a_machine_trains_two_runs_side_by_side(corpus, tmp_path):
     wait_until(lambda: len(packed.runs("tiny")) == 4, 60, "the runs")
     whole = [run for run in packed.runs("tiny") if "A8-" in run.name]
     unwanted = [run for run in packed.runs("tiny") if run not in whole]
-    holders = wait_until(lambda: training(packed.runs("tiny"), 2), 200, f"two runs at once\n{packed.log}")
-    assert len({holder.job_id for holder in holders}) == 1
-    os.kill(holders[0].pid, signal.SIGKILL)
-    for run in unwanted:
-        wait_until(lambda run=run: training([run], 1) or driver.poll() is not None, 200, f"{run.name}\n{packed.log}")
-        cancelled = packed.run("cancel.py", f"tiny/{run.name}", "--yes")
-        assert cancelled.returncode == 0, cancelled.stderr
+    with ThreadPoolExecutor() as threads:
+        cancelled = [threads.submit(cancel_in_mid_training, packed, run) for run in unwanted]
+        holders = wait_until(lambda: training(packed.runs("tiny"), 2), 200, f"two runs at once\n{packed.log}")
+        assert len({holder.job_id for holder in holders}) == 1
+        killed = wait_until(lambda: training(whole, 1), 200, f"a run that goes on\n{packed.log}")[0]
+        os.kill(killed.pid, signal.SIGKILL)
+        for asked in cancelled:
+            assert asked.result().returncode == 0, asked.result().stderr
     assert driver.wait(timeout=240) == 0, packed.log
     assert {look(run).state for run in unwanted} == {State.STOPPED}
     assert_all_ended_as(whole, alone.runs("tiny"))
     wait_until(lambda: not list(packs_of(packed).living()), 60, "the pack's end")
+
+
+def cancel_in_mid_training(desk: Desk, run: RunFolder) -> "subprocess.CompletedProcess[str]":
+    """Its process stands still until it is asked to end: it would be done before the command has loaded."""
+    (holder,) = wait_until(lambda: training([run], 1), 200, f"{run.name} trains\n{desk.log}")
+    os.kill(holder.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as threads:
+        cancelled = threads.submit(desk.run, "cancel.py", f"tiny/{run.name}", "--yes", timeout=100)
+        wait_until(run.stopped.exists, 60, f"{run.name} is asked to end")
+        os.kill(holder.pid, signal.SIGCONT)
+        return cancelled.result()
 
 
 def training(runs: list[RunFolder], count: int) -> list[Holder]:
