@@ -78,6 +78,8 @@ def main() -> int:
         job = detach(grid, arguments.grid, launch, driver_arguments(arguments), arguments.dependency)
         print(f"job {job} drives study {grid.study}; watch it with python jobs/status.py {grid.study}")
         return 0
+    for line in grid.told:
+        print(line)
     runs = [point.run for point in grid.points]
     by_name = arguments.cluster != "auto"
     sweep = Sweep(grid.study, runs, launches, arguments.scheduler, concurrency, by_name, grid.create)

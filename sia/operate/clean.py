@@ -29,7 +29,7 @@ LOCK_PARTS = ".*.lock.*"  # of a process that was killed while it took the lock
 REMOVED = ".removed"  # ends the name of a run that is being deleted
 TORN = (".*.tmp", "*/.*.tmp", "*/driver/.*.tmp", f"*/{LOCK_PARTS}", f"*/driver/{LOCK_PARTS}", f"*/.*{REMOVED}")
 # In a study's folder, besides its runs.
-OF_DRIVER = ("driver.json", "driver.lock", "driver", "packs", ".*.tmp", LOCK_PARTS, f".*{REMOVED}")
+OF_DRIVER = ("study.json", "driver.json", "driver.lock", "driver", "packs", ".*.tmp", LOCK_PARTS, f".*{REMOVED}")
 
 
 @dataclass(frozen=True)

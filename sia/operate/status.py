@@ -11,7 +11,7 @@ from sia.operate.damage import FAULTS, damage
 from sia.report.settings import differing
 from sia.run import queue
 from sia.run.driver import Driver, driver_status
-from sia.run.folder import RunFolder, runs_of, runs_root, studies
+from sia.run.folder import RunFolder, runs_of, runs_root, studies, study_of
 from sia.run.latest import measured
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import State, look
@@ -83,7 +83,8 @@ class StudyView:
         process, job = driver.process, driver.job
         who = {"pid": process and process.pid, "host": process and process.host, "job_id": job and job.job_id}
         runs = [dict(vars(run)) for run in self.runs]
-        return {"study": self.study, "driver": {"lives": driver.lives, **who}, "runs": runs}
+        told = {"question": study_of(self.study).question, "driver": {"lives": driver.lives, **who}}
+        return {"study": self.study, **told, "runs": runs}
 
 
 def all_studies() -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from sia import command
 from sia.operate.status import DAMAGED, SLURM_IS_SILENT, RunView, StudyView, run_views, slurm_is_silent
 from sia.operate.status_table import count_line, counts, percent, views_table
-from sia.run.folder import RunFolder
+from sia.run.folder import RunFolder, study_of
 
 EVERY_SECONDS = 1.0
 SOONEST = ("running", "failed", "lost", DAMAGED, "pending", "waiting", "new", "stopped", "finished")
@@ -23,7 +23,8 @@ MOST_ERRORS = 3
 def print_studies(studies: Sequence[StudyView], console: Console) -> None:
     """Of each study, who drives it, how many runs are in which state, their table, and whole lines of their errors."""
     for study in studies:
-        console.print(Text(study.driver_line), soft_wrap=True)
+        for line in filter(None, (study_of(study.study).question, study.driver_line)):
+            console.print(Text(line), soft_wrap=True)
         if study.runs:
             console.print(Text(count_line(study.runs)), soft_wrap=True)
             console.print(views_table(study.study, study.runs))

@@ -18,7 +18,7 @@ from sia.atomic import write_text
 from sia.config import Experiment, Stage, dump_experiment, load_experiment
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
-from sia.run.records import StagePlan
+from sia.run.records import StagePlan, Study
 from sia.strict_yaml import StrictLoader
 
 STUDY_NAME = re.compile(r"\w[\w.-]*")
@@ -137,6 +137,15 @@ def runs_of(study: str | None = None) -> list[RunFolder]:
     root = runs_root()
     configs = root.glob("*/*/config.yaml") if study is None else (root / study).glob("*/config.yaml")
     return [RunFolder(config.parent) for config in sorted(configs)]
+
+
+def study_file(study: str) -> Path:
+    return runs_root() / study / "study.json"
+
+
+def study_of(study: str) -> Study:
+    """What is on record of it; nothing of one that no grid file made."""
+    return Study.read_sound(study_file(study)) or Study()
 
 
 def studies() -> list[str]:

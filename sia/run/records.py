@@ -102,6 +102,14 @@ class Stopped(Record):
     value: float | None = None
 
 
+class Study(Record):
+    """study.json, in the study's folder: what it asks, and which grid file asks it."""
+
+    question: str = ""
+    grid: str = ""
+    changes: list[str] = []  # what `--set` changed of the file's runs
+
+
 class StagePlan(Record):
     """plan.json: a stage's settings and where it starts."""
 

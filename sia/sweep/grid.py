@@ -1,18 +1,23 @@
 """A grid file (sweeps/*.yaml) to resolved experiments, one a grid point and seed. It loads no torch."""
 
+import hashlib
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from sia.config import Experiment, Section, merge, nest, read_yaml, resolve, validate
+from sia.config import NOT_IN_SIGNATURE, Experiment, Section, flatten, merge, nest, read_yaml, resolve, validate
 from sia.errors import UsageError
-from sia.run.folder import RunFolder, check_study_name, run_of
+from sia.report.settings import in_short
+from sia.run.folder import RunFolder, check_study_name, run_of, study_file
+from sia.run.records import Study
 
 Overrides = dict[str, Any]
+LONGEST_NAME = 60
 
 
 class Where(Section):
@@ -24,13 +29,14 @@ class Where(Section):
 
 
 class GridFile(Section):
-    """The study's fixed values, the values that vary, and the chain of stages.
+    """The study's question, its fixed values, the values that vary, and the chain of stages.
 
     `miniature` is the same study at the size of one machine: its keys replace those of the file, `experiment` key by
     key.
     """
 
     study: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None = None
+    question: str = ""
     experiment: Overrides = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     exclude: list[Overrides] = []
@@ -64,6 +70,13 @@ class Grid:
     study: str
     points: list[GridPoint]
     has_miniature: bool
+    record: Study = field(default_factory=Study)
+
+    @property
+    def told(self) -> list[str]:
+        """The question, and why the study has another name than its file, in a line each."""
+        changes = f"--set makes other runs than {self.record.grid} does: their study is {self.study}"
+        return [self.record.question] * bool(self.record.question) + [changes] * bool(self.record.changes)
 
     def point(self, number: int) -> GridPoint:
         """Grid point `number`, from 1. Raises UsageError where the grid has no such point."""
@@ -73,7 +86,8 @@ class Grid:
         return self.points[number - 1]
 
     def create(self) -> None:
-        """Make the run folders that are not there yet."""
+        """Make the run folders that are not there yet, and tell beside them what the study asks."""
+        self.record.write(study_file(self.study))
         for point in self.points:
             point.create()
 
@@ -87,15 +101,38 @@ def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] 
     file = _read(path, miniature)
     study = file.study or _study_of(path, miniature)
     chosen = _points(file, str(path))
+    every = [(values, seed) for values in chosen for seed in file.seeds or (None,)]
+    resolved = [_resolve(file, values, seed, overrides or {}, str(path)) for values, seed in every]
+    changes = _changes(resolved, overrides or {})
+    study = _own_name(study, changes) if changes else study
     experiments: dict[str, GridPoint] = {}
-    for values in chosen:
-        for seed in file.seeds or (None,):
-            experiment = _resolve(file, values, seed, overrides or {}, str(path))
-            point = GridPoint(study, experiment, _profile(file, values, path))
-            if experiments.setdefault(experiment.signature, point) is not point:
-                cause = "--set gives a key of `grid:` or `seeds:` one value; leave it out" if overrides else "drop one"
-                raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); {cause}")
-    return Grid(study, list(experiments.values()), file.miniature is not None)
+    for (values, _), (_, experiment) in zip(every, resolved, strict=True):
+        point = GridPoint(study, experiment, _profile(file, values, path))
+        if experiments.setdefault(experiment.signature, point) is not point:
+            cause = "--set gives a key of `grid:` or `seeds:` one value; leave it out" if overrides else "drop one"
+            raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); {cause}")
+    record = Study(question=" ".join(file.question.split()), grid=str(path), changes=changes)
+    return Grid(study, list(experiments.values()), file.miniature is not None, record)
+
+
+def _changes(resolved: Sequence[tuple[Experiment, Experiment]], overrides: Mapping[str, Any]) -> list[str]:
+    """What overrides change of what is learnt, in one order and spelling; resolved: each run without and with them."""
+    if all(without.signature == ours.signature for without, ours in resolved):
+        return []
+    unsigned = tuple(f"{key}." for key in NOT_IN_SIGNATURE)
+    given = {key: value for key, value in flatten(nest(overrides)).items() if not f"{key}.".startswith(unsigned)}
+    changed: Overrides = {}
+    for both in resolved:
+        before, after = (flatten(one.model_dump(mode="json")) for one in both)
+        changed |= {key: after.get(key, given[key]) for key in given if after.get(key, given[key]) != before.get(key)}
+    return in_short([dict(sorted(changed.items()))], ())[0]
+
+
+def _own_name(study: str, changes: Sequence[str]) -> str:
+    """A study's name for runs that are not the grid file's: their reports, tables and drivers are their own."""
+    told = "-".join([study, *changes]).replace("=", "-")
+    plain = re.sub(r"[^\w.]+", "-", told).strip("-")[:LONGEST_NAME]
+    return plain if plain == told else f"{plain}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
 
 
 def _study_of(path: Path, miniature: bool) -> str:
@@ -170,7 +207,8 @@ def _matches(values: Overrides, filters: Overrides) -> bool:
 
 def _resolve(
     file: GridFile, values: Overrides, seed: int | None, overrides: Mapping[str, Any], source: str
-) -> Experiment:
+) -> tuple[Experiment, Experiment]:
+    """A point's experiment without the overrides, and with them."""
     layers: list[Mapping[str, Any]] = [file.experiment]
     if file.stages is not None:
         layers.append({"stages": file.stages})
@@ -179,4 +217,4 @@ def _resolve(
     if seed is not None:
         layers.append({"training.seed": seed})
     without = resolve(*layers, source=source)
-    return resolve(*layers, overrides, source="--set") if overrides else without
+    return without, resolve(*layers, overrides, source="--set") if overrides else without

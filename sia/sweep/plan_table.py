@@ -3,6 +3,7 @@
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sia.cluster.launch import Launch
 from sia.cluster.packs import Packs
@@ -83,6 +84,8 @@ def action(point: GridPoint) -> str:
 def show_plan(grid: Grid, launches: dict[str, Launch], console: Console) -> None:
     """Print the table, and the script of each kind of job that Slurm would be given."""
     of_points = [launches[point.run.name] for point in grid.points]
+    for line in grid.told:
+        console.print(Text(line), soft_wrap=True)
     console.print(plan_table(grid.study, grid.points, [launch.profile for launch in of_points]))
     for launch in {id(launch): launch for launch in of_points}.values():
         if launch.cluster != "slurm":

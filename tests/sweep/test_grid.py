@@ -11,6 +11,7 @@ import yaml
 from desk import REPOSITORY, Desk
 
 from sia.errors import UsageError, UserError
+from sia.run.folder import study_of
 from sia.sweep.grid import Grid, GridPoint, load_grid, profile_path
 
 TABLE_1 = {
@@ -121,6 +122,36 @@ def test_overrides_lie_over_every_point(grid_of, refused):
     points = grid_of(content, overrides={"loss.margin": 0.9, "training.batch_size": 8}).points
     assert {(p.experiment.loss.margin, p.experiment.training.batch_size) for p in points} == {(0.9, 8)}
     assert "same run" in refused({"grid": AXES}, overrides={"model.gru_layers": 2})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "study"),
+    [
+        ({"data.folder": "/x", "runtime": {"num_workers": 1}, "training.batch_size": 64}, "depth"),
+        ({"training.batch_size": 8, "optimizer.learning_rate": "1e-3"}, "depth-learning_rate-0.001-batch_size-8"),
+        (
+            {"optimizer": {"learning_rate": 1e-3}, "training": {"batch_size": 8, "seed": 0}},
+            "depth-learning_rate-0.001-batch_size-8",
+        ),
+        ({"stages.1.epochs": 5}, "depth-stages.1.epochs-5"),
+        ({"model.image.blocks": [2, 2]}, "depth-blocks-2-2-9d18de"),
+    ],
+)
+def test_runs_that_are_not_the_files_are_a_study_of_their_own(grid_of, overrides, study):
+    content = {"question": "Is deeper\nbetter?", "grid": AXES}
+    grid = grid_of(content, overrides=overrides)
+    assert grid.study == study and {point.study for point in grid.points} == {study}
+    assert grid.told[0] == "Is deeper better?" and (len(grid.told) == 2) == (study != "depth")
+
+
+def test_a_study_keeps_its_question_and_its_file_beside_its_runs(grid_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    grid_of({"question": "Why?"}, overrides={"loss.margin": 0.5}).create()
+    kept = study_of("depth-margin-0.5")
+    assert (kept.question, Path(kept.grid).name, kept.changes) == ("Why?", "depth.yaml", ["margin=0.5"])
+    shown = Desk(tmp_path).call("status.py", "depth-margin-0.5").stdout
+    assert shown.splitlines()[0] == "Why?"
+    assert study_of("of-no-file").question == ""
 
 
 def test_a_miniature_replaces_the_files_keys_and_merges_the_experiment(grid_of):
@@ -255,6 +286,7 @@ def test_every_sweep_names_its_section_and_has_a_miniature(path):
     comment = "".join(line for line in path.read_text().splitlines()[:6] if line.startswith("#"))
     assert "section" in comment.lower()
     full, small = load_grid(path), load_grid(path, miniature=True)
+    assert full.record.question == small.record.question and full.record.question.endswith("?")
     assert full.points and small.points and small.study != full.study
     assert {point.experiment.data.corpus for point in small.points} <= {"scenes", "stamps"}
     assert all(point.profile.is_file() for point in (*full.points, *small.points))

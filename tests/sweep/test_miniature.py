@@ -27,9 +27,12 @@ def test_the_main_command(tmp_path: Path) -> None:
     overrides = ("--set", f"data.folder={corpus}", "--set", STAGES)
     done = desk.run("submit.py", "--grid", grid, "--miniature", "--cluster", "local", *overrides, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = desk.runs("size-miniature")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("--set")]
+    study = line.rpartition(" ")[2]
+    assert study.startswith("size-miniature-stages.1.epochs-1")
+    runs = desk.runs(study)
     assert sorted(run.experiment().model.pair_name for run in runs) == sorted(PAIRS)
-    history = mlflow_history(desk.uri, "size-miniature")
+    history = mlflow_history(desk.uri, study)
     for run in runs:
         assert f"{speech_parameters(run.experiment().model):,}" in done.stdout and run.name in done.stdout
         assert_every_epoch_once(run, 2)
