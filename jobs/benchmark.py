@@ -1,4 +1,9 @@
-"""Measure what a pair costs on this machine: ours against the straightforward way, run in turn, as ratios."""
+"""Measure what a pair costs on this machine: ours against the straightforward way, run in turn, as ratios.
+
+examples:
+  python jobs/benchmark.py step --case miniature
+  python jobs/benchmark.py plan --grid sweeps/size.yaml --batch 8
+"""
 
 import argparse
 import json
@@ -9,10 +14,9 @@ from sia.benchmark import PARTS
 
 
 def parse() -> argparse.Namespace:
-    told = "\n".join(f"  {part:<10} {what}" for part, what in PARTS.items())
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"parts:\n{told}", formatter_class=form)
-    parser.add_argument("part", choices=PARTS, metavar="PART", help="one of those below")
+    told = "".join(f"\n  {part:<10} {what}" for part, what in PARTS.items())
+    parser = command.parser(str(__doc__).replace("\n\nexamples:", f"\n\nparts:{told}\n\nexamples:"))
+    parser.add_argument("part", choices=PARTS, metavar="PART", help="one of those above")
     parser.add_argument("--case", action="append", help="one of the part's cases; repeatable (default: all)")
     parser.add_argument("--turns", type=int, default=7, help="how often each side is run (default: 7)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")

@@ -1,4 +1,9 @@
-"""End a study (its driver, then its jobs), or one run. Jobs save a checkpoint; a later submit goes on from it."""
+"""End a study (its driver, then its jobs), or one run. Jobs save a checkpoint; a later submit goes on from it.
+
+examples:
+  python jobs/cancel.py size-miniature
+  python jobs/cancel.py DG3A32 --yes
+"""
 
 import sys
 

@@ -3,6 +3,11 @@
 Without a policy the best of each stage stays, and the last of unfinished runs and of a run's final stage. Runs that are
 running or pending are left alone; so is what an unfinished run needs to go on. Every Nth epoch's weights go.
 With --remove the named studies or runs go as a whole.
+
+examples:
+  python jobs/clean.py size-miniature --dry-run
+  python jobs/clean.py size-miniature --keep best --every 20
+  python jobs/clean.py size-miniature --remove
 """
 
 import argparse

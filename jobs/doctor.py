@@ -1,6 +1,9 @@
 """Say what keeps a study from running here: Slurm, the runs folder, MLflow, names, ports, packages, torch, GPUs.
 
 Each check is ok, a warning or a problem, with its cure. The exit status is 1 if there is a problem.
+
+examples:
+  python jobs/doctor.py --profile slurm/gpu.yaml
 """
 
 import json

@@ -1,4 +1,8 @@
-"""Embed a split with a run's checkpoint, into one HDF5 file for analysis elsewhere."""
+"""Embed a split with a run's checkpoint, into one HDF5 file for analysis elsewhere.
+
+examples:
+  python jobs/embed.py DG2A32 --split test --layer gru1
+"""
 
 from pathlib import Path
 

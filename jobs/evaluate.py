@@ -1,4 +1,9 @@
-"""Measure the recall of a run's checkpoint on a split of its corpus, or of another one."""
+"""Measure the recall of a run's checkpoint on a split of its corpus, or of another one.
+
+examples:
+  python jobs/evaluate.py DG2A32 --intervals
+  python jobs/evaluate.py DG2A32 DG4A64 --checkpoint last --split train --sample 500
+"""
 
 import argparse
 import json

@@ -1,4 +1,8 @@
-"""Export a run's checkpoint: model.safetensors and config.json, and the same as a model in MLflow."""
+"""Export a run's checkpoint: model.safetensors and config.json, and the same as a model in MLflow.
+
+examples:
+  python jobs/export.py DG2A32
+"""
 
 import argparse
 from pathlib import Path

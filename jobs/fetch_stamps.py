@@ -1,4 +1,8 @@
-"""Fetch Tux Paint's stamps, a real corpus, and unpack them: python jobs/fetch_stamps.py --out corpora/stamps/raw"""
+"""Fetch Tux Paint's stamps, a real corpus, and unpack them.
+
+examples:
+  python jobs/fetch_stamps.py --out corpora/stamps/raw
+"""
 
 import shutil
 import subprocess

@@ -1,4 +1,9 @@
-"""Print the log of a run's latest job, or of a study's detached driver."""
+"""Print the log of a run's latest job, or of a study's detached driver.
+
+examples:
+  python jobs/logs.py DG3A32 -f
+  python jobs/logs.py size-miniature --stderr
+"""
 
 import contextlib
 import functools

@@ -1,4 +1,10 @@
-"""Prepare a corpus for training, MFCC frames and images in HDF5 shards, or verify one that was prepared."""
+"""Prepare a corpus for training, MFCC frames and images in HDF5 shards, or verify one that was prepared.
+
+examples:
+  python jobs/prepare.py --root birds/captions.csv --out corpora/birds
+  python jobs/prepare.py --corpus places205 --root /data/places --out corpora/places205 --cluster slurm
+  python jobs/prepare.py --out corpora/birds --verify
+"""
 
 import argparse
 from pathlib import Path
@@ -12,8 +18,8 @@ def main() -> None:
     from sia.data.corpora import READERS
 
     parser = command.parser(__doc__)
-    parser.add_argument("--corpus", help=f"the reader of what lies there: {', '.join(READERS)} (scenes is made here)")
-    parser.add_argument("--root", type=Path, help="where the corpus lies; for scenes, where it is made (OUT/raw)")
+    parser.add_argument("--corpus", help=f"the reader of what lies there: {', '.join(READERS)} (table for a .csv)")
+    parser.add_argument("--root", type=Path, help="the corpus's folder, or a table; of scenes, where it is made")
     parser.add_argument("--out", type=Path, required=True, help="the prepared corpus's folder")
     parser.add_argument("--shards", type=int, help="number of shards and tasks (default: one for 1000 captions)")
     parser.add_argument("--images", choices=("resized", "original"), default="resized", help="original: files as is")
@@ -38,6 +44,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     from sia.cluster.profile import choose_cluster, load_profile
     from sia.errors import UsageError
 
+    if arguments.corpus is None and arguments.root is not None and arguments.root.suffix in (".csv", ".jsonl"):
+        arguments.corpus = "table"
     if arguments.corpus is None:
         raise UsageError("--corpus is missing; name the corpus to prepare, or give --verify to check --out")
     command.check_counts(arguments, "shards", "image_short_side", "limit")

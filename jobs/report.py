@@ -1,4 +1,8 @@
-"""Write a study's report (tables and figures): python jobs/report.py STUDY [--out DIR]"""
+"""Write a study's report: tables and figures.
+
+examples:
+  python jobs/report.py size-miniature
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,9 @@
-"""Go on with a run from its last checkpoint, or add a warm restart from a chosen one."""
+"""Go on with a run from its last checkpoint, or add a warm restart from a chosen one.
+
+examples:
+  python jobs/resume.py DG2A32
+  python jobs/resume.py DG2A32 --from best --epochs 4 --lr-scale 0.5
+"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,9 @@
-"""Submit the runs of a study that failed, were lost or cancelled again, each as it was submitted before."""
+"""Submit the runs of a study that failed, were lost or cancelled again, each as it was submitted before.
+
+examples:
+  python jobs/retry.py size-miniature
+  python jobs/retry.py size-miniature --only DG3A32
+"""
 
 from sia import command
 

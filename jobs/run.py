@@ -2,6 +2,10 @@
 
 `--grid FILE` alone lists the points with their numbers. No Tune, no cluster, one rank. Ctrl-C saves nothing; the same
 command, or a submit of the grid, goes on from the last epoch that was saved.
+
+examples:
+  python jobs/run.py --grid sweeps/size.yaml --miniature
+  python jobs/run.py --grid sweeps/size.yaml --miniature --point 3
 """
 
 import argparse

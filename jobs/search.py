@@ -1,4 +1,8 @@
-"""Search images by a spoken query, or recordings by an image."""
+"""Search images by a spoken query, or recordings by an image.
+
+examples:
+  python jobs/search.py DG2A32 --speech query.wav --images photos --top 10
+"""
 
 import argparse
 import json

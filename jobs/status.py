@@ -1,4 +1,8 @@
-"""List runs: their state, stage, epoch, job and best R@10, and who drives each study."""
+"""List runs: their state, stage, epoch, job and best R@10, and who drives each study.
+
+examples:
+  python jobs/status.py size-miniature --watch
+"""
 
 import argparse
 import contextlib

@@ -1,6 +1,11 @@
 """Submit a grid: train every pair of it, restart each from its best checkpoint, and print the table.
 
 Submitting the same grid again leaves finished runs alone, attaches to running ones and adds what is new.
+
+examples:
+  python jobs/submit.py --grid sweeps/size.yaml --dry-run
+  python jobs/submit.py --grid sweeps/size.yaml --miniature
+  python jobs/submit.py --grid sweeps/size.yaml --profile slurm/gpu.yaml --detach
 """
 
 import argparse

@@ -2,6 +2,9 @@
 
 Twice is the same as once. A run that nobody trains any more is closed, with the reason in its tag `sia.ended`;
 a submit that goes on with it opens it again. SIA_TRACKER=MODULE:CLASS fills another tracker than MLflow.
+
+examples:
+  python jobs/track.py size-miniature
 """
 
 import sys

@@ -1,4 +1,8 @@
-"""Train one pair, through the same launcher, restarts and records as a sweep."""
+"""Train one pair, through the same launcher, restarts and records as a sweep.
+
+examples:
+  python jobs/train.py --config runs/size-miniature/DG2A32-d86a3fc926/config.yaml --set training.seed=1
+"""
 
 from pathlib import Path
 

@@ -25,8 +25,10 @@ INTERRUPTED, ENDED_BY_TERM = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Of a command whose file has this docstring, which its --help shows as it is written."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Of a command whose file has this docstring, which its --help shows as it is written, the examples at the end."""
+    told, heading, examples = (doc or "").partition("examples:\n")
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=told.rstrip(), epilog=heading + examples, formatter_class=form)
 
 
 def check_counts(arguments: argparse.Namespace, *names: str) -> None:

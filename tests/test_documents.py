@@ -1,6 +1,7 @@
 """The guides against the code: trees, commands, settings, links; the front page within its length."""
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -59,7 +60,15 @@ def commands(guide: str) -> list[str]:
     return [line for line in shown if re.match(r"(\.venv/bin/)?python jobs/\w+\.py |make \w", line)]
 
 
+def examples(script: Path) -> list[str]:
+    """The command lines that a command's --help ends with."""
+    doc = ast.get_docstring(ast.parse(script.read_text())) or ""
+    return [line.strip() for line in doc.partition("\n\nexamples:\n")[2].splitlines()]
+
+
+SCRIPTS = sorted((REPOSITORY / "jobs").glob("*.py"))
 COMMANDS = [(guide, line) for guide in GUIDES for line in commands(guide)]
+COMMANDS += [(f"jobs/{script.name}", line) for script in SCRIPTS for line in examples(script)]
 
 
 class Parsed(Exception):
@@ -112,8 +121,8 @@ def test_the_houses_tree_has_every_module_once():
     ],
 )
 def test_a_guide_names_every_file_of_its_folder(guide, pattern):
-    missing = [path.name for path in REPOSITORY.glob(pattern) if not re.search(rf"\b{path.name}\b", text(guide))]
-    assert not missing
+    own = [path for path in REPOSITORY.glob(pattern) if "\n# Written by jobs/new_grid.py" not in path.read_text()]
+    assert not [path.name for path in own if not re.search(rf"\b{path.name}\b", text(guide))]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +141,13 @@ def test_a_guide_names_every_key(guide, keys):
 def test_commands_are_found_in_every_guide_and_each_has_an_example():
     assert {guide for guide, _ in COMMANDS} >= {"README.md", "jobs/README.md", "slurm/README.md", "sweeps/README.md"}
     shown = " ".join(commands("jobs/README.md"))
-    assert not [path.name for path in (REPOSITORY / "jobs").glob("*.py") if path.name not in shown]
+    assert not [script.name for script in SCRIPTS if script.name not in shown]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_help_has_an_example_of_the_command(script):
+    assert examples(script)
+    assert all(line.startswith(f"python jobs/{script.name} ") for line in examples(script))
 
 
 @pytest.mark.parametrize(("guide", "line"), COMMANDS)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sia.atomic import write_bytes, write_json_lines
-from sia.data.corpora import read
+from sia.data.corpora import CONFINED, read
 from sia.data.corpus_record import DROPPED, Description, Plan, joined, sums_of, sums_of_counts
 from sia.data.manifest import Dropped, Images, SpokenCaption, read_captions, record_of, write_captions
 from sia.data.shards import ShardReader, ShardWriter, shard_path
@@ -52,7 +52,8 @@ def plan(
     parts = _share_by_image([found[place * len(found) // number] for place in range(number)], num_shards)
     content = "".join(json.dumps([record_of(caption) for caption in part]) for part in parts)
     planned = Plan(
-        name=name,
+        # A table is anybody's corpus: its folder tells which.
+        name=out.absolute().name if name in CONFINED else name,
         held_out=reading.held_out,
         num_shards=num_shards,
         images=images,

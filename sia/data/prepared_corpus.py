@@ -17,6 +17,7 @@ import numpy as np
 
 from sia.config import Data, Model
 from sia.data.caption_index import PlacedCaptions
+from sia.data.corpora import READERS
 from sia.data.corpus_record import Description
 from sia.data.manifest import SPLITS
 from sia.data.shards import CURE, DAMAGED, Rows, open_rows, shard_path
@@ -121,9 +122,9 @@ def read_description(folder: Path, corpus: str = "NAME") -> Description:
     if description is None:
         begun = (folder / "plan.json").exists()
         problem = "its preparation was not finished" if begun else "no prepared corpus there"
+        what = f"--corpus {corpus} --root DIR" if corpus in (*READERS, "NAME") else "--root TABLE.csv"
         raise MissingCorpus(
-            f"{folder}: {problem}; prepare it there first: "
-            f"python jobs/prepare.py --corpus {corpus} --root DIR --out {folder}"
+            f"{folder}: {problem}; prepare it there first: python jobs/prepare.py {what} --out {folder}"
         )
     return description
 

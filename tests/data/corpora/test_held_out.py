@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia.data.corpora.held_out import held_images, hold_out, without_shared_images
+from sia.data.corpora.held_out import held_images, hold_out, make_splits, without_shared_images
 from sia.data.manifest import SpokenCaption
 
 
@@ -63,3 +63,34 @@ def test_an_image_is_heard_of_in_the_strictest_of_its_splits_only() -> None:
     assert kept == [tested]
     assert [entry.utterance_id for entry in dropped] == ["train-a-0", "again", "validation-a-0"]
     assert {entry.reason for entry in dropped} == {"its image is in a held-out split too"}
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=90))
+def test_splits_that_are_made_share_no_image_and_no_speaker_unless_they_say_so(told: list[tuple[int, int]]) -> None:
+    spoken = [
+        SpokenCaption(str(number), f"i{image}", f"{number}.wav", f"{image}.jpg", "", speaker=str(speaker))
+        for number, (speaker, image) in enumerate(told)
+    ]
+    split, said = make_splits(spoken)
+    assert [(c.utterance_id, c.image_id) for c in split] == [(c.utterance_id, c.image_id) for c in spoken]
+    assert len({(c.image_id, c.split) for c in split}) == len({c.image_id for c in split})
+    if "several splits" not in said:
+        assert len({(c.speaker, c.split) for c in split}) == len({c.speaker for c in split})
+    images = {c.image_id: c.split for c in split}
+    counts = [[*images.values()].count(name) for name in ("train", "validation", "test")]
+    assert len(images) < 3 or (counts[0] >= sum(counts) // 3 and min(counts[1:]) >= 1)
+
+
+def test_speakers_stay_apart_where_each_describes_images_of_their_own() -> None:
+    spoken = [
+        SpokenCaption(f"{image}-{take}", f"i{image}", f"{image}-{take}.wav", f"{image}.jpg", "", speaker=str(image // 3))
+        for image in range(60)
+        for take in range(2)
+    ]
+    split, said = make_splits(spoken)
+    assert said == "no split column: 36 images to train, 12 images to validation, 12 images to test, no speaker to two"
+    assert len({(c.speaker, c.split) for c in split}) == 20
+    entangled, said = make_splits([replace(c, speaker="one") for c in spoken])
+    assert said.endswith("speakers describe the same images, so they are in several splits")
+    assert [c.split for c in entangled].count("test") == 24

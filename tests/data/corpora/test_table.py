@@ -9,11 +9,10 @@ import pytest
 from corpus_files import refused, touch
 
 from sia.data.corpora import read
-from sia.data.corpora.table import COLUMNS
 from sia.data.manifest import SpokenCaption
 from sia.errors import UsageError
 
-HEADER = ",".join(COLUMNS)
+HEADER = "utterance_id,image_id,speech_path,image_path,split"
 SPLITS = ("train", "validation", "test")
 
 
@@ -91,6 +90,15 @@ def test_a_table_without_validation_lends_images_of_train(tmp_path: Path) -> Non
     assert "no validation split" in reading.notes[0] and f"{held} image" in reading.notes[0]
 
 
+def test_two_columns_are_enough_and_files_name_captions_and_images(tmp_path: Path) -> None:
+    content = [{"audio": f"{number}.wav", "image": f"{number // 3}.jpg"} for number in range(60)]
+    reading = read("table", write_csv(tmp_path / "a.csv", content))
+    first = reading.captions[0]
+    assert (first.utterance_id, first.image_id, first.speech_path) == ("0.wav", "0.jpg", str(tmp_path / "0.wav"))
+    assert reading.notes == ("no split column: 12 images to train, 4 images to validation, 4 images to test",)
+    assert [c.split for c in reading.captions].count("test") == 12
+
+
 def test_other_missing_splits_are_told(tmp_path: Path) -> None:
     reading = read("table", write_csv(tmp_path / "a.csv", rows()[:2]))
     assert [c.split for c in reading.captions] == ["train", "validation"]
@@ -101,7 +109,9 @@ def test_other_missing_splits_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        *(({name: ""}, f"is missing '{name}'; mend or remove it") for name in COLUMNS),
+        ({"speech_path": ""}, "is missing 'audio'; mend or remove it"),
+        ({"image_path": ""}, "is missing 'image'; mend or remove it"),
+        ({"split": ""}, "is missing 'split'; mend or remove it"),
         ({"split": "training"}, "has split 'training'; use one of train, validation, test, val, dev"),
         ({"utterance_id": "u0"}, ": utterance 'u0' is there twice; remove one"),
         ({"image_id": "i0", "image_path": "images/0.jpg"}, ": image 'i0' is in split validation here and in train"),
@@ -118,17 +128,19 @@ def test_a_fault_names_file_and_line(tmp_path: Path, suffix: str, changes: dict[
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("a.csv", HEADER.replace(",split", "") + "\nu,i,s,p\n", r"a\.csv, line 1: no column split; .* must name utt"),
-        ("a.csv", "", r"a\.csv, line 1: no column utterance_id, image_id, .*; the first line must name"),
+        ("a.csv", "image,split\np,train\n", r"a\.csv, line 1: no column audio; the first line must name audio, image"),
+        ("a.csv", "", r"a\.csv, line 1: no column audio, image; the first line must name"),
+        ("a.csv", "audio,image,speech_path\n", r"a\.csv, line 1: column audio is there twice; remove one"),
         ("a.csv", f"{HEADER},split\n", r"a\.csv, line 1: column split is there twice; remove one"),
-        ("a.csv", f"{HEADER}\nu,i,s,p\n", r"a\.csv, line 2 is missing 'split'"),
+        ("a.csv", f"{HEADER}\nu,i,s,p,train\nv,j,t,q\n", r"a\.csv, line 3 is missing 'split'"),
+        ("a.csv", f"{HEADER}\nu,i,s,p\nv,j,t,q,train\n", r"a\.csv, line 3 has a split, rows before it have none"),
         ("a.csv", f"{HEADER}\nu,i,s,p,train,more\n", r"a\.csv, line 2 has 6 values for 5 columns; quote"),
         ("a.csv", f'{HEADER}\nu,i,s,p,"train\n', r"a\.csv, line 2: no row of CSV \(.*\); mend"),
         ("a.csv", f"{HEADER}\n", r"no caption of corpus 'table' there"),
-        ("a.jsonl", "\n{}\n", r"a\.jsonl, line 2 is missing 'split'; mend"),
+        ("a.jsonl", "\n{}\n", r"a\.jsonl, line 2 is missing 'audio'; mend"),
         ("a.jsonl", "[]\n", r"a\.jsonl, line 1 is no record but a list; mend"),
         ("a.jsonl", '{"split": \n', r"a\.jsonl, line 1: no JSON \(.*\); write one object a line"),
-        ("a.jsonl", '{"split": true}\n', r"a\.jsonl, line 1 has a bool at 'split'; make it a text"),
+        ("a.jsonl", '{"audio": "a", "image": "b", "split": true}\n', r"a\.jsonl, line 1 has a bool at 'split'; make it a text"),
     ],
 )
 def test_a_broken_table_is_named(tmp_path: Path, name: str, content: str, fault: str) -> None:

@@ -1,0 +1,87 @@
+"""A starter grid for a prepared corpus: sized to it, trained as it is written, honest about a small pool."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_corpus
+from desk import Desk
+
+from sia.benchmark.made_up_corpus import make_up
+from sia.cluster.launch import Launch, local_profile
+from sia.data.prepared_corpus import PreparedCorpus
+from sia.sweep.corpora import check_fit
+from sia.sweep.grid import Grid, load_grid
+from sia.sweep.new_grid import new_grid
+
+SPLITS = ("train", "train", "train", "validation", "test")
+
+
+def loaded(tmp_path: Path, folder: Path, gpus: int, cores: int = 2) -> tuple[Grid, list[str]]:
+    text, warnings = new_grid(folder, gpus, cores)
+    path = tmp_path / "new.yaml"
+    path.write_text(text)
+    assert max(map(len, text.splitlines())) <= 120
+    return load_grid(path), warnings
+
+
+@pytest.mark.parametrize(("captions", "gpus"), [(15, 0), (15, 2), (40, 3), (300, 0), (300, 8)])
+def test_a_grid_fits_its_corpus_and_the_ranks_of_the_machine(tmp_path: Path, captions: int, gpus: int) -> None:
+    corpus = make_up(tmp_path / "corpora" / "made up", captions, (20, 40), 32, SPLITS)
+    grid, warnings = loaded(tmp_path, corpus.folder, gpus)
+    for point in grid.points:
+        for runs in (1, 16):
+            profile = local_profile(runs).model_copy(update={"tasks_per_node": max(1, gpus), "runs_per_node": 1})
+            check_fit(point.run, point.experiment, Launch("local", profile))
+    assert bool(warnings) == (captions < 250)
+    batch = grid.points[0].experiment.training.batch_size
+    assert batch % max(1, gpus) == 0 and batch <= max(8, captions // 10)
+
+
+def test_a_pool_that_is_hardly_larger_than_k_is_told_with_what_to_look_at(tmp_path: Path) -> None:
+    small = make_up(tmp_path / "small", 40, (20, 40), 32, SPLITS)
+    grid, warnings = loaded(tmp_path, small.folder, 0)
+    assert "R@10 on test chooses among 8 images: by chance it is 100 %." in warnings
+    assert any("--checkpoint last" in line for line in warnings)
+    assert grid.points[0].experiment.stages[1].start_from == "last", "no epoch is better than another by R@10"
+    larger = make_up(tmp_path / "larger", 200, (20, 40), 32, SPLITS)
+    grid, warnings = loaded(tmp_path, larger.folder, 0)
+    assert warnings == [f"R@10 on {split} chooses among 40 images: by chance it is 25 %." for split in SPLITS[3:]]
+    assert grid.points[0].experiment.stages[1].start_from is None
+
+
+@pytest.mark.slow
+def test_from_a_csv_to_a_trained_pair_under_the_corpuss_own_name(tmp_path: Path, migrated_database: Path) -> None:
+    desk = Desk(tmp_path)
+    shutil.copy(migrated_database, desk.folder / "mlflow.db")
+    tiny_corpus.write_corpus(desk.folder / "own", kinds=3, captions={"all": 2})
+    with open(desk.folder / "own" / "captions.csv", "w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["audio", "image"])
+        rows.writerows((wav.name, f"{wav.stem[:-2]}.png") for wav in sorted((desk.folder / "own").glob("*.wav")))
+    done = desk.call("prepare.py", "--root", "own/captions.csv", "--out", "corpora/tones", "--image-short-side", "32")
+    assert "corpus tones, " in done.stdout and "no split column: 5 images to train" in done.stdout, done.stderr
+    assert PreparedCorpus.open(desk.folder / "corpora/tones").description.name == "tones"
+    assert desk.call("new_grid.py", "tones", "--gpus", "0").returncode == 0
+    refused = desk.call("new_grid.py", "corpora/tones")
+    assert refused.returncode == 1 and "sweeps/tones.yaml: is there already; give another" in refused.stderr
+    point = ("--grid", "sweeps/tones.yaml", "--set", "stages.1.epochs=1", "--set", "stages.2.epochs=1", "--point", "2")
+    trained = desk.call("run.py", *point)
+    assert trained.returncode == 0 and desk.runs("tones")[0].finished.exists(), trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["none"], 1, "none: no prepared corpus there; prepare it there first: python jobs/prepare.py --corpus NAME"),
+        (["own", "--gpus", "-1"], 2, "--gpus -1: give 0 or more"),
+        (["own", "--out", "sweeps/-.yaml"], 2, "study '-'"),
+        (["own", "--gpus", "64"], 1, "own: 48 training captions, a batch has 64"),
+    ],
+)
+def test_a_wrong_word_is_refused(corpus: Path, tmp_path: Path, arguments: list[str], status: int, said: str) -> None:
+    desk = Desk(tmp_path)
+    shutil.copytree(corpus, desk.folder / "corpora" / "own")
+    done = desk.call("new_grid.py", *arguments)
+    assert done.returncode == status and said in done.stderr and not (desk.folder / "sweeps").exists()
