@@ -13,10 +13,12 @@ import pytest
 import yaml
 from desk import REPOSITORY
 
+from sia.benchmark.made_up_corpus import make_up
 from sia.cluster.profile import Profile, load_profile
 from sia.config import parse_override, resolve
 from sia.data.corpora import READERS
 from sia.sweep.grid import GridFile, Where, load_grid
+from sia.sweep.new_grid import new_grid
 
 GUIDES = sorted(
     path.relative_to(REPOSITORY).as_posix()
@@ -150,8 +152,17 @@ def test_help_has_an_example_of_the_command(script):
     assert all(line.startswith(f"python jobs/{script.name} ") for line in examples(script))
 
 
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory) -> Path:
+    """The grid that new_grid writes for the guides' own corpus, of 40 captions."""
+    folder = tmp_path_factory.mktemp("birds")
+    corpus = make_up(folder / "corpus", 40, (20, 40), 32, ("train", "train", "validation", "test"))
+    (folder / "birds.yaml").write_text(new_grid(corpus.folder, gpus=0, cores=2)[0])
+    return folder / "birds.yaml"
+
+
 @pytest.mark.parametrize(("guide", "line"), COMMANDS)
-def test_a_command_is_one_that_the_code_takes(guide, line, monkeypatch):
+def test_a_command_is_one_that_the_code_takes(guide, line, birds, monkeypatch):
     words = shlex.split(line, comments=True)
     if words[0] == "make":
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
@@ -164,6 +175,7 @@ def test_a_command_is_one_that_the_code_takes(guide, line, monkeypatch):
     except SystemExit as ended:
         pytest.fail(f"{guide}: {line}: exit status {ended.code}")
     if getattr(arguments, "grid", None) is not None:
+        arguments.grid = birds if arguments.grid.name == birds.name else arguments.grid
         overrides = dict(parse_override(one) for one in arguments.set)
         points = load_grid(arguments.grid, arguments.miniature, overrides).points
         assert 1 <= (getattr(arguments, "point", None) or 1) <= len(points)

@@ -1,12 +1,14 @@
 """A starter grid for a prepared corpus: sized to it, trained as it is written, honest about a small pool."""
 
 import csv
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import tiny_corpus
-from desk import Desk
+from desk import REPOSITORY, Desk
 
 from sia.benchmark.made_up_corpus import make_up
 from sia.cluster.launch import Launch, local_profile
@@ -52,23 +54,40 @@ def test_a_pool_that_is_hardly_larger_than_k_is_told_with_what_to_look_at(tmp_pa
 
 
 @pytest.mark.slow
-def test_from_a_csv_to_a_trained_pair_under_the_corpuss_own_name(tmp_path: Path, migrated_database: Path) -> None:
+def test_the_guides_ten_minutes_lead_from_a_csv_to_a_measured_pair(tmp_path: Path, migrated_database: Path) -> None:
+    """Its table's columns, and its commands as they stand there, but for the numbers of epochs."""
+    guide = (REPOSITORY / "sia/data/README.md").read_text().partition("## Any corpus")[0]
+    columns = re.search(r"^audio,image.*", guide, re.MULTILINE)
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^python .*", guide, re.MULTILINE)]
     desk = Desk(tmp_path)
     shutil.copy(migrated_database, desk.folder / "mlflow.db")
-    tiny_corpus.write_corpus(desk.folder / "own", kinds=3, captions={"all": 2})
-    with open(desk.folder / "own" / "captions.csv", "w", newline="") as stream:
+    tiny_corpus.write_corpus(desk.folder / "birds", kinds=3, captions={"all": 2})
+    with open(desk.folder / "birds" / "captions.csv", "w", newline="") as stream:
         rows = csv.writer(stream)
-        rows.writerow(["audio", "image"])
-        rows.writerows((wav.name, f"{wav.stem[:-2]}.png") for wav in sorted((desk.folder / "own").glob("*.wav")))
-    done = desk.call("prepare.py", "--root", "own/captions.csv", "--out", "corpora/tones", "--image-short-side", "32")
-    assert "corpus tones, " in done.stdout and "no split column: 5 images to train" in done.stdout, done.stderr
-    assert PreparedCorpus.open(desk.folder / "corpora/tones").description.name == "tones"
-    assert desk.call("new_grid.py", "tones", "--gpus", "0").returncode == 0
-    refused = desk.call("new_grid.py", "corpora/tones")
-    assert refused.returncode == 1 and "sweeps/tones.yaml: is there already; give another" in refused.stderr
-    point = ("--grid", "sweeps/tones.yaml", "--set", "stages.1.epochs=1", "--set", "stages.2.epochs=1", "--point", "2")
-    trained = desk.call("run.py", *point)
-    assert trained.returncode == 0 and desk.runs("tones")[0].finished.exists(), trained.stderr
+        rows.writerow(columns[0].split(","))
+        for wav in sorted((desk.folder / "birds").glob("*.wav")):
+            rows.writerow([wav.name, f"{wav.stem[:-2]}.png", f"speaker {wav.stem[-1]}", "two tones"])
+    said = []
+    for script, *arguments in commands:
+        quick = [
+            "--cluster",
+            "debug",
+            "--scheduler",
+            "none",
+            "--set",
+            "stages.1.epochs=1",
+            "--set",
+            "stages.2.epochs=1",
+        ]
+        done = desk.call(Path(script).name, *arguments, *(quick if script.endswith("submit.py") else []))
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "corpus birds, " in said[0] and "no split column: 5 images to train" in said[0]
+    assert PreparedCorpus.open(desk.folder / "corpora/birds").description.name == "birds"
+    assert len(desk.runs("birds")) == 2 and all(run.finished.exists() for run in desk.runs("birds"))
+    assert "pool of 2 images" in said[-1]
+    refused = desk.call("new_grid.py", "birds")
+    assert refused.returncode == 1 and "sweeps/birds.yaml: is there already; give another" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,9 @@ def test_splits_that_are_made_share_no_image_and_no_speaker_unless_they_say_so(t
 
 def test_speakers_stay_apart_where_each_describes_images_of_their_own() -> None:
     spoken = [
-        SpokenCaption(f"{image}-{take}", f"i{image}", f"{image}-{take}.wav", f"{image}.jpg", "", speaker=str(image // 3))
+        SpokenCaption(
+            f"{image}-{take}", f"i{image}", f"{image}-{take}.wav", f"{image}.jpg", "", speaker=str(image // 3)
+        )
         for image in range(60)
         for take in range(2)
     ]

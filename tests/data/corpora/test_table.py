@@ -140,7 +140,11 @@ def test_a_fault_names_file_and_line(tmp_path: Path, suffix: str, changes: dict[
         ("a.jsonl", "\n{}\n", r"a\.jsonl, line 2 is missing 'audio'; mend"),
         ("a.jsonl", "[]\n", r"a\.jsonl, line 1 is no record but a list; mend"),
         ("a.jsonl", '{"split": \n', r"a\.jsonl, line 1: no JSON \(.*\); write one object a line"),
-        ("a.jsonl", '{"audio": "a", "image": "b", "split": true}\n', r"a\.jsonl, line 1 has a bool at 'split'; make it a text"),
+        (
+            "a.jsonl",
+            '{"audio": "a", "image": "b", "split": true}\n',
+            r"a\.jsonl, line 1 has a bool at 'split'; make it a text",
+        ),
     ],
 )
 def test_a_broken_table_is_named(tmp_path: Path, name: str, content: str, fault: str) -> None:
