@@ -18,6 +18,7 @@ GRID = Template("""\
 # Written by jobs/new_grid.py for $machine. Each key and its default is in sia/config.py, and
 # sweeps/README.md tells more.
 $warnings
+question: How large must the speech branch be to find the right image of $name?
 experiment:
   data:
     corpus: $corpus
