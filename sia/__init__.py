@@ -1,6 +1,6 @@
 """Speech-image semantic alignment without any prior classification task, at the scale of a cluster."""
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # not from typing, which takes a Ctrl-C's time to be loaded
 
 if TYPE_CHECKING:
     from pathlib import Path

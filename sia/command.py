@@ -1,13 +1,21 @@
 """How a command ends: one line for a user's fault, and an exit status that says whose it was."""
 
+import os.path
+import signal
+import sys
+
+if sys.argv[0].endswith(".py") and (
+    os.path.abspath(sys.argv[0]).split(os.sep)[-2] == "jobs" and callable(signal.getsignal(signal.SIGINT))
+):
+    # Of a command, until `run` has it, a Ctrl-C would only tell which import it met.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import errno
 import gc
 import io
 import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,7 +25,6 @@ from sia.gate import close_umask
 
 if TYPE_CHECKING:
     from rich.console import Console
-
 
 LEAST_WIDTH = 96  # a table whose numbers are cut off tells nothing; a terminal that is narrower wraps its lines
 PIPED_WIDTH = 160
@@ -66,19 +73,20 @@ def live_console() -> "Console":
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its status; a UserError becomes one line on stderr (2: usage, 1: the rest).
 
-    So does a file that cannot be read or written. SIGTERM ends the command as a Ctrl-C does, with a status of 143.
-    Nobody else may write into what it makes.
+    So does a file that cannot be read or written. A Ctrl-C is one line, whatever it met; SIGTERM ends the command as
+    it does, with a status of 143. Nobody else may write into what it makes.
     """
     close_umask()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know less than a name or a table holds
-    told = _catch_term()
+    told = _catch_signals()
     try:
         status = main() or 0
-        status = ENDED_BY_TERM if told and status == INTERRUPTED else status
+        status = ENDED_BY_TERM if signal.SIGTERM in told and status == INTERRUPTED else status
         sys.stdout.flush()  # a reader that has gone is told here, not after the last handler
         gc.freeze()  # else all that was ever imported is looked through for garbage, for seconds
+        _no_more_words()
         sys.exit(status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,22 +99,38 @@ def run(main: Callable[[], int | None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}; {_cure(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("ended by SIGTERM" if told else "interrupted", file=sys.stderr)
-        sys.exit(ENDED_BY_TERM if told else INTERRUPTED)
+    except BaseException as error:
+        # What was being imported when a signal came may fail in words of its own.
+        if isinstance(error, SystemExit) or not (told or isinstance(error, KeyboardInterrupt)):
+            raise
+        _no_more_words()
+        by_term = signal.SIGTERM in told
+        print("ended by SIGTERM" if by_term else "interrupted", file=sys.stderr)
+        sys.exit(ENDED_BY_TERM if by_term else INTERRUPTED)
 
 
-def _catch_term() -> list[int]:
-    """Make SIGTERM a KeyboardInterrupt, once; the list of those that came."""
+def _catch_signals() -> list[int]:
+    """Make SIGINT and SIGTERM a KeyboardInterrupt, the latter once; the list of those that came.
+
+    A debugger's SIGINT stays its own, one that is ignored stays so.
+    """
     told: list[int] = []
 
     def come(number: int, frame: FrameType | None) -> None:
         told.append(number)
-        if len(told) == 1:
+        if number == signal.SIGINT or told.count(number) == 1:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, come)
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, come)
     return told
+
+
+def _no_more_words() -> None:
+    """From here on a Ctrl-C ends the process at once: there is nothing to save, and Python shows its stack."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _cure(error: OSError) -> str:

@@ -2,9 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from types import TracebackType
+from typing import Any
 
 EVERY_SECONDS = 2.0
 
@@ -17,7 +21,27 @@ def usable_cores() -> int:
 def pool(processes: int) -> ProcessPoolExecutor:
     # Not forked: the parent may hold threads and open files.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, initializer=end_with, initargs=(os.getpid(),))
+    return Pool(processes, context, initializer=end_with, initargs=(os.getpid(),))
+
+
+class Pool(ProcessPoolExecutor):
+    """A Ctrl-C, which a terminal tells all of its processes, is heard here alone, and ends the workers at once."""
+
+    def submit(self, call: Callable[..., Any], /, *given: Any, **named: Any) -> "Future[Any]":
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a worker that starts here keeps it so
+        try:
+            return super().submit(call, *given, **named)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if isinstance(error, KeyboardInterrupt):
+            self.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+        return super().__exit__(kind, error, trace)
 
 
 def end_with(parent: int) -> None:

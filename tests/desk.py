@@ -76,7 +76,8 @@ class Desk:
     def call(self, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
         """As `run`, within this process, which has loaded what commands need; for one that leaves nothing behind."""
         out, err, (_, script, *flags) = io.StringIO(), io.StringIO(), self.command(*arguments)
-        mask, on_term, status = os.umask(0o022), signal.getsignal(signal.SIGTERM), None
+        mask, status = os.umask(0o022), None
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         forget_answers()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.chdir(self.folder)
@@ -90,7 +91,8 @@ class Desk:
                 status = ended.code
             finally:
                 os.umask(mask)
-                signal.signal(signal.SIGTERM, on_term)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
                 forget_answers()
         return subprocess.CompletedProcess([script, *flags], status, out.getvalue(), err.getvalue())
 

@@ -1,6 +1,7 @@
 """How a command ends: one line, with the cure that fits, and an exit status that says whose fault it was."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,32 @@ def test_a_command_that_is_told_to_end_says_so_in_one_line() -> None:
         one.terminate()
         assert one.communicate(timeout=30)[1] == "ended by SIGTERM\n"
     assert one.returncode == 143
+
+
+def test_a_ctrl_c_is_one_line_whatever_it_met() -> None:
+    """Such as an import of C code, which fails in words of its own."""
+    code = "import os, signal\nfrom sia.command import run\ndef fail():\n    try: os.kill(os.getpid(), signal.SIGINT)\n"
+    code += "    except KeyboardInterrupt: raise ImportError('a bad install')\nrun(fail)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_before_it_runs_a_command_ends_at_a_ctrl_c_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "jobs" / "one.py"
+    script.parent.mkdir()
+    script.write_text("import os, signal\nfrom sia import command\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-2, "")
+
+
+def test_a_ctrl_c_ends_workers_that_do_not_hear_it() -> None:
+    code = "import time\nfrom sia.command import run\nfrom sia.orphans import pool\n"
+    code += "def work():\n    with pool(1) as one:\n        one.submit(time.sleep, 0).result()\n"
+    code += "        print('begun', flush=True)\n        one.submit(time.sleep, 60).result()\n"
+    code += "if __name__ == '__main__':\n    run(work)"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, start_new_session=True, **streams) as one:
+        assert one.stdout is not None and one.stdout.readline() == "begun\n"
+        os.killpg(one.pid, signal.SIGINT)  # as a terminal does
+        assert one.communicate(timeout=30)[1] == "interrupted\n"
+    assert one.returncode == 130

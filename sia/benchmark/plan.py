@@ -13,8 +13,8 @@ from sia.benchmark.made_up_corpus import make_up
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
-from sia.rehearsal.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words, parameters, rehearsed
 from sia.rehearsal.job import measure
+from sia.run.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words, parameters, rehearsed
 from sia.sweep.grid import GridPoint
 
 RANKS = (1, 8, 64)
@@ -51,7 +51,7 @@ def _row(point: GridPoint, pace: Pace, bandwidth: float) -> Row:
 
 
 def _pace(point: GridPoint, steps: int, batch: int | None, threads: int, known: dict[str, Pace]) -> Pace:
-    if (pace := rehearsed(point, threads)) is not None:
+    if (pace := rehearsed(point.study, point.experiment, threads)) is not None:
         return pace
     experiment = point.experiment
     if batch is not None:

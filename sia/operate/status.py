@@ -10,14 +10,18 @@ from sia.cluster.accounting import ACCOUNTING
 from sia.operate.damage import FAULTS, damage
 from sia.report.settings import differing
 from sia.run import queue
+from sia.run.cost import BANDWIDTH, captions_of, cost, rehearsed
+from sia.run.cost import epochs as epochs_of
 from sia.run.driver import Driver, driver_status
 from sia.run.folder import RunFolder, runs_of, runs_root, studies, study_of
 from sia.run.latest import measured
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import State, look
-from sia.run.steps import latest_step
+from sia.run.steps import StepRow, latest_step
+from sia.run.time_left import Left, study_seconds
 
 DAMAGED = "damaged"  # not a state of the run: its folder cannot be read
+OVER = (State.FINISHED, State.STOPPED, State.FAILED, DAMAGED)
 NOT_LEFT = (State.FINISHED, State.STOPPED, DAMAGED)
 CANCELLED = "by cancel"
 SLURM_IS_SILENT = "Slurm does not answer: what is pending or lost is not known"
@@ -36,6 +40,8 @@ class RunView:
     epochs: int = 0
     share_of_epoch: float | None = None  # of the epoch that is under way
     step: dict[str, Any] | None = None  # the latest row of steps.jsonl on that epoch
+    epoch_seconds: float | None = None  # of its latest epochs, else of its steps, else by its rehearsal
+    seconds_left: float | None = None  # of an unfinished run, all stages; queues and starts of jobs are left out
     job_id: str = ""
     cluster: str = ""
     host: str = ""  # of the process that trains
@@ -66,6 +72,12 @@ class StudyView:
         return any(run.state not in NOT_LEFT or run.error == CANCELLED for run in self.runs)
 
     @property
+    def seconds_left(self) -> float | None:
+        """Of the runs at work, and of those that wait for them where anybody drives."""
+        driven = self.driver is None or self.driver.lives
+        return study_seconds([left for run in self.runs if (left := _left(run)).at_work or driven or not left.epochs])
+
+    @property
     def driver_line(self) -> str:
         if self.driver is None:
             return ""
@@ -84,7 +96,7 @@ class StudyView:
         who = {"pid": process and process.pid, "host": process and process.host, "job_id": job and job.job_id}
         runs = [dict(vars(run)) for run in self.runs]
         told = {"question": study_of(self.study).question, "driver": {"lives": driver.lives, **who}}
-        return {"study": self.study, **told, "runs": runs}
+        return {"study": self.study, **told, "seconds_left": self.seconds_left, "runs": runs}
 
 
 def all_studies() -> list[str]:
@@ -132,22 +144,25 @@ def view(run: RunFolder) -> RunView:
 
 def _view(run: RunFolder) -> RunView:
     status, found, planned = look(run), measured(run), run.planned_stages()
-    last = found.last or {}
+    last, epochs = found.last or {}, sum(stage.epochs for stage in planned)
     recalls = selecting_recalls(last) if last else (None, None)
     epoch = last.get("epoch", 0)
-    step = latest_step(run, epoch + 1) if status.state == State.RUNNING else None
+    step = latest_step(run, epoch) if status.state == State.RUNNING else None
+    epoch = step.epoch - 1 if step else epoch
+    epoch_seconds = found.epoch_seconds or _expected_seconds(run, step, status.state)
     # Whose log tells of a failure that is not rank 0's.
     whose_log = f" (rank {status.rank}: python jobs/logs.py {run.name} --rank {status.rank})" if status.rank else ""
-    return RunView(
+    seen = RunView(
         run=run.name,
         folder=str(run.path),
         state=status.state.value,
         stage=status.stage,
         stages=len(planned),
         epoch=epoch,
-        epochs=sum(stage.epochs for stage in planned),
+        epochs=epochs,
         share_of_epoch=step.share_of_epoch if step else None,
         step=step.model_dump() if step else None,
+        epoch_seconds=epoch_seconds,
         job_id=status.job_id,
         cluster=status.cluster,
         host=status.host,
@@ -159,6 +174,25 @@ def _view(run: RunFolder) -> RunView:
         error=(status.error or found.fault) + whose_log,
         reason=status.reason,
     )
+    return seen if status.state in OVER else replace(seen, seconds_left=_left(seen).seconds)
+
+
+def _expected_seconds(run: RunFolder, step: StepRow | None, state: State) -> float | None:
+    """Of an epoch of a run that has not measured any: by the steps of the first one, else by its rehearsal."""
+    experiment = run.experiment()
+    if step is not None:
+        return step.batches * experiment.training.batch_size / step.pairs_per_second
+    pace = None if state in OVER else rehearsed(run.study, experiment, cores=1)
+    captions = captions_of(experiment) if pace else None
+    if pace is None or captions is None:
+        return None
+    return cost(experiment, captions, pace, pace.ranks, BANDWIDTH).hours * 3600 / epochs_of(experiment)
+
+
+def _left(run: RunView) -> Left:
+    unfinished = run.state not in OVER
+    epochs = run.epochs - run.epoch - (run.share_of_epoch or 0.0) if unfinished else 0.0
+    return Left(max(0.0, epochs), run.epoch_seconds, run.state in (State.RUNNING, State.PENDING))
 
 
 def _heartbeat(lock: Path) -> float | None:

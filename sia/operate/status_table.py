@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from sia.operate.status import DAMAGED, RunView
+from sia.operate.status import DAMAGED, RunView, StudyView
 from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, in_short
+from sia.run.cost import in_words
 from sia.run.selection import protocol
+from sia.run.state import State
 
 SPLIT = "training.select_on"
 # The first one first, as a terminal gets narrower.
-LEFT_OUT = ("pairs/s", "loss", "heartbeat", "job", "stage", "i→s", "s→i")
+LEFT_OUT = ("pairs/s", "loss", "heartbeat", "job", "stage", "i→s", "s→i", "left")
 COUNTED = ("finished", "stopped", "failed", "lost", DAMAGED, "running", "pending", "waiting", "new")
 
 
@@ -30,6 +33,7 @@ def views_table(study: str, runs: Sequence[RunView], of: Sequence[RunView] = (),
         "on": len(splits) > 1,
         "loss": any(run.step for run in everyone),
         "pairs/s": any(run.step for run in everyone),
+        "left": any(run.seconds_left is not None for run in everyone),
         "heartbeat": any(run.heartbeat_seconds is not None for run in everyone),
         "settings": any(settings[run.folder] for run in runs),
     }
@@ -65,6 +69,7 @@ def status_cells(run: RunView) -> dict[str, str]:
         "on": run.measured_on,
         "loss": f"{run.step['loss']:.3f}" if run.step else "",
         "pairs/s": f"{run.step['pairs_per_second']:.3g}" if run.step else "",
+        "left": "" if run.seconds_left is None else in_words(run.seconds_left / 3600),
         "heartbeat": "" if run.heartbeat_seconds is None else f"{run.heartbeat_seconds:.0f} s ago",
     }
 
@@ -77,6 +82,21 @@ def counts(runs: Sequence[RunView]) -> str:
     """For example `20 finished, 3 failed, 5 running, 12 pending`."""
     number = Counter(run.state for run in runs)
     return ", ".join(f"{number[state]} {state}" for state in COUNTED if number[state])
+
+
+def way_line(study: StudyView) -> str:
+    """For example `31 of 60 epochs, 830 pairs/s, about 3.2 min left`; empty where nothing is under way."""
+    if not any(run.state in (State.RUNNING, State.PENDING) for run in study.runs):
+        return ""
+    epochs, steps = [sum(getattr(run, key) for run in study.runs) for key in ("epoch", "epochs")], _steps(study)
+    told = [f"{epochs[0]} of {epochs[1]} epochs"]
+    told += [f"{sum(step['pairs_per_second'] for step in steps):.3g} pairs/s"] if steps else []
+    told += [] if (left := study.seconds_left) is None else [f"about {in_words(left / 3600)} left"]
+    return ", ".join(told)
+
+
+def _steps(study: StudyView) -> list[dict[str, Any]]:
+    return [run.step for run in study.runs if run.step]
 
 
 def count_line(runs: Sequence[RunView]) -> str:

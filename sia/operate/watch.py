@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sia import command
 from sia.operate.status import DAMAGED, SLURM_IS_SILENT, RunView, StudyView, run_views, slurm_is_silent
-from sia.operate.status_table import count_line, counts, percent, views_table
+from sia.operate.status_table import count_line, counts, percent, views_table, way_line
 from sia.run.folder import RunFolder, study_of
 
 EVERY_SECONDS = 1.0
@@ -26,7 +26,8 @@ def print_studies(studies: Sequence[StudyView], console: Console) -> None:
         for line in filter(None, (study_of(study.study).question, study.driver_line)):
             console.print(Text(line), soft_wrap=True)
         if study.runs:
-            console.print(Text(count_line(study.runs)), soft_wrap=True)
+            for line in filter(None, (count_line(study.runs), way_line(study))):
+                console.print(Text(line), soft_wrap=True)
             console.print(views_table(study.study, study.runs))
         for line in _errors(study):
             console.print(Text(line), soft_wrap=True)
@@ -140,7 +141,7 @@ class LiveStudies:
 
 def _fitted(study: StudyView, rows: int) -> RenderableType:
     """A study with so many rows of its table; the runs without one are counted."""
-    head = [study.driver_line] * bool(study.driver_line) + [count_line(study.runs)] * bool(study.runs)
+    head = [line for line in (study.driver_line, count_line(study.runs) if study.runs else "", way_line(study)) if line]
     if not rows:
         return Group(*map(_line, head))
     ordered = study.runs

@@ -18,7 +18,7 @@ from sia.cluster.submit import submit
 from sia.config import Experiment
 from sia.errors import UserError
 from sia.rehearsal.job import Rehearsal, Rehearse
-from sia.run.folder import runs_root
+from sia.run.folder import REHEARSAL, runs_root
 from sia.run.queue import QUEUE, is_in_queue
 from sia.run.records import Job, Stopped
 from sia.sweep.corpora import EMBEDDED, embedded_raw
@@ -51,7 +51,7 @@ def rehearse(study: str, points: list[GridPoint], launches: dict[str, Launch]) -
         side = point.experiment.data.short_side
         corpus = Path("corpora") / f"{EMBEDDED}-{side}-{limit}"
         prepare_corpus(EMBEDDED, embedded_raw(), corpus, short_side=side, limit=limit)
-        folder = runs_root() / f"{study}-rehearsal" / point.experiment.run_name
+        folder = runs_root() / f"{study}{REHEARSAL}" / point.experiment.run_name
         yield rehearse_one(point.experiment, corpus, folder, launches[point.run.name])
 
 

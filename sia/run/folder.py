@@ -21,6 +21,7 @@ from sia.gate import own_folder
 from sia.run.records import StagePlan, Study
 from sia.strict_yaml import StrictLoader
 
+REHEARSAL = ".rehearsal"  # ends the name of a study that rehearses another one
 STUDY_NAME = re.compile(r"\w[\w.-]*")
 
 

@@ -72,9 +72,9 @@ class StepWriter:
 
 
 def latest_step(run: RunFolder, epoch: int) -> StepRow | None:
-    """The last row, where it is on this epoch of the run and can be read."""
+    """The last row, where it is later than this epoch of the run and can be read. An epoch is saved beside the next."""
     rows = _tail(run.steps, TAIL_BYTES)
-    return rows[-1] if rows and rows[-1].epoch == epoch else None
+    return rows[-1] if rows and rows[-1].epoch > epoch else None
 
 
 def steps_after(run: RunFolder, step: int) -> list[StepRow]:

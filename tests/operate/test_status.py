@@ -15,8 +15,8 @@ from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run
 from sia.atomic import write_json
 from sia.cluster import accounting
 from sia.config import Stage, dump_experiment
-from sia.operate.status import run_views, study_views, view
-from sia.operate.status_table import views_table
+from sia.operate.status import StudyView, run_views, study_views, view
+from sia.operate.status_table import views_table, way_line
 from sia.run import latest as measured_module
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder
@@ -116,8 +116,11 @@ def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(roo
     )
     assert 11 < found.heartbeat_seconds < 14
     assert found.step == STEP.model_dump()
+    assert (found.epoch_seconds, found.seconds_left) == (50.0, 3.75 * 50.0)
     cells = {column.header: next(column.cells) for column in views_table("size", [found]).columns}
-    assert (cells["epoch"], cells["loss"], cells["pairs/s"]) == ("1/5 +25%", "2.346", "415")
+    assert (cells["epoch"], cells["loss"], cells["pairs/s"], cells["left"]) == ("1/5 +25%", "2.346", "415", "3.1 min")
+    study = StudyView("size", None, [found])
+    assert (study.seconds_left, way_line(study)) == (187.5, "1 of 5 epochs, 415 pairs/s, about 3.1 min left")
     write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4), epoch_row(2, 1, 2, 0.4)])
     assert view(run).heartbeat_seconds is None
 

@@ -9,8 +9,9 @@ from desk import Desk, values
 from sia.atomic import write_json
 from sia.config import Experiment, resolve
 from sia.models.parameter_counts import image_parameters, speech_parameters
-from sia.rehearsal import cost as costs
-from sia.rehearsal.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words
+from sia.run import cost as costs
+from sia.run.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words
+from sia.run.folder import RunFolder
 from sia.sweep.grid import load_grid
 
 CAPTIONS = {"train": 1000, "validation": 90, "test": 120}
@@ -74,15 +75,18 @@ def test_a_dry_run_and_the_benchmark_tell_costs_by_the_step_of_a_rehearsal(corpu
     assert "rehearsal" not in desk.call(*dry_run).stdout
     (point,) = load_grid(grid).points
     told = {"pair": "DG1A8", "batch_size": 4, "peak_memory_gb": 1.0, "seconds_a_step": 36.0, "loss": 1.0}
-    record = tmp_path / "runs" / "grid-rehearsal" / point.experiment.run_name / "rehearsal.json"
+    record = tmp_path / "runs" / "grid.rehearsal" / point.experiment.run_name / "rehearsal.json"
     write_json(record, {**told, "device": "some card", "world_size": 1})
     count = captions_of(point.experiment)
     assert count is not None
     shown = desk.call(*dry_run).stdout
+    RunFolder(tmp_path / "runs" / "grid" / point.run.name).create(point.experiment)
+    (study,) = [one for one in json.loads(desk.call("status.py", "--json").stdout) if one["study"] == "grid"]
     (row,) = json.loads(desk.call("benchmark.py", "plan", "--grid", grid, "--json").stdout)
     hours = (3 * (count["train"] // 4 * 4 + (count["validation"] + 4) / 3) + count["test"] / 3) * 9 / 3600
     assert row["costs"]["1"] == {"hours": pytest.approx(hours), "device_hours": pytest.approx(hours)}
     assert row["costs"]["8"] is None and row["corpus_prepared"] and row["unit"] == "GPU-hours"
+    assert study["runs"][0]["seconds_left"] == pytest.approx(hours * 3600), "before it has measured an epoch of its own"
     assert in_words(hours / 2) in shown and "GPU-hours" in shown
 
 
