@@ -1,7 +1,9 @@
 """Cluster profiles: what they may say, what sbatch is then asked for, and which cluster is taken."""
 
+import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from desk import REPOSITORY
@@ -101,6 +103,31 @@ def test_sbatchs_other_flags_are_passed_on_and_false_leaves_one_out(tmp_path):
     lines = sbatch_script(load_profile(write(tmp_path, text)), "size/run/1", tmp_path).splitlines()
     flags = {f"#SBATCH --{flag}" for flag in ("mail-type=END", "wckey=a", "dependency=afterok:7", "nice=0", "requeue")}
     assert flags <= set(lines) and not any("exclusive" in line or "False" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("container", "between"),
+    [
+        ("apptainer", ["apptainer", "exec", "--nv", "--bind", "/shared", "/shared/sia.sif"]),
+        ("container-image", ["--container-image=/shared/sia.sqsh", "--container-mounts=/shared:/shared"]),
+    ],
+)
+def test_the_guides_function_puts_a_container_between_srun_and_the_interpreter(tmp_path, container, between):
+    """By the words of the real script, with an srun that prints its own."""
+    guide = (REPOSITORY / "slurm/README.md").read_text()
+    (example,) = (body for body in re.findall(r"^```yaml\n(.*?)^```", guide, re.M | re.S) if container in body)
+    (tmp_path / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    script = sbatch_script(load_profile(write(tmp_path, example)), "name", tmp_path)
+    assert " python -u -m " in script
+    script = script.replace(" python -u -m ", f" {sys.executable} -u -c 'print(1); print(2)' ")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    words = done.stdout.splitlines()
+    start = words.index(sys.executable)
+    assert words[start : start + 4] == [sys.executable, "-u", "-c", "print(1); print(2)"]
+    placed = words[start - len(between) : start] if container == "apptainer" else words[: len(between)]
+    assert placed == between and "--unbuffered" in words[:start]
 
 
 @pytest.mark.slurm
