@@ -226,3 +226,32 @@ def test_the_example_of_one_clip_asks_for_what_a_pair_has():
     pair = (REPOSITORY / "sia" / "inference" / "trained_pair.py").read_text()
     asked = set(re.findall(r"pair\.(\w+)\(", example))
     assert asked and asked <= set(re.findall(r"def (\w+)\(", pair))
+
+
+def texts_of_the_code() -> list[str]:
+    """Each text in the code, with an ellipsis for what is filled in."""
+    found = []
+    for path in (*(REPOSITORY / "sia").rglob("*.py"), *SCRIPTS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_each_message_that_is_explained_is_one_that_the_code_gives():
+    explained = text("jobs/README.md").partition("## Troubleshooting")[2].partition("Of others:")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", explained, re.MULTILINE)
+    said = texts_of_the_code()
+    assert len(messages) > 20
+    assert not [message for message in messages if not any(message.strip("…") in text for text in said)]
+
+
+def test_the_citation_names_the_paper_and_this_version():
+    citation = yaml.safe_load(text("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors", "license", "type"} <= citation.keys()
+    assert f"version = {citation['version']}\n" in text("setup.cfg")
+    (paper,) = citation["references"]
+    assert paper["title"] in " ".join(text("README.md").split())

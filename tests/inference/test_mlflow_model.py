@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import mlflow
 import numpy as np
 import pandas
 import pytest
-from desk import Desk, wait_until
+from desk import REPOSITORY, Desk, wait_until
 from mlflow import MlflowClient
 
 from sia.atomic import read_json, write_json
@@ -189,3 +190,24 @@ def test_a_server_answers_with_the_embeddings_of_the_pair(server: str, pair: Tra
     with pytest.raises(urllib.error.HTTPError) as refusal:
         asked(server, [{"speech": base64.b64encode(b"noise").decode()}])
     assert "row 0: the recording: its bytes are no readable sound" in refusal.value.read().decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_the_guides_requests_are_answered(
+    server: str, pair: TrainedPair, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (REPOSITORY / "jobs/README.md").read_text().replace("http://127.0.0.1:5001", server)
+    shutil.copy(raw / "test-0-1-0.wav", tmp_path / "query.wav")
+    shutil.copy(raw / "test-0-1.png", tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    image = pair.embed_image(tmp_path / "photo.jpg")
+    (request,) = re.findall(r"^```python\n(.*?)^```", guide, re.M | re.S)
+    given: dict[str, Any] = {}
+    exec(request, given)
+    assert given["similarity"] == pytest.approx(float(pair.embed_speech(tmp_path / "query.wav") @ image), abs=1e-5)
+    (curl,) = (body for body in re.findall(r"^```bash\n(.*?)^```", guide, re.M | re.S) if "curl" in body)
+    answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True).stdout
+    np.testing.assert_allclose(
+        json.loads(answer)["predictions"][0]["image_embedding"], image.numpy(), rtol=0, atol=1e-6
+    )
