@@ -50,7 +50,7 @@ def write_embeddings(
             file.attrs["split"] = split
             _write_pool(file, pool, indices, pair.latent_size)
             if depth is not None:
-                file.attrs.update({"layer": str(layer), **_timing(pair.settings.features)})
+                file.attrs.update({"layer": str(layer), **step_timing(pair.settings.features)})
                 _write_states(file, pair, pool, indices, depth)
 
     write_atomically(out, fill)
@@ -95,7 +95,7 @@ def _state_offsets(pool: PreparedPool, indices: list[int]) -> np.ndarray:
     return np.concatenate([[0], steps_of(num_frames).numpy().cumsum()]).astype(np.int64)
 
 
-def _timing(features: dict[str, Any]) -> dict[str, float]:
+def step_timing(features: dict[str, Any]) -> dict[str, float]:
     """A state sees six frames and the next begins two frames later; frame t is centred at t hops."""
     if "hop_length" not in features or "sample_rate" not in features:
         return {}

@@ -116,6 +116,13 @@ class TrainedPair:
         embedded[order] = self._embed(self._speech, [self.standardised(frames[place]) for place in order])
         return embedded
 
+    def attention(self, frames: Tensor) -> Tensor:
+        """Frames [T, F] of a recording, not yet standardised -> what each feature takes of each step [S, D]."""
+        padded, num_frames = pad([self.standardised(frames)])
+        with full_precision():
+            weights, _ = self.network.speech.attention_over_time(padded.to(self.device), num_frames)
+        return weights[0].float().cpu().clone()
+
     def embed_views(self, views: Sequence[Tensor]) -> Tensor:
         """Views [3, H, W] of uint8 -> unit embeddings [N, D]."""
         return self._embed(self._images, views)

@@ -35,6 +35,14 @@ class SpeechEncoder(nn.Module):
         states, num_steps = self.states(frames, num_frames, self.gru.num_layers)
         return unit(self.attention(states, valid_steps(num_steps, states)))
 
+    def attention_over_time(self, frames: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [B, T, 40] and their valid numbers [B] -> weights [B, S, D] and valid steps [B].
+
+        The weights of a feature sum to one over a caption's valid steps, and are zero behind them.
+        """
+        states, num_steps = self.states(frames, num_frames, self.gru.num_layers)
+        return self.attention.weights(states, valid_steps(num_steps, states)), num_steps
+
     def states(self, frames: Tensor, num_frames: Tensor, depth: int) -> tuple[Tensor, Tensor]:
         """The states over time after `depth` GRU layers; 0 is the convolution, whose W is 64, else W is D.
 
@@ -59,9 +67,12 @@ class FeatureAttention(nn.Module):
 
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
         """States [B, S, D] and a mask [B, S] of the steps that are no padding -> weighted sums [B, D]."""
+        return (self.weights(states, valid) * states).sum(dim=1)
+
+    def weights(self, states: Tensor, valid: Tensor) -> Tensor:
+        """What each feature takes of each step [B, S, D]: one in all over the valid steps, nothing of the others."""
         scores = self.outer(torch.tanh(self.inner(states)))  # [B, S, D]
-        weights = scores.masked_fill(~valid[..., None], float("-inf")).softmax(dim=1)
-        return (weights * states).sum(dim=1)
+        return scores.masked_fill(~valid[..., None], float("-inf")).softmax(dim=1)
 
 
 def steps_of(num_frames: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sia.models.speech_encoder import FeatureAttention, SpeechEncoder
+from sia.models.unit import unit
 
 torch.set_num_threads(1)
 LENGTHS = (6, 7, 31, 12, 160)
@@ -115,3 +116,12 @@ def test_too_few_frames_are_refused() -> None:
 def test_an_odd_latent_size_is_refused() -> None:
     with pytest.raises(ValueError, match="latent_size 7"):
         SpeechEncoder(7, 1)
+
+
+def test_the_attention_is_that_which_makes_the_embedding_and_sums_to_one() -> None:
+    speech, (frames, num_frames) = encoder(), padded(captions(*LENGTHS), filler=100.0, extra=9)
+    weights, num_steps = speech.attention_over_time(frames, num_frames)
+    states, _ = speech.states(frames, num_frames, 2)
+    torch.testing.assert_close(unit((weights * states).sum(dim=1)), speech(frames, num_frames), rtol=0, atol=1e-12)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(LENGTHS), 10, dtype=torch.float64))
+    assert not weights[torch.arange(weights.shape[1])[None] >= num_steps[:, None]].any()

@@ -1,6 +1,7 @@
 """The corpus `scenes`: the same bytes each time, families that one word cannot tell apart, and real speech."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from sia.data.corpora.scenes.grammar import Scene
 from sia.data.corpora.scenes.plan import PlannedScene, plan_scenes
 from sia.data.corpora.scenes.recipe import Recipe
 from sia.data.manifest import SpokenCaption, validate_captions
+from sia.data.words import words_of
 from sia.errors import UserError
 
 SMALL = Recipe(train_scenes=12, validation_families=1, test_families=2, block_scenes=16, seed=3)
@@ -147,3 +149,11 @@ def test_speech_is_audible_short_and_in_several_voices(captions: list[SpokenCapt
         assert 0.1 < np.abs(waveform).max() < 1.0
         assert np.sqrt(np.mean(waveform**2)) > 0.02
     assert len({caption.speaker for caption in captions}) >= 4
+
+
+def test_the_words_of_a_recording_have_their_times(captions: list[SpokenCaption]) -> None:
+    for caption in captions:
+        said, seconds = words_of(Path(caption.speech_path)), soundfile.info(caption.speech_path).duration
+        assert [word.text for word in said] == caption.text.replace(",", "").split()
+        assert all(0 <= word.start < word.end <= seconds for word in said)
+        assert all(one.end <= other.start + 0.005 for one, other in itertools.pairwise(said))
