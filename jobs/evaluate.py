@@ -1,4 +1,4 @@
-"""Measure the recall of a run's checkpoint on a split of its corpus, or of another one.
+"""Measure the recall of a run's checkpoint on a split of its corpus, or of another one; compare several runs.
 
 examples:
   python jobs/evaluate.py DG2A32 --intervals
@@ -7,7 +7,7 @@ examples:
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, metavar="N", help="N fixed captions of the split instead of all")
     parser.add_argument("--pool", type=int, metavar="N", help="choose among N images and their captions, not all")
     parser.add_argument("--folds", type=int, default=1, metavar="N", help="the mean of N such pools")
-    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals of every measure")
+    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals, also of one run")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="another prepared corpus than the run's own")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a run, a line each")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a run, a line each, the best first")
     parser.add_argument("--cluster", choices=("here", "slurm"), default="here", help="slurm: a job array, a task a run")
     parser.add_argument("--profile", type=Path, help="resources of a task on Slurm (slurm/NAME.yaml)")
     return parser.parse_args()
@@ -41,6 +41,7 @@ def main() -> None:
     runs = [find_run(name) for name in arguments.runs]
     names = ("checkpoint", "split", "sample", "pool", "folds", "intervals", "corpus")
     options = {name: getattr(arguments, name) for name in names}
+    options["intervals"] = arguments.intervals or len(runs) > 1  # which run is better is not told without
     results: Iterable[dict[str, Any]]
     if arguments.cluster == "slurm":
         from sia.cluster.profile import choose_cluster, load_profile
@@ -54,21 +55,28 @@ def main() -> None:
         from sia.evaluation.of_run import evaluate_run
 
         results = (evaluate_run(run, **options) for run in runs)
-    for result in results:
-        if arguments.json:
-            print(json.dumps(result), flush=True)
-        else:
-            tell(result, arguments)
+    from sia.evaluation.table import INTERVALS_NOTE, best_first
 
-
-def tell(result: dict[str, Any], arguments: argparse.Namespace) -> None:
-    from sia.evaluation.table import INTERVALS_NOTE, heading, pool_line, recall_table
-
-    print(heading(result, arguments.checkpoint, arguments.split))
-    print(pool_line(result, arguments.pool))
-    command.console().print(recall_table(result["measures"]))
-    if arguments.intervals:
+    measured = best_first(list(results))
+    if arguments.json:
+        for result in measured:
+            print(json.dumps(result))
+        return
+    tell(measured, arguments)
+    if options["intervals"]:
         print(INTERVALS_NOTE)
+
+
+def tell(results: list[Mapping[str, Any]], arguments: argparse.Namespace) -> None:
+    from sia.evaluation.table import comparison_heading, comparison_table, heading, pool_line, recall_table
+
+    if len(results) > 1:
+        print(comparison_heading(results, arguments.checkpoint, arguments.split, arguments.pool))
+        command.console().print(comparison_table(results))
+    else:
+        print(heading(results[0], arguments.checkpoint, arguments.split))
+        print(pool_line(results[0], arguments.pool))
+        command.console().print(recall_table(results[0]["measures"]))
 
 
 if __name__ == "__main__":

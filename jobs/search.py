@@ -1,15 +1,18 @@
-"""Search images by a spoken query, or recordings by an image.
+"""Search images by a spoken query, or recordings by an image; with --serve, in a page that asks for either.
 
 examples:
-  python jobs/search.py DG2A32 --speech query.wav --images photos --top 10
+  python jobs/search.py DG2A32 --speech query.wav --images photos --html found.html
+  python jobs/search.py DG2A32 --serve --images photos --captions recordings
 """
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from sia import command
+
+ASKED = "--speech with --images, or --image with --captions", (["speech", "images"], ["image", "captions"])
+SERVED = "--images, --captions or both", (["images"], ["captions"], ["images", "captions"])
 
 
 def parse() -> argparse.Namespace:
@@ -22,44 +25,68 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "validation", "test"), help="of a prepared corpus; default: all")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="so many results (default: 10)")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print one JSON object")
+    shown.add_argument("--html", type=Path, metavar="FILE", help="write what was found as one page to see and hear")
+    shown.add_argument("--serve", action="store_true", help="a local page that searches --images, --captions or both")
+    parser.add_argument("--port", type=int, default=8765, help="of --serve (default: 8765; 0: any free one)")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    check(arguments)
+    # They load torch: not before the arguments are known to make sense.
+    (serve if arguments.serve else search)(arguments)
+
+
+def check(arguments: argparse.Namespace) -> None:
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.errors import UsageError, UserError
     from sia.inference.settings import is_export
     from sia.run.folder import find_run
 
     given = [name for name in ("speech", "images", "image", "captions") if getattr(arguments, name) is not None]
-    if given not in (["speech", "images"], ["image", "captions"]):
-        flags = ", ".join(f"--{name}" for name in given) or "none of them"
-        raise UsageError(f"give --speech with --images, or --image with --captions; there is {flags}")
+    wanted, fitting = SERVED if arguments.serve else ASKED
+    if given not in fitting:
+        raise UsageError(f"give {wanted}; there is {', '.join(f'--{name}' for name in given) or 'none of them'}")
     command.check_counts(arguments, "top")
-    query, folder = arguments.speech or arguments.image, arguments.images or arguments.captions
-    if not query.is_file():
-        raise UserError(f"{query}: no such file; give the file to search by with --{given[0]}")
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a folder of files, or of a prepared corpus")
+    for path, name in ((getattr(arguments, name), name) for name in given):
+        if name in ("speech", "image") and not path.is_file():
+            raise UserError(f"{path}: no such file; give the file to search by with --{name}")
+        if name in ("images", "captions") and not path.is_dir():
+            raise UserError(f"{path}: no such folder; give a folder of files, or of a prepared corpus")
     if not is_export(Path(arguments.run)):
         choose_checkpoint(find_run(arguments.run), arguments.checkpoint)
-    # These load torch: not before the arguments are known to make sense.
-    from sia.inference.load import load
-    from sia.inference.search import captions_of, images_of
 
-    pair = load(arguments.run, arguments.checkpoint)
+
+def serve(arguments: argparse.Namespace) -> None:
+    from sia.gallery.serve import listening, serve
+    from sia.inference.load import load
+    from sia.inference.search import collections_of
+
+    bound, pair = listening(arguments.port), load(arguments.run, arguments.checkpoint)
+    collections = collections_of(pair, arguments.images, arguments.captions, arguments.split, progress=True)
+    serve(pair, collections, arguments.top, arguments.run, bound)
+
+
+def search(arguments: argparse.Namespace) -> None:
+    from sia.inference.load import load
+    from sia.inference.search import collections_of
+
+    pair, query = load(arguments.run, arguments.checkpoint), arguments.speech or arguments.image
     embedded = pair.embed_speech(query) if arguments.speech else pair.embed_image(query)
-    collection = (images_of if arguments.speech else captions_of)(pair, folder, arguments.split)
-    for line in collection.skipped:
-        print(f"skipped: {line}", file=sys.stderr)
+    ((kind, collection),) = collections_of(pair, arguments.images, arguments.captions, arguments.split).items()
     hits = collection.nearest(embedded, arguments.top)
     if arguments.json:
         print(json.dumps({"searched": len(collection.names), "results": [hit._asdict() for hit in hits]}))
-        return
-    for hit in hits:
-        print(f"{hit.rank:4}  {hit.similarity:7.4f}  {hit.name}{'  ' if hit.text else ''}{hit.text}")
+    elif arguments.html:
+        from sia.gallery.searched import answer_of, write_contact_sheet
+
+        answer = answer_of(pair, kind, collection, query, query.name, arguments.top)
+        print(write_contact_sheet(arguments.html, answer, arguments.run))
+    else:
+        print(*(f"{one.rank:4}  {one.similarity:7.4f}  {f'{one.name}  {one.text}'.strip()}" for one in hits), sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ MAY_BE_HEAVY = (
     *("sia.losses", "sia.recall", "sia.distributed", "sia.embedding", "sia.models", "sia.training", "sia.inference"),
     *("sia.data.caption_files", "sia.data.images", "sia.data.loader", "sia.data.mfcc"),
     *("sia.checkpoint.background", "sia.checkpoint.state"),
-    *("sia.evaluation.of_run", "sia.trackers.mlflow.model", "sia.benchmark"),
+    *("sia.evaluation.of_run", "sia.trackers.mlflow.model", "sia.benchmark", "sia.gallery"),
 )
 LIGHT_ALL_THE_SAME = (
     *("sia.models.backbones", "sia.models.parameter_counts", "sia.training.preemption", "sia.training.provenance"),
@@ -39,7 +39,7 @@ FLOORS = [
     {"training"},
     {"cluster", "inference"},
     {"evaluation", "trackers"},
-    {"report", "operate", "doctor"},
+    {"report", "gallery", "operate", "doctor"},
     {"sweep", "rehearsal", "benchmark"},
 ]
 

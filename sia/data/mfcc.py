@@ -48,12 +48,19 @@ def mfcc(waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
     wave = torch.as_tensor(waveform, dtype=torch.float32)
     if wave.ndim != 1:
         raise ValueError(f"waveform must be [samples], not {list(wave.shape)}; mix channels first")
-    if sample_rate != SAMPLE_RATE:
-        check_rate(sample_rate)
-        wave = _resampler(int(sample_rate))(wave)
+    wave = resampled(wave, sample_rate)
     if len(wave) <= N_FFT // 2:
         raise ValueError(f"waveform has {len(wave)} samples at 16 kHz; MFCC needs at least {N_FFT // 2 + 1}")
     return _transform()(wave).T.contiguous()
+
+
+def resampled(wave: Tensor, sample_rate: int) -> Tensor:
+    """A waveform [samples] at 16 kHz. Raises UnusableRate for a rate that no recorder has."""
+    if sample_rate == SAMPLE_RATE:
+        return wave
+    check_rate(sample_rate)
+    resample: Tensor = _resampler(int(sample_rate))(wave)
+    return resample
 
 
 def read_speech(path: Path | str, longest_seconds: float = math.inf) -> tuple[np.ndarray, int]:

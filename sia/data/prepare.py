@@ -64,7 +64,7 @@ def plan(
     )
     _make_way(out, planned, replace)
     for number, part in enumerate(parts):
-        write_captions(_plan_path(out, number), part)
+        write_captions(plan_path(out, number), part)
     write_json_lines(out / "plan" / DROPPED, [record_of(entry) for entry in reading.dropped])
     planned.write(out / "plan.json")
     return num_shards
@@ -73,7 +73,7 @@ def plan(
 def write_shard(out: Path, number: int) -> None:
     """The task of one shard: frames and images of its captions. A shard that is there already is kept."""
     if not is_written(out, number):
-        write_pieces(out, number, [read_piece(read_plan(out), read_captions(_plan_path(out, number)))])
+        write_pieces(out, number, [read_piece(read_plan(out), read_captions(plan_path(out, number)))])
 
 
 class Piece(NamedTuple):
@@ -85,7 +85,7 @@ class Piece(NamedTuple):
 
 def pieces_of(out: Path, number: int) -> list[list[SpokenCaption]]:
     """A shard's captions in parts of some CAPTIONS_A_PIECE, one after the other; those of an image are in one part."""
-    captions = read_captions(_plan_path(out, number))
+    captions = read_captions(plan_path(out, number))
     return _share_by_image(captions, max(1, round(len(captions) / CAPTIONS_A_PIECE)))
 
 
@@ -231,5 +231,5 @@ def _share_by_image(captions: list[SpokenCaption], num_shards: int) -> list[list
     return parts
 
 
-def _plan_path(out: Path, number: int) -> Path:
+def plan_path(out: Path, number: int) -> Path:
     return out / "plan" / f"{number:05d}.jsonl"

@@ -1,6 +1,6 @@
-"""The recall of one checkpoint on a terminal: a table, and what the numbers are of, in words."""
+"""Recall on a terminal: of one checkpoint, or of several side by side, and what the numbers are of, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
@@ -28,6 +28,39 @@ def recall_table(measures: Mapping[str, float]) -> Table:
         cells += [cell(measures, f"{direction}/{key}", 1) for key in RANKS.values()]
         table.add_row(name, *cells)
     return table
+
+
+def best_first(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """By the mean of both directions' R@10; equal ones in their order."""
+    return sorted(results, key=lambda result: -sum(result["measures"][f"{one}/R_at_10"] for one in DIRECTIONS.values()))
+
+
+def comparison_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a run, the best first: R@10 and R@1 in percent, with their intervals."""
+    table, corpora = Table(box=SIMPLE), {result["corpus"] for result in results}
+    table.add_column("Run", overflow="fold")
+    table.add_column("Epoch", justify="right")
+    for share in ("R@10", "R@1"):
+        for name in DIRECTIONS:
+            table.add_column(f"{share} (%)\n{name}", justify="right", no_wrap=True)
+    if len(corpora) > 1:
+        table.add_column("Corpus", overflow="fold")
+    for result in best_first(results):
+        keys = [f"{one}/{SHARES[share]}" for share in ("R@10", "R@1") for one in DIRECTIONS.values()]
+        cells = [cell(result["measures"], key, 100) for key in keys]
+        table.add_row(result["run"], str(result["epoch"]), *cells, *[result["corpus"]] * (len(corpora) > 1))
+    return table
+
+
+def comparison_heading(results: Sequence[Mapping[str, Any]], checkpoint: str, split: str, pool: int | None) -> str:
+    """What was compared: the split, the pool of each, and by which protocols the epochs were chosen."""
+    captions = sorted({f"{one['num_captions']:,} captions, {pool_line(one, pool)}" for one in results})
+    chosen = sorted({protocol(one["selected_on"]) for one in results})
+    unlike = "; they do not compare: fewer candidates are easier" if len(captions) > 1 else ""
+    return (
+        f"{checkpoint} checkpoints of {len(results)} runs; best epoch chosen on: {', '.join(chosen)}\n"
+        f"{split} split: {'; '.join(captions)}{unlike}"
+    )
 
 
 def cell(measures: Mapping[str, float], key: str, scale: int) -> str:

@@ -1,19 +1,27 @@
 """Which images or recordings lie nearest to a query: of a folder, or of a prepared corpus."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from sia.errors import UsageError, UserError
-from sia.inference.prepared_pool import PreparedPool
+from sia.inference.originals import recording_of
+from sia.inference.prepared_pool import PIECE, PreparedPool
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair
+from sia.progress import tracked
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 SPEECH_ENDINGS = (".wav", ".flac", ".ogg")
+
+
+Item = TypeVar("Item")
 
 
 class Hit(NamedTuple):
@@ -25,11 +33,15 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class Collection:
-    """What is searched: unit embeddings [N, D], names and texts [N], and a line for each file that was skipped."""
+    """What is searched: unit embeddings [N, D], names and texts [N], and a line for each file that was skipped.
+
+    original: of a row, the file that was embedded, or its bytes; raises UserError where it cannot be had any more.
+    """
 
     embeddings: Tensor
     names: list[str]
     texts: list[str]
+    original: Callable[[int], Path | bytes]
     skipped: list[str] = field(default_factory=list)
 
     def nearest(self, query: Tensor, count: int) -> list[Hit]:
@@ -41,18 +53,34 @@ class Collection:
         ]
 
 
-def images_of(pair: TrainedPair, folder: Path, split: str | None = None) -> Collection:
-    """The images below a folder, or of a prepared corpus. Raises UserError where there is none that can be read."""
+def images_of(pair: TrainedPair, folder: Path, split: str | None = None, label: str = "") -> Collection:
+    """The images below a folder, or of a prepared corpus. Raises UserError where there is none that can be read.
+
+    With a label, how far it has come is shown.
+    """
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, images=True)
-    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views)
+        return _of_corpus(pair, folder, split, True, label)
+    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views, label)
 
 
-def captions_of(pair: TrainedPair, folder: Path, split: str | None = None) -> Collection:
+def captions_of(pair: TrainedPair, folder: Path, split: str | None = None, label: str = "") -> Collection:
     """The recordings below a folder, or the captions of a prepared corpus. Raises UserError as `images_of`."""
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, images=False)
-    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch)
+        return _of_corpus(pair, folder, split, False, label)
+    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch, label)
+
+
+def collections_of(
+    pair: TrainedPair, images: Path | None, captions: Path | None, split: str | None = None, progress: bool = False
+) -> dict[str, Collection]:
+    """What is searched, by what it is searched by: `speech` or `image`. A file that is skipped is told of on stderr."""
+    found = {}
+    for kind, of, folder in (("speech", images_of, images), ("image", captions_of, captions)):
+        if folder is not None:
+            found[kind] = of(pair, folder, split, f"embedding {folder}" if progress else "")
+            for line in found[kind].skipped:
+                print(f"skipped: {line}", file=sys.stderr)
+    return found
 
 
 def _is_prepared(folder: Path, split: str | None) -> bool:
@@ -78,27 +106,29 @@ def _of_files(
     kind: str,
     read: Callable[[Path], Tensor],
     embed: Callable[[list[Tensor]], Tensor],
+    label: str,
 ) -> Collection:
-    names: list[str] = []
+    found: list[Path] = []
     skipped: list[str] = []
     parts: list[Tensor] = []
     paths = _files_below(folder, endings)
     # Decoded files are larger than embeddings: few at a time.
-    for start in range(0, len(paths), BATCH_SIZE):
+    for start in _shown(range(0, len(paths), BATCH_SIZE), label, len(paths) / BATCH_SIZE):
         readable: list[Tensor] = []
         for path in paths[start : start + BATCH_SIZE]:
             try:
                 readable.append(read(path))
-                names.append(path.relative_to(folder).as_posix())
+                found.append(path)
             except UserError as error:
                 skipped.append(str(error))
         parts.append(embed(readable))
-    if not names:
+    if not found:
         raise UserError(f"{folder}: no readable {kind}; the first: {skipped[0]}")
-    return Collection(torch.cat(parts), names, [""] * len(names), skipped)
+    names = [path.relative_to(folder).as_posix() for path in found]
+    return Collection(torch.cat(parts), names, [""] * len(names), found.__getitem__, skipped)
 
 
-def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool) -> Collection:
+def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, label: str) -> Collection:
     pool = PreparedPool(pair, folder)
     captions = pool.corpus.captions
     indices = pool.corpus.split(split) if split else list(range(len(captions)))
@@ -107,6 +137,13 @@ def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool)
         for index in sorted(indices, key=lambda index: not captions[index].text):
             first.setdefault(captions[index].image_id, index)
         indices = sorted(first.values())
-    embeddings = torch.cat([piece for _, piece in pool.embedded(indices, images)])
+    pieces = _shown(pool.embedded(indices, images), label, len(indices) / PIECE)
+    embeddings = torch.cat([piece for _, piece in pieces])
     names = [captions[index].image_id if images else captions[index].utterance_id for index in indices]
-    return Collection(embeddings, names, [captions[index].text for index in indices])
+    original = pool.corpus.image if images else partial(recording_of, pool.corpus)
+    texts = [captions[index].text for index in indices]
+    return Collection(embeddings, names, texts, lambda row: original(indices[row]))
+
+
+def _shown(pieces: Iterable[Item], label: str, total: float) -> Iterable[Item]:
+    return tracked(pieces, label, ceil(total)) if label else pieces

@@ -33,7 +33,7 @@ def album(raw: Path, tmp_path: Path) -> Path:
 
 
 def collection(rows: Tensor) -> Collection:
-    return Collection(rows, [f"item {number}" for number in range(len(rows))], [""] * len(rows))
+    return Collection(rows, [f"item {number}" for number in range(len(rows))], [""] * len(rows), Path)
 
 
 @settings(deadline=None)
