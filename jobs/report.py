@@ -1,4 +1,4 @@
-"""Write a study's report: tables and figures.
+"""Write a study's report: one page with its tables and figures.
 
 examples:
   python jobs/report.py size-miniature

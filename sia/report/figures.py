@@ -1,10 +1,16 @@
-"""The report's figures as PNG: recall by epoch (the paper's figure 2), and recall against the speech encoder's size."""
+"""The report's figures: R@10 by epoch over the rate, by the speech encoder's size, and trained against test.
 
-import io
-from collections.abc import Iterator, Sequence
+Each is drawn of one direction, or of both beside each other, and is None where it would show less than two points.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sia.report.groups import Group, Spread, grouped
+from sia.report.chance import Chances
+from sia.report.groups import Group, Spread
+from sia.report.style import CHANCE_LINE, GUIDE, INK, Look, legend, looks_of, subplots
 from sia.report.summary import RunSummary
 from sia.run.selection import selection_value
 
@@ -13,103 +19,129 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIRECTIONS = {"speech_to_image": "speech → image", "image_to_speech": "image → speech"}
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-OTHERS = "#999999"
 CHOSEN_ON_TEST = "chosen on test"
 EPOCHS_LABELS = {
-    ("validation",): "R@10 on the validation split (%)",
-    ("test",): "R@10 on the test split, which chose the best epoch (%)",
-    ("test", "validation"): "R@10 on the split that chose the best epoch (%)",
+    ("validation",): "R@10 on validation (%)",
+    ("test",): "R@10 on test, which chose the best epoch (%)",
+    ("test", "validation"): "R@10 on the split that chose (%)",
 }
 MANY_CYCLES = 12
 FEW_EPOCHS = 40
-MANY_GROUPS = 20  # that a legend can name
-MANY_SIZES = 8
-STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-}
+MANY_GROUPS = 7  # that colours tell apart
 
 
-def recall_by_epoch(summaries: list[RunSummary]) -> bytes | None:
-    """R@10 of every run after every epoch, a panel a direction; None if no epoch has been trained.
+@dataclass(frozen=True)
+class Compared:
+    """The configurations of a study, what guessing reaches on each split, and how figures show them."""
 
-    It is of the split that chooses the best epoch; the axis names it, and the legend where runs differ in it.
-    A star is the run's best epoch; a dashed line a stage that began from an earlier checkpoint, tied to it by a dotted
-    line; a faint grey line the start of a new cycle of the learning rate. Of many configurations the best are named,
-    the others grey.
+    groups: list[Group]
+    chances: Mapping[str, Chances]
+
+    @cached_property
+    def runs(self) -> list[RunSummary]:
+        return [run for group in self.groups for run in group.runs]
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """Those of the MANY_GROUPS with the best epochs, by their labels: the same in every figure."""
+        peaks = {group.label: max(map(_peak, group.runs)) for group in self.groups}
+        best = sorted(peaks, key=lambda label: -peaks[label])[:MANY_GROUPS]
+        named = [label for label in peaks if label in best]
+        return dict(zip(named, looks_of(named), strict=True))
+
+
+def _peak(run: RunSummary) -> float:
+    return max(map(selection_value, run.epoch_rows), default=0.0)
+
+
+Draw = Callable[[Compared, Sequence[str]], "Figure | None"]
+
+
+def recall_by_epoch(study: Compared, directions: Sequence[str] = tuple(DIRECTIONS)) -> "Figure | None":
+    """R@10 of every run after every epoch (the paper's figure 2), on the split that chooses, and the rate below it.
+
+    A star is a run's best epoch; a dashed line a stage that began from an earlier checkpoint, tied to it by a dotted
+    one; a faint line the start of a new cycle of the rate. Of many configurations the best are coloured.
     """
-    return _png(curves(summaries)) if any(run.epoch_rows for run in summaries) else None
-
-
-def curves(summaries: list[RunSummary]) -> "Figure":
-    """The figure of `recall_by_epoch`, of runs that have trained an epoch."""
     from matplotlib.ticker import MaxNLocator
 
-    groups = [group for group in grouped(summaries) if any(run.epoch_rows for run in group.runs)]
-    named, others = _best_of(groups)
-    cycles, colours = cycles_drawn(summaries), _colours(len(named))
-    figure, panels = _subplots(2, (11, 4.8))
-    for axes, direction in zip(panels, DIRECTIONS, strict=True):
+    groups = [group for group in study.groups if any(run.epoch_rows for run in group.runs)]
+    if max((run.epochs_trained for run in study.runs), default=0) < 2:
+        return None
+    cycles, looks, chances = cycles_drawn(study.runs), study.looks, study.chances
+    named, others = [one for one in groups if one.label in looks], [one for one in groups if one.label not in looks]
+    figure, panels = subplots(len(directions), (4.9, 4.2), height_ratios=(3, 1))
+    for (axes, rate), direction in zip(panels, directions, strict=True):
         for after_epoch in cycles:
-            axes.axvline(after_epoch + 0.5, color="grey", linewidth=0.8, alpha=0.35, zorder=0)
+            axes.axvline(after_epoch + 0.5, color=INK, linewidth=0.8, alpha=0.2, zorder=0)
         _draw_others(axes, [run for group in others for run in group.runs], direction)
-        for group, colour in zip(named, colours, strict=True):
+        for group in named:
             for run in group.runs:
-                _draw_run(axes, run, f"{run.selected_on}/{direction}/R_at_10", colour)
-        axes.set(title=DIRECTIONS[direction], xlabel="epoch", ylim=(0, None), xlim=(0.5, None))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_ylabel(EPOCHS_LABELS[splits_of(groups)])
-    names = [label_of(group, groups) for group in named]
-    if others:
-        names, colours = [*names, f"{len(others)} others"], [*colours, OTHERS]
-    _legend(figure, names, colours, bool(cycles))
+                _draw_run(axes, run, f"{run.selected_on}/{direction}/R_at_10", looks[group.label])
+                _draw_rate(rate, run, looks[group.label])
+        _draw_chance(axes, [split for split in splits_of(groups) if split in chances], chances, direction)
+        axes.set(title=DIRECTIONS[direction], ylim=(0, None), xlim=(0.5, None))
+        rate.set(xlabel="epoch", ylim=(0, None))
+        rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+        rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    panels[0][0].set_ylabel(EPOCHS_LABELS[splits_of(groups)])
+    panels[0][1].set_ylabel("rate")
+    marks = ["best epoch"] + ["new stage", "its checkpoint"] * _restarted(study.runs) + ["new cycle"] * bool(cycles)
+    marks += ["chance"] * any(split in chances for split in splits_of(groups))
+    _name(figure, groups, looks, marks)
     return figure
 
 
-def _best_of(groups: list[Group]) -> tuple[list[Group], list[Group]]:
-    """The MANY_GROUPS with the best epochs, and the others, both in their order."""
-    peaks = [max(selection_value(row) for run in group.runs for row in run.epoch_rows) for group in groups]
-    best = set(sorted(range(len(groups)), key=lambda number: -peaks[number])[:MANY_GROUPS])
-    named = [group for number, group in enumerate(groups) if number in best]
-    return named, [group for number, group in enumerate(groups) if number not in best]
+def _name(figure: "Figure", groups: Sequence[Group], looks: Mapping[str, Look], marks: Sequence[str]) -> None:
+    """The legend: the groups that are coloured, how many others there are, and the marks."""
+    named = {label_of(group, groups): looks[group.label] for group in groups if group.label in looks}
+    legend(figure, named, marks, len(groups) - len(named))
+
+
+def _restarted(summaries: list[RunSummary]) -> bool:
+    return any(restart.from_epoch is not None for run in summaries for restart in run.restarts)
 
 
 def _draw_others(axes: "Axes", runs: Sequence[RunSummary], direction: str) -> None:
     from matplotlib.collections import LineCollection
 
     lines = [[*stage.items()] for run in runs for stage in segments(run, f"{run.selected_on}/{direction}/R_at_10")]
-    axes.add_collection(LineCollection(lines, colors=OTHERS, linewidths=0.8, alpha=0.4, zorder=1))
+    axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.8, alpha=0.2, zorder=1))
 
 
-def segments(run: RunSummary, key: str) -> Iterator[dict[int, float]]:
+def segments(run: RunSummary, key: str, scale: float = 100) -> Iterator[dict[int, float]]:
     """The values (percent) of each stage by epoch: a stage does not go on where the one before it ended."""
     for stage in sorted({row["stage"] for row in run.epoch_rows}):
-        if values := {row["epoch"]: row[key] * 100 for row in run.epoch_rows if row["stage"] == stage and key in row}:
+        if values := {row["epoch"]: row[key] * scale for row in run.epoch_rows if row["stage"] == stage and key in row}:
             yield values
 
 
-def _draw_run(axes: "Axes", run: RunSummary, key: str, colour: Any) -> None:
+def _draw_run(axes: "Axes", run: RunSummary, key: str, look: Look) -> None:
     value_of = {epoch: value for stage in segments(run, key) for epoch, value in stage.items()}
-    dot = 3 if len(value_of) < FEW_EPOCHS else 0
+    every = max(1, len(value_of) // 15)
     for stage in segments(run, key):
-        axes.plot([*stage], [*stage.values()], color=colour, linewidth=1.3, alpha=0.8, marker="o", markersize=dot)
+        axes.plot([*stage], [*stage.values()], **look, linewidth=1.3, alpha=0.8, markersize=4, markevery=every)
     for restart in run.restarts:
         begin, end = restart.from_epoch, restart.after_epoch + 1
         if begin is None:
             continue
-        axes.axvline(restart.after_epoch + 0.5, color=colour, linestyle="--", linewidth=1, alpha=0.6)
+        axes.axvline(restart.after_epoch + 0.5, color=look["color"], linestyle="--", linewidth=1, alpha=0.6)
         if begin in value_of and end in value_of:
             tied = [value_of[begin], value_of[end]]
-            axes.plot([begin, end], tied, color=colour, linestyle=":", linewidth=1.2, alpha=0.9)
+            axes.plot([begin, end], tied, color=look["color"], linestyle=":", linewidth=1.4)
     if run.best_epoch in value_of:
-        star: dict[str, Any] = {"marker": "*", "markersize": 14, "markeredgecolor": "white", "zorder": 5}
-        axes.plot(run.best_epoch, value_of[run.best_epoch], color=colour, **star)
+        star: dict[str, Any] = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 5}
+        axes.plot(run.best_epoch, value_of[run.best_epoch], color=look["color"], **star)
+
+
+def _draw_rate(axes: "Axes", run: RunSummary, look: Look) -> None:
+    for stage in segments(run, "train/learning_rate", 1):
+        axes.plot([*stage], [*stage.values()], color=look["color"], linewidth=1.1, alpha=0.8)
+
+
+def _draw_chance(axes: "Axes", splits: Sequence[str], chances: Mapping[str, Chances], direction: str) -> None:
+    for value in {chances[split][direction] * 100 for split in splits}:
+        axes.axhline(value, **CHANCE_LINE)
 
 
 def cycles_drawn(summaries: list[RunSummary]) -> list[int]:
@@ -124,62 +156,63 @@ def splits_of(groups: Sequence[Group]) -> tuple[str, ...]:
     return tuple(sorted({group.runs[0].selected_on for group in groups}))
 
 
-def label_of(group: Group, groups: Sequence[Group], label: str = "", before: str = ", ") -> str:
+def label_of(group: Group, groups: Sequence[Group]) -> str:
     """The group's name; in a figure of both splits, whether its epochs were chosen on test."""
     mixed = len(splits_of(groups)) > 1 and group.runs[0].selected_on == "test"
-    return (label or group.label) + (before + CHOSEN_ON_TEST if mixed else "")
+    return group.label + (f", {CHOSEN_ON_TEST}" if mixed else "")
 
 
-def _legend(figure: "Figure", names: list[str], colours: list[Any], cycles: bool) -> None:
-    from matplotlib.lines import Line2D
+def recall_by_size(study: Compared, directions: Sequence[str] = tuple(DIRECTIONS)) -> "Figure | None":
+    """Test R@10 against speech parameters (log scale), with the Pareto front: no smaller pair does better.
 
-    pairs = [Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in zip(names, colours, strict=True)]
-    looks: dict[str, dict[str, Any]] = {
-        "best epoch": {"marker": "*", "linestyle": "", "markersize": 11},
-        "new stage": {"linestyle": "--", "linewidth": 1},
-        "from this checkpoint": {"linestyle": ":", "linewidth": 1.2},
-        **({"new cycle of the rate": {"linewidth": 0.8, "alpha": 0.6}} if cycles else {}),
-    }
-    marks = [Line2D([], [], color="grey", label=label, **look) for label, look in looks.items()]
-    figure.axes[-1].legend(handles=marks, loc="lower right", fontsize=8, framealpha=0.9)
-    columns = 6 if max(map(len, names)) < 16 else 2
-    figure.legend(handles=pairs, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
-
-
-def recall_by_size(summaries: list[RunSummary]) -> bytes | None:
-    """Test R@10 against speech parameters (log scale); None if none finished.
-
-    Bars are the sample deviation over seeds, or the interval of a single one.
+    Bars are the sample deviation over seeds, or the interval of a single one. None for pairs of one size.
     """
-    groups = [group for group in grouped(summaries) if group.finished]
-    return _png(sizes(groups)) if groups else None
-
-
-def sizes(groups: Sequence[Group]) -> "Figure":
-    """The figure of `recall_by_size`, of groups that have finished runs."""
-    figure, [axes] = _subplots(1, (7, 4.6))
-    tops: dict[tuple[str, int], float] = {}
-    for direction, colour, marker in zip(DIRECTIONS, COLOURS, "os", strict=False):
+    groups = [group for group in study.groups if group.finished]
+    if len({_size(group) for group in groups}) < 2:
+        return None
+    looks, chances = study.looks, study.chances
+    figure, panels = subplots(len(directions), (4.9, 3.6))
+    for (axes,), direction in zip(panels, directions, strict=True):
+        measure = f"{direction}/R_at_10"
         for group in groups:
-            if (spread := group.spread(f"{direction}/R_at_10")) is None:
-                continue
-            size, (below, above) = group.runs[0].speech_parameters, _bar(spread)
-            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "", "capsize": 4, "markersize": 7}
-            # No bar, rather than one of length zero, for a single seed without an interval.
-            bar = [[below], [above]] if below or above else None
-            name = DIRECTIONS[direction] if group is groups[0] else None
-            axes.errorbar([size], [spread.mean * 100], yerr=bar, label=name, alpha=0.9, **look)
-            place = label_of(group, groups, group.runs[0].pair, "\n"), size
-            tops[place] = max(tops.get(place, 0.0), spread.mean * 100 + above)
-    for (name, size), top in tops.items():
-        axes.annotate(name, (size, top), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
-    chosen = f",\nbest epoch {CHOSEN_ON_TEST}" if splits_of(groups) == ("test",) else ""
-    axes.set(xscale="log", xlabel="trainable parameters of the speech encoder")
-    axes.set_ylabel(f"R@10 on the test split{chosen} (%)")
-    axes.margins(x=0.12, y=0.2)
-    _tick_sizes(axes, sorted({group.runs[0].speech_parameters for group in groups}))
-    axes.legend(loc="best", frameon=False)
+            if (spread := group.spread(measure)) is not None:
+                below, above = _bar(spread)
+                # No bar, rather than one of length zero, for a single seed without an interval.
+                bar = [[below], [above]] if below or above else None
+                axes.errorbar(
+                    [_size(group)],
+                    [spread.mean * 100],
+                    yerr=bar,
+                    capsize=4,
+                    markersize=7,
+                    **looks.get(group.label, GUIDE),
+                )
+        front = pareto([(_size(group), spread.mean * 100) for group in groups if (spread := group.spread(measure))])
+        axes.plot(*zip(*front, strict=True), **FRONT)
+        _draw_chance(axes, ["test"] if "test" in chances else [], chances, direction)
+        axes.set(title=DIRECTIONS[direction], xscale="log", xlabel="speech parameters", ylim=(0, None))
+        axes.margins(x=0.08)
+        _tick_sizes(axes, sorted({_size(group) for group in groups}))
+    chosen = ",\nbest epoch chosen on test" if splits_of(groups) == ("test",) else ""
+    panels[0][0].set_ylabel(f"R@10 on test{chosen} (%)")
+    _name(figure, groups, looks, ["Pareto front"] + ["chance"] * ("test" in chances))
     return figure
+
+
+FRONT: dict[str, Any] = {"color": INK, "linestyle": "--", "linewidth": 1, "alpha": 0.6, "zorder": 0}
+
+
+def _size(group: Group) -> int:
+    return group.runs[0].speech_parameters
+
+
+def pareto(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Of (size, recall), those that nothing smaller, and nothing of their size, beats; by size."""
+    front: list[tuple[int, float]] = []
+    for size, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((size, value))
+    return front
 
 
 def _bar(spread: Spread) -> tuple[float, float]:
@@ -190,35 +223,38 @@ def _bar(spread: Spread) -> tuple[float, float]:
 
 
 def _tick_sizes(axes: "Axes", sizes: list[int]) -> None:
+    """A tick at each size that stands apart from the one before it."""
     from matplotlib.ticker import EngFormatter, NullLocator
 
-    if len(sizes) <= MANY_SIZES:
-        axes.set_xticks(sizes)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
+    apart = (sizes[-1] / sizes[0]) ** 0.14
+    kept = sizes[:1]
+    for size in sizes[1:]:
+        kept += [size] * (size / kept[-1] > apart)
+    axes.set_xticks(kept)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
 
 
-def _subplots(panels: int, inches: tuple[float, float]) -> tuple["Figure", list["Axes"]]:
-    # pyplot keeps every figure and asks for a display; a Figure of one's own does neither.
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def trained_and_test(study: Compared, directions: Sequence[str] = tuple(DIRECTIONS)) -> "Figure | None":
+    """R@10 of trained captions against that of the test split, a point a run: how far below the line, it overfits."""
+    groups = [group for group in study.groups if any(_trained(run, "speech_to_image") for run in group.finished)]
+    if sum(len(group.finished) for group in groups) < 2:
+        return None
+    looks, chances = study.looks, study.chances
+    figure, panels = subplots(len(directions), (4.9, 4.4))
+    for (axes,), direction in zip(panels, directions, strict=True):
+        for group in groups:
+            look = {**looks.get(group.label, GUIDE), "linestyle": "", "markersize": 8}
+            for run in group.finished:
+                if (trained := _trained(run, direction)) is not None:
+                    axes.plot(trained * 100, run.test[f"{direction}/R_at_10"] * 100, **look)
+        axes.axline((0, 0), slope=1, **FRONT)
+        _draw_chance(axes, ["test"] if "test" in chances else [], chances, direction)
+        axes.set(title=DIRECTIONS[direction], xlabel="R@10 on trained captions (%)", xlim=(0, 103), ylim=(0, 103))
+    panels[0][0].set_ylabel("R@10 on test (%)")
+    _name(figure, groups, looks, ["equal"] + ["chance"] * ("test" in chances))
+    return figure
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=inches, layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, list(figure.subplots(1, panels, squeeze=False, sharey=True).flat)
 
-
-def _colours(count: int) -> list[Any]:
-    if count <= len(COLOURS):
-        return list(COLOURS[:count])
-    import matplotlib
-
-    return [matplotlib.colormaps["turbo"](0.05 + 0.9 * index / (count - 1)) for index in range(count)]
-
-
-def _png(figure: "Figure") -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130)
-    return stream.getvalue()
+def _trained(run: RunSummary, direction: str) -> float | None:
+    return run.epoch_rows[-1].get(f"train/{direction}/R_at_10") if run.epoch_rows else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from sia.report.settings import differing
+from sia.report.settings import differing, text
 from sia.report.summary import RunSummary
 
 
@@ -33,7 +33,7 @@ class Group:
 
     @property
     def told(self) -> str:
-        return ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        return ", ".join(f"{key}={text(value)}" for key, value in self.settings.items())
 
     @property
     def finished(self) -> list[RunSummary]:

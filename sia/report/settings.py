@@ -38,10 +38,10 @@ def in_short(many: Sequence[Settings], told_elsewhere: Collection[str] = PAIR) -
     names = _short_names(
         [key for key in dict.fromkeys(key for one in many for key in one) if key not in told_elsewhere]
     )
-    return [[f"{names[key]}={_text(value)}" for key, value in one.items() if key in names] for one in many]
+    return [[f"{names[key]}={text(value)}" for key, value in one.items() if key in names] for one in many]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from sia.config import Experiment
 from sia.models.parameter_counts import image_parameters, speech_parameters
@@ -11,6 +12,9 @@ from sia.run.metrics import Row, read_rows
 from sia.run.records import Finished, StageDone, StagePlan, TrainedOn
 from sia.run.rows import rows_of
 from sia.run.state import ending_of
+from sia.run.steps import latest_steps
+
+STEPS_BYTES = 16 << 10  # some fifty rows
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class RunSummary:
     num_test_captions: int | None = None
     num_test_images: int | None = None
     commit: str = ""
+    corpus_folders: tuple[str, ...] = ()  # where it lay, where it lies by the configuration
+    trained_by: str = ""  # ranks, and what each computes with
+    pairs_per_second: float | None = None  # lately
+    peak_memory_gb: float | None = None
 
     @property
     def pair(self) -> str:
@@ -101,6 +109,7 @@ def summarise(run: RunFolder) -> RunSummary:
     finished, ending = Finished.read(run.finished), ending_of(run)
     best = (finished.best_stage, finished.best_epoch) if finished else _best_so_far(run, len(begun))
     rows = [row for row in rows_of(run) if "stage_epoch" in row]
+    steps = latest_steps(run, STEPS_BYTES)
     return RunSummary(
         name=run.name,
         state=ending.state.value if ending else "unfinished",
@@ -116,6 +125,10 @@ def summarise(run: RunFolder) -> RunSummary:
         num_test_captions=finished.num_test_captions if finished else None,
         num_test_images=finished.num_test_images if finished else None,
         commit=jobs[-1].get("git_commit") or "" if jobs else "",
+        corpus_folders=tuple(filter(None, (corpus.folder if corpus else "", str(experiment.data.path)))),
+        trained_by=f"{finished.world_size} × {finished.device}" if finished else "",
+        pairs_per_second=median(step.pairs_per_second for step in steps) if steps else None,
+        peak_memory_gb=max(step.peak_memory_gb for step in steps) if steps else None,
     )
 
 

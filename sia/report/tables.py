@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 from sia.report.groups import Group, Spread, grouped
+from sia.report.paper import CORPUS, PAIRS, PAPER
 from sia.report.summary import RunSummary
 from sia.run.selection import DIRECTIONS, protocol
 
@@ -15,9 +16,6 @@ MEASURES = [
     for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank", "mean_rank")
 ]
 RECORDED = [*MEASURES, *(f"{measure}_{bound}" for measure in R_AT_10.values() for bound in ("low", "high"))]
-PAPER = "Mortazavi 2020"
-PAPER_CORPUS = "places205"
-PAPER_PAIRS = ("DG4A2048", "DG4A1024", "DG3A1024", "DG2A2048", "DG2A1024")
 UNKNOWN = "unknown"
 NONE_YET = "–"
 
@@ -37,6 +35,17 @@ def table1(summaries: list[RunSummary], thousands: str = ",") -> list[Row]:
         for run in (group.runs[0] for group in grouped(summaries))
     ]
     return list({tuple(row.values()): row for row in rows}.values())
+
+
+def table1_beside(summaries: list[RunSummary]) -> list[Row]:
+    """Table 1 of the paper, and ours below it."""
+    ours = table1(summaries)
+    papers = [[pair, f"{speech:,}", f"{image:,}", *shape] for pair, (speech, image, *shape) in PAIRS.items()]
+    return [
+        {"Source": source, **dict(zip(ours[0], row, strict=True))}
+        for source, rows in ((PAPER, papers), ("ours", [[*row.values()] for row in ours]))
+        for row in rows
+    ]
 
 
 def table2(summaries: list[RunSummary]) -> list[Row]:
@@ -87,11 +96,10 @@ def table2_records(summaries: list[RunSummary]) -> list[Row]:
 
 def paper_pairs(summaries: list[RunSummary]) -> tuple[str, ...]:
     """The paper's rows that a study's rows may be compared with: none where no run was trained on its corpus."""
-    return PAPER_PAIRS if any(run.corpus == PAPER_CORPUS for run in summaries) else ()
+    return tuple(PAIRS) if any(run.corpus == CORPUS for run in summaries) else ()
 
 
 def _below_the_papers(ours: list[Row], known: Row, summaries: list[RunSummary]) -> list[Row]:
-    # The text we have of the paper lost the numbers of its Table 2; nobody fills them in from memory.
     papers = []
     for pair in paper_pairs(summaries):
         cells = dict(zip(ours[0], (f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet"), strict=False))
@@ -113,30 +121,41 @@ def _seeds(group: Group) -> str:
     return f"{len(group.finished)} of {len(group.runs)} ({told})"
 
 
-def runs_table(summaries: list[RunSummary]) -> list[Row]:
-    """Every run, finished or not."""
-    return [_runs_row(run, group) for group in grouped(summaries) for run in group.runs]
+def results_table(summaries: list[RunSummary]) -> list[Row]:
+    """What came of every run, finished or not."""
+    return [_results_row(run, group) for group in grouped(summaries) for run in group.runs]
 
 
-def _runs_row(run: RunSummary, group: Group) -> Row:
-    begun = [f"{one.after_epoch} (from {one.from_epoch})" for one in run.restarts if one.from_epoch is not None]
+def _results_row(run: RunSummary, group: Group) -> Row:
     return {
         "Run": run.name,
-        "State": run.state,
+        "Settings": group.told,
         "Seed": run.seed,
-        "Best epoch": NONE_YET if run.best_epoch is None else run.best_epoch,
-        "Chosen on": protocol(run.selected_on),
-        "Stage": NONE_YET if run.best_stage is None else run.best_stage,
-        "Epochs": f"{run.epochs_trained} of {sum(stage.epochs for stage in run.configuration.stages)}",
-        "Stage restarts": ", ".join(begun) or "none",
+        "State": run.state,
         "R@1": both_directions(run.test, "R_at_1"),
         "R@5": both_directions(run.test, "R_at_5"),
         "R@10": both_directions(run.test, "R_at_10"),
         "Median rank": both_directions(run.test, "median_rank"),
         "R@10 trained": both_directions(run.epoch_rows[-1] if run.epoch_rows else {}, "R_at_10", "train/"),
+    }
+
+
+def course_table(summaries: list[RunSummary]) -> list[Row]:
+    """How every run came to it: a second table, for one of both is wider than a page."""
+    return [_course_row(run) for group in grouped(summaries) for run in group.runs]
+
+
+def _course_row(run: RunSummary) -> Row:
+    begun = [f"{one.after_epoch} (from {one.from_epoch})" for one in run.restarts if one.from_epoch is not None]
+    return {
+        "Run": run.name,
+        "Best epoch": NONE_YET if run.best_epoch is None else run.best_epoch,
+        "Chosen on": protocol(run.selected_on),
+        "Stage": NONE_YET if run.best_stage is None else run.best_stage,
+        "Epochs": f"{run.epochs_trained} of {sum(stage.epochs for stage in run.configuration.stages)}",
+        "Stage restarts": ", ".join(begun) or "none",
         "Wall time": duration(run.seconds),
         "Commit": run.commit[:8] or NONE_YET,
-        "Settings": group.told,
     }
 
 
@@ -158,6 +177,13 @@ def runs_records(summaries: list[RunSummary]) -> list[Row]:
         for group in grouped(summaries)
         for run in group.runs
     ]
+
+
+def narrowed(rows: list[Row]) -> tuple[list[Row], str]:
+    """A table without the columns that are the same in all rows, and these in words; measures stay."""
+    kept = [key for key in rows[0] if key.startswith("R@") or len({row[key] for row in rows}) != 1 or len(rows) == 1]
+    common = ", ".join(f"{key} {value}" for key, value in rows[0].items() if key not in kept and value != "")
+    return [{key: row[key] for key in kept} for row in rows], f"In all rows: {common}." if common else ""
 
 
 def both_directions(measures: Row, measure: str, prefix: str = "") -> str:

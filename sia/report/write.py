@@ -1,84 +1,121 @@
-"""A study's report: report.md with its tables as CSV and its figures as PNG, in `reports/<study>/` beside `runs/`."""
+"""A study's report, in `reports/<study>/`: one page, the same as Markdown, tables as CSV and LaTeX, figures as PNG."""
 
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sia.atomic import write_atomically, write_text
 from sia.errors import UserError
-from sia.report import tables
-from sia.report.figures import recall_by_epoch, recall_by_size
+from sia.report import figures, tables
+from sia.report.corpus import corpus_facts
+from sia.report.finding import finding
+from sia.report.groups import grouped
+from sia.report.page import Opening, latex, page, svgs
+from sia.report.paper import beside
+from sia.report.style import png
 from sia.report.summary import RunSummary, summarise
-from sia.run.folder import RunFolder, runs_of, runs_root, studies
+from sia.run.folder import RunFolder, runs_of, runs_root, studies, study_of
 
-CURVES, SIZES = "recall_by_epoch.png", "recall_by_size.png"
+PAGE = "report.html"
 
 
-def write_report(study: str, out: Path | None = None) -> Path:
-    """Write the report of a study, unfinished runs included; the path of report.md.
+class Shown(NamedTuple):
+    """A figure of the report."""
 
-    Raises UserError if the study has no run.
+    name: str
+    title: str
+    caption: str
+    draw: figures.Draw
+
+
+def write_report(study: str, out: Path | None = None, gallery: Any = None) -> Path:
+    """Write the report of a study, unfinished runs included; the path of report.html.
+
+    gallery: what single clips find, for the page. Raises UserError if the study has no run.
     """
     runs = runs_of(study)
     if not runs:
         known = ", ".join(studies()) or "none yet"
         raise UserError(f"{study}: no such study under {runs_root()}; there are: {known}")
     summaries, damaged = _summaries(runs)
-    folder = out or runs_root().parent / "reports" / study
+    folder, corpus, about = out or runs_root().parent / "reports" / study, corpus_facts(summaries), study_of(study)
     write_text(folder / "table1.csv", tables.csv_text(tables.table1(summaries, thousands="")))
     write_text(folder / "table2.csv", tables.csv_text(tables.table2_records(summaries)))
     write_text(folder / "runs.csv", tables.csv_text(tables.runs_records(summaries)))
-    drawn = {CURVES: recall_by_epoch(summaries), SIZES: recall_by_size(summaries)}
-    for name, png in drawn.items():
-        _write_figure(folder / name, png)
-    figures = [name for name, png in drawn.items() if png is not None]
-    # Last, so that it never names a file that is not there yet.
-    write_text(folder / "report.md", report_text(study, summaries, figures) + damaged)
-    return folder / "report.md"
+    write_text(folder / "table1.tex", latex(tables.table1_beside(summaries)))
+    write_text(folder / "table2.tex", latex(tables.table2(summaries)))
+    compared = figures.Compared(grouped(summaries), corpus.chances)
+    drawn = [shown for shown in FIGURES if _write_figure(folder, shown, compared)]
+    found = finding(summaries, corpus.chances.get("test"))
+    told = Opening(study, about.question, found, _states(summaries), _notes(summaries, about.changes), damaged)
+    # Last, so that they never name a file that is not there yet.
+    write_text(folder / "report.md", report_text(told, summaries, drawn))
+    panels = [{"title": one.title, "caption": one.caption, "svgs": _panels(one, compared)} for one in drawn]
+    notes = {"table2_note": TABLE_2_NOTE, "paper_note": PAPER_NOTE, "runs_note": RUNS_NOTE, "grid": about.grid}
+    write_text(folder / PAGE, page(told, summaries, corpus, gallery, figures=panels, **notes))
+    return folder / PAGE
 
 
-def _summaries(runs: list[RunFolder]) -> tuple[list[RunSummary], str]:
-    """Of the runs that can be read, and a paragraph on the others. Raises UserError where none can."""
-    summaries, lines = [], ""
+def _summaries(runs: list[RunFolder]) -> tuple[list[RunSummary], list[str]]:
+    """Of the runs that can be read, and a line on each of the others. Raises UserError where none can."""
+    summaries, lines = [], []
     for run in runs:
         try:
             summaries.append(summarise(run))
         except (UserError, OSError) as error:
-            line = f"{run.name}: {' '.join(str(error).split())}"
-            print(f"left out of the report: {line}", file=sys.stderr)
-            lines += f"- {line}\n"
+            lines.append(f"{run.name}: {' '.join(str(error).split())}")
+            print(f"left out of the report: {lines[-1]}", file=sys.stderr)
     if not summaries:
         raise UserError(f"{runs[0].path.parent}: none of its runs can be read")
-    return summaries, f"\n## Damaged runs, left out\n\n{lines}" if lines else ""
+    return summaries, lines
 
 
-def _write_figure(path: Path, png: bytes | None) -> None:
-    if png is None:
+def _write_figure(folder: Path, shown: Shown, compared: figures.Compared) -> bool:
+    """Whether there was anything to draw."""
+    path, figure = folder / f"{shown.name}.png", shown.draw(compared, tuple(figures.DIRECTIONS))
+    if figure is None:
         path.unlink(missing_ok=True)  # of an earlier report of other runs
-    else:
-        write_atomically(path, lambda stream: stream.write(png))
+        return False
+    write_atomically(path, lambda stream: stream.write(png(figure)))
+    return True
 
 
-def report_text(study: str, summaries: list[RunSummary], figures: list[str]) -> str:
-    """report.md; `figures` are the files that were drawn."""
-    paper = PAPER_NOTE if tables.paper_pairs(summaries) else ""
+def _panels(shown: Shown, compared: figures.Compared) -> list[Any]:
+    drawn = {name: shown.draw(compared, [name]) for name in figures.DIRECTIONS}
+    return svgs(shown.name, shown.title, {name: figure for name, figure in drawn.items() if figure is not None})
+
+
+def report_text(told: Opening, summaries: list[RunSummary], drawn: list[Shown]) -> str:
+    """report.md; `drawn` are the figures that were."""
+    compared = beside(summaries)
     sections = {
-        "Table 1: sizes of the encoder pairs": tables.markdown(tables.table1(summaries)),
-        "Table 2: R@10 on the test split, in percent": f"{tables.markdown(tables.table2(summaries))}\n"
-        f"{TABLE_2_NOTE}{paper}",
-        **{FIGURES[name][0]: f"![{FIGURES[name][0]}]({name})\n\n{FIGURES[name][1]}\n" for name in figures},
-        "Runs": f"{tables.markdown(tables.runs_table(summaries))}\n{RUNS_NOTE}",
+        "Table 1: sizes of the encoder pairs": tables.markdown(tables.table1_beside(summaries)),
+        "Table 2: R@10 on the test split, in percent": f"{tables.markdown(tables.table2(summaries))}\n{TABLE_2_NOTE}",
+        **{one.title: f"![{one.title}]({one.name}.png)\n\n{one.caption}\n" for one in drawn},
+        **({"Beside the paper": f"{tables.markdown(compared)}\n{PAPER_NOTE}\n"} if compared else {}),
+        "Every run": tables.markdown(tables.results_table(summaries)),
+        "How it came to it": f"{tables.markdown(tables.course_table(summaries))}\n{RUNS_NOTE}",
+        **({"Damaged runs, left out": "".join(f"- {line}\n" for line in told.damaged)} if told.damaged else {}),
     }
-    return "\n".join([f"# {study}\n\n{_opening(summaries)}", *(f"## {key}\n\n{sections[key]}" for key in sections)])
+    opening = "\n\n".join(
+        [f"# {told.question or told.study}", f"Study {told.study}: {told.states}", told.finding, *told.notes]
+    )
+    return "\n".join([opening + "\n", *(f"## {key}\n\n{sections[key]}" for key in sections)])
 
 
-def _opening(summaries: list[RunSummary]) -> str:
+def _states(summaries: list[RunSummary]) -> str:
     states = Counter(run.state for run in summaries)
     told = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     corpora = ", ".join(sorted({f"{run.corpus} {run.corpus_identity}".strip() for run in summaries}))
+    return f"{len(summaries)} runs: {told}. Corpus: {corpora}."
+
+
+def _notes(summaries: list[RunSummary], changes: list[str]) -> list[str]:
     controls = sum(run.experiment.data.shuffle_pairs for run in summaries)
-    control = f" {controls} of them are controls, trained with wrong images (`data.shuffle_pairs`)." if controls else ""
-    return f"{len(summaries)} runs: {told}.{control} Corpus: {corpora}.\n"
+    told = [f"The grid file's runs, changed by --set: {', '.join(changes)}."] if changes else []
+    control = f"{controls} of the runs are controls, trained with wrong images (data.shuffle_pairs)."
+    return told + [control] * bool(controls)
 
 
 TABLE_2_NOTE = """\
@@ -88,24 +125,34 @@ sampling of the test set: another seed may differ by more. Each run is tested at
 that the table names; chosen on test, as the paper did, a recall is a little too high. Recalls compare only where
 corpus, test pool and protocol are the same: fewer candidates are easier.
 """
-PAPER_NOTE = """\
-The text of the paper that this repository was built from lacks the numbers of its Table 2, hence `unknown`.
-"""
+PAPER_NOTE = "The text of the paper that this repository was built from lacks the numbers of its Table 2: unknown."
 RUNS_NOTE = """\
 Recalls and median ranks: speech→image / image→speech on the test split, recalls in percent. R@10 trained: over a sample
-of the training split after the last epoch (`training.train_recall_sample`), as the paper read it on Flickr8k. Stage
+of the training split after the last epoch (training.train_recall_sample), as the paper read it on Flickr8k. Stage
 restarts: the epoch after which a stage began, and the epoch whose checkpoint it began from. Wall time is
 hours:minutes:seconds of training. Settings: those in which runs of one pair differ.
 """
-FIGURES = {
-    CURVES: (
-        "R@10 by epoch",
-        "R@10 after each epoch, on the split that chose the best one (the paper's figure 2 shows the test set's).\n"
-        "Star: best epoch. Dashed line: a stage that began from an earlier checkpoint, tied to it by dots. Grey line:\n"
-        "a new cycle of the rate. Of many configurations the 20 with the best epochs are named, the others grey.",
+FIGURES = (
+    Shown(
+        "recall_by_epoch",
+        "R@10 by epoch, and the rate",
+        "After each epoch, on the split that chose the best one (the paper's figure 2 shows the test set's); below, "
+        "the learning rate. A new stage begins at the checkpoint that the dotted line ties it to. Of many "
+        "configurations the seven with the best epochs are coloured.",
+        figures.recall_by_epoch,
     ),
-    SIZES: (
+    Shown(
+        "recall_by_size",
         "R@10 by the speech encoder's size",
-        "Test R@10; bars: the sample standard deviation over seeds, or the 95 % bootstrap interval of a single one.",
+        "On test. Bars: the sample standard deviation over seeds, or the 95 % bootstrap interval of a single one. No "
+        "smaller pair does better than one on the Pareto front.",
+        figures.recall_by_size,
     ),
-}
+    Shown(
+        "trained_and_test",
+        "Trained against test",
+        "A point a run: R@10 over a sample of the trained captions after the last epoch, and on test at the best one. "
+        "How far a point lies below the line, the pair overfits; the two pools may differ in size.",
+        figures.trained_and_test,
+    ),
+)

@@ -77,6 +77,11 @@ def latest_step(run: RunFolder, epoch: int) -> StepRow | None:
     return rows[-1] if rows and rows[-1].epoch > epoch else None
 
 
+def latest_steps(run: RunFolder, size: int) -> list[StepRow]:
+    """The rows of the last `size` bytes; none where they are damaged, or not there."""
+    return _tail(run.steps, size)
+
+
 def steps_after(run: RunFolder, step: int) -> list[StepRow]:
     """The rows after a step of the run, read from the end; none where they are damaged."""
     size, whole = TAIL_BYTES, run.steps.stat().st_size if run.steps.exists() else 0

@@ -1,12 +1,24 @@
 import io
+import re
 
 import pytest
 from PIL import Image
 from written_runs import begin_run, epoch_row, experiment, finish_run
 
 from sia.config import Stage
-from sia.report.figures import MANY_GROUPS, curves, cycles_drawn, recall_by_epoch, recall_by_size, segments, sizes
+from sia.report.chance import chance
+from sia.report.figures import (
+    MANY_GROUPS,
+    Compared,
+    cycles_drawn,
+    pareto,
+    recall_by_epoch,
+    recall_by_size,
+    segments,
+    trained_and_test,
+)
 from sia.report.groups import grouped
+from sia.report.style import inline_svg, png
 from sia.report.summary import Restart, restarts, summarise
 from sia.run.metrics import append_row
 from sia.run.records import StagePlan
@@ -54,54 +66,105 @@ def test_curves_of_the_split_that_chooses_break_between_stages(tmp_path, split):
     assert not list(segments(run, "train/speech_to_image/R_at_10"))
 
 
-def test_figures_are_pngs_of_all_runs(tmp_path):
+def compared(summaries, **pools):
+    return Compared(grouped(summaries), {split: chance(*pool) for split, pool in pools.items()})
+
+
+def labels(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_figures_are_pngs_and_inline_svgs_of_all_runs(tmp_path):
     """More configurations than the palette has colours, several seeds, and a run that has just begun."""
-    configs = [experiment(**{"loss.margin": margin / 10}) for margin in range(9)]
+    configs = [experiment(**{"loss.margin": margin / 10, "model.gru_layers": 1 + margin % 3}) for margin in range(9)]
     runs = [finish_run(tmp_path, "size", config) for config in (*configs, experiment(**{"training.seed": 1}))]
     runs.append(begin_run(tmp_path, "size", experiment(**{"training.seed": 2})))
     append_row(runs[-1].metrics, epoch_row(1, 1, 1, 0.1))
-    summaries = [summarise(run) for run in runs]
-    for png in (recall_by_epoch(summaries), recall_by_size(summaries)):
-        image = Image.open(io.BytesIO(png))
+    study = compared([summarise(run) for run in runs])
+    for draw in (recall_by_epoch, recall_by_size):
+        image = Image.open(io.BytesIO(png(draw(study))))
         image.load()
         assert image.format == "PNG" and min(image.size) > 400
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 20)) > 20
 
 
+def test_an_svg_takes_the_pages_ink_and_shares_no_id_with_another(tmp_path):
+    study = compared([summarise(finish_run(tmp_path, "size", experiment()))])
+    one, other = (inline_svg(recall_by_epoch(study, ["speech_to_image"]), name, "<R@10>") for name in ("one", "other"))
+    assert "currentColor" in one and "var(--c1)" in one and "&lt;R@10&gt;" in one
+    assert "http" not in one and "#1b1b1f" not in one
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (one, other)]
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', one)) <= ids[0], "what is referred to is there"
+
+
+def test_chance_is_a_line_in_every_figure_that_knows_it(tmp_path):
+    runs = [finish_run(tmp_path, "size", experiment(**{"model.gru_layers": layers})) for layers in (1, 2)]
+    for run in runs:
+        trained = {f"train/{one}/R_at_10": 0.9 for one in ("speech_to_image", "image_to_speech")}
+        append_row(run.metrics, {**epoch_row(6, 2, 3, 0.4), **trained})
+    summaries = [summarise(run) for run in runs]
+    for draw in (recall_by_epoch, recall_by_size, trained_and_test):
+        known, unknown = draw(compared(summaries, test=(400, 400), validation=(50, 50))), draw(compared(summaries))
+        at = 20.0 if draw is recall_by_epoch else 2.5
+        lines = [line for line in known.axes[0].lines if [*line.get_ydata()] == [at, at]]
+        assert len(lines) == 1 and "chance" in labels(known) and "chance" not in labels(unknown)
+
+
+@pytest.mark.parametrize(
+    ("pool", "found"),
+    [((400, 400), (0.025, 0.025)), ((5, 5), (1, 1)), ((20, 4), (1, 1 - 15 / 20 * 14 / 19 * 13 / 18 * 12 / 17))],
+)
+def test_chance_counts_what_guesses_reach(pool, found):
+    k = 10 if pool[0] != 20 else 4
+    assert [*chance(*pool, k).values()] == [pytest.approx(one) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(1, 10.0), (2, 30.0), (3, 20.0), (4, 40.0)], [(1, 10.0), (2, 30.0), (4, 40.0)]),
+        ([(2, 30.0), (1, 30.0), (1, 5.0)], [(1, 30.0)]),
+    ],
+)
+def test_on_the_pareto_front_nothing_smaller_does_better(points, front):
+    assert pareto(points) == front
+
+
 def test_the_axes_name_the_split_that_chose_the_epoch(tmp_path):
-    runs = [finish_run(tmp_path, "size", experiment(**{"training.select_on": one})) for one in ("validation", "test")]
-    validation, test = map(summarise, runs)
-    by_epoch = [curves(one).axes[0].get_ylabel() for one in ([validation], [test], [validation, test])]
+    changes = [{"training.select_on": split, "model.gru_layers": n} for split in ("test", "validation") for n in (1, 2)]
+    summaries = [summarise(finish_run(tmp_path, "size", experiment(**change))) for change in changes]
+    test, validation = summaries[:2], summaries[2:]
+    by_epoch = [recall_by_epoch(compared(one)).axes[0].get_ylabel() for one in (validation, test, summaries)]
     assert by_epoch == [
-        "R@10 on the validation split (%)",
-        "R@10 on the test split, which chose the best epoch (%)",
-        "R@10 on the split that chose the best epoch (%)",
+        "R@10 on validation (%)",
+        "R@10 on test, which chose the best epoch (%)",
+        "R@10 on the split that chose (%)",
     ]
-    by_size = [sizes(grouped(one)) for one in ([validation], [test], [validation, test])]
-    labels = [figure.axes[0].get_ylabel() for figure in by_size]
-    assert ["chosen on test" in label for label in labels] == [False, True, False]
-    assert "chosen on test" in "".join(text.get_text() for text in by_size[2].axes[0].texts)
+    by_size = [recall_by_size(compared(one)) for one in (validation, test, summaries)]
+    assert ["chosen on test" in figure.axes[0].get_ylabel() for figure in by_size] == [False, True, False]
+    assert "chosen on test" in "".join(labels(by_size[2]))
 
 
-def test_a_cycle_is_in_the_legend_only_where_one_is_drawn(tmp_path):
+def test_a_mark_is_in_the_legend_only_where_one_is_drawn(tmp_path):
     one_cycle = [Stage(epochs=epochs, schedule=Calr()).model_dump() for epochs in (3, 2)]
     runs = [finish_run(tmp_path, "size", experiment(**stages)) for stages in ({}, {"stages": one_cycle})]
     with_cycles, without = map(summarise, runs)
     assert cycles_drawn([with_cycles, without]) == [1] and cycles_drawn([without]) == []
-    legends = [curves([run]).axes[-1].get_legend() for run in (with_cycles, without)]
-    told = [[text.get_text() for text in legend.get_texts()] for legend in legends]
-    assert ["new cycle of the rate" in texts for texts in told] == [True, False]
+    told = [labels(recall_by_epoch(compared([run]))) for run in (with_cycles, without)]
+    assert ["new cycle" in texts for texts in told] == [True, False] and "new stage" in told[1]
 
 
 def test_of_many_configurations_the_best_are_named_and_the_others_counted(tmp_path):
     configs = [experiment(**{"loss.margin": margin / 100}) for margin in range(MANY_GROUPS + 3)]
     runs = [finish_run(tmp_path, "size", config, peak=0.5 - config.loss.margin) for config in configs]
-    figure = curves([summarise(run) for run in runs])
-    told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told[-1] == "3 others" and len(told) == MANY_GROUPS + 1
-    assert not any(f"margin={margin}" in text for margin in (0.2, 0.21, 0.22) for text in told)
+    told = labels(recall_by_epoch(compared([summarise(run) for run in runs])))
+    assert "3 others" in told and sum("margin" in text for text in told) == MANY_GROUPS
+    assert not any(f"margin={margin}" in text for margin in (0.07, 0.08, 0.09) for text in told)
 
 
-def test_nothing_to_draw_is_no_figure(tmp_path):
-    waiting = [summarise(begin_run(tmp_path, "size", experiment()))]
-    assert recall_by_epoch(waiting) is None and recall_by_size(waiting) is None
+def test_a_figure_of_one_point_is_none(tmp_path):
+    waiting = compared([summarise(begin_run(tmp_path, "size", experiment()))])
+    one = compared([summarise(finish_run(tmp_path, "size", experiment()))])
+    assert [draw(waiting) for draw in (recall_by_epoch, recall_by_size, trained_and_test)] == [None] * 3
+    assert [draw(one) for draw in (recall_by_size, trained_and_test)] == [None] * 2

@@ -7,6 +7,7 @@ from written_runs import experiment, finish_run, measures
 
 from sia.report import tables
 from sia.report.groups import grouped
+from sia.report.paper import PAIRS
 from sia.report.summary import RunSummary, summarise
 
 PAPER_SIZE = {"model.image.blocks": [6, 12, 64, 48], "data.corpus": "places205"}
@@ -42,9 +43,21 @@ def test_table_1_is_the_papers():
     ]
 
 
+def test_the_papers_own_table_1_stands_above_ours():
+    rows = tables.table1_beside([summary(*pair) for pair in ((4, 2048), (2, 1024))])
+    assert [row.pop("Source") for row in rows] == ["Mortazavi 2020"] * 5 + ["ours"] * 2
+    assert rows[5:] == [rows[0], rows[4]], "the counts of its pairs are ours to the last digit"
+
+
+def test_what_all_rows_have_in_common_is_told_once():
+    rows, common = tables.narrowed([{"A": 1, "B": 2, "R@10": 5, "C": ""}, {"A": 1, "B": 3, "R@10": 5, "C": ""}])
+    assert (rows, common) == ([{"B": 2, "R@10": 5}, {"B": 3, "R@10": 5}], "In all rows: A 1.")
+    assert tables.narrowed(rows[:1]) == (rows[:1], "")
+
+
 def test_the_papers_rows_claim_no_number_and_stand_beside_runs_on_its_corpus_only():
     papers = tables.table2([unfinished(summary())])[:-1]
-    assert [row["Source"].rpartition(" ")[2] for row in papers] == list(tables.PAPER_PAIRS)
+    assert [row["Source"].rpartition(" ")[2] for row in papers] == list(PAIRS)
     assert {row[key] for row in papers for key in (*RECALLS, "Seeds")} == {"unknown"}
     assert {row["Best epoch chosen on"] for row in papers} == {"test (the paper's protocol)"}
     records = tables.table2_records([unfinished(summary())])[:-1]
@@ -91,7 +104,7 @@ def test_every_row_tells_the_split_that_chose_its_epoch():
     runs = [summary(), summary(layers=2, **{"training.select_on": "test"})]
     told = ["validation", "test (the paper's protocol)"]
     assert [row["Best epoch chosen on"] for row in tables.table2(runs)[-2:]] == told
-    assert [row["Chosen on"] for row in tables.runs_table(runs)] == told
+    assert [row["Chosen on"] for row in tables.course_table(runs)] == told
     for rows in (tables.table2_records(runs), tables.runs_records(runs)):
         assert [row["selected_on"] for row in rows[-2:]] == ["validation", "test"]
 
@@ -136,11 +149,12 @@ def test_another_image_encoder_is_not_called_the_papers():
 
 def test_runs_table_tells_stages_and_time(tmp_path):
     run = summarise(finish_run(tmp_path, "size", experiment()))
-    (row,) = ([*row.values()] for row in tables.runs_table([run]))
-    assert row[1:8] == ["finished", 0, 4, "validation", 2, "5 of 5", "3 (from 2)"]
-    assert row[10:] == ["50.0 / 45.0", "7.0 / 7.0", "–", "0:05:00", "aaaaaaaa", ""]
+    (row,) = ([*row.values()] for row in tables.course_table([run]))
+    assert row[1:] == [4, "validation", 2, "5 of 5", "3 (from 2)", "0:05:00", "aaaaaaaa"]
+    (row,) = ([*row.values()] for row in tables.results_table([run]))
+    assert row[1:4] == ["", 0, "finished"] and row[6:] == ["50.0 / 45.0", "7.0 / 7.0", "–"]
     train = {"epoch": 5, "train/speech_to_image/R_at_10": 0.975, "train/image_to_speech/R_at_10": 0.5}
-    (row,) = tables.runs_table([replace(run, epoch_rows=(*run.epoch_rows, train))])
+    (row,) = tables.results_table([replace(run, epoch_rows=(*run.epoch_rows, train))])
     assert row["R@10 trained"] == "97.5 / 50.0"
 
 

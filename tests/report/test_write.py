@@ -4,7 +4,7 @@ from written_runs import begin_run, end_stage, experiment, finish_run
 
 from sia.atomic import write_json
 from sia.report.summary import summarise
-from sia.report.write import write_report
+from sia.report.write import PAGE, write_report
 from sia.run.state import State, look
 
 
@@ -18,13 +18,13 @@ def test_a_report_lies_beside_the_runs(runs, tmp_path):
     finish_run(runs, "size", experiment())
     begin_run(runs, "size", experiment(**{"training.seed": 1}))
     done = Desk(tmp_path).call("report.py", "size")
-    report = tmp_path / "reports" / "size" / "report.md"
+    report = tmp_path / "reports" / "size" / "report.html"
     assert (done.returncode, done.stdout) == (0, f"{report}\n")
-    files = {"report.md", "table1.csv", "table2.csv", "runs.csv", "recall_by_epoch.png", "recall_by_size.png"}
-    assert {path.name for path in report.parent.iterdir()} == files
-    text = report.read_text()
-    assert "2 runs: 1 finished, 1 unfinished." in text and "200 captions, 40 images" in text
-    assert all(f"]({name})" in text for name in files if name.endswith(".png"))
+    tables = {"table1.csv", "table2.csv", "runs.csv", "table1.tex", "table2.tex"}
+    assert {path.name for path in report.parent.iterdir()} == {*tables, PAGE, "report.md", "recall_by_epoch.png"}
+    for text in (report.read_text(), report.with_name("report.md").read_text()):
+        assert "2 runs: 1 finished, 1 unfinished." in text and "200 captions, 40 images" in text
+    assert "](recall_by_epoch.png)" in text
     done = Desk(tmp_path).call("report.py", "sise")
     assert done.returncode == 1 and done.stderr.startswith("error: sise: ") and done.stderr.endswith("are: size\n")
 
@@ -34,7 +34,7 @@ def test_a_study_with_no_epoch_yet_has_a_report_without_figures(runs, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "recall_by_epoch.png").write_text("of an earlier report")
     text = write_report("size", tmp_path / "elsewhere").read_text()
-    assert "png" not in text and "0 of 5" in text and not list((tmp_path / "elsewhere").glob("*.png"))
+    assert "<svg" not in text and "0 of 5" in text and not list((tmp_path / "elsewhere").glob("*.png"))
 
 
 def test_a_runs_state_is_the_one_that_status_tells(runs):

@@ -1,0 +1,112 @@
+"""What a study found, in sentences made of its numbers: the best configuration, and which leads are settled."""
+
+from math import hypot, inf, sqrt
+from statistics import mean, variance
+
+from sia.report.chance import Chances
+from sia.report.groups import Group, grouped
+from sia.report.summary import RunSummary
+from sia.run.selection import DIRECTIONS
+
+R_AT_10 = [f"{direction}/R_at_10" for direction in DIRECTIONS]
+# Student's t, 97.5 %, by degrees of freedom from 1; 1.96 without end.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
+NORMAL = 1.96
+MOST_NAMES = 4
+
+
+def finding(summaries: list[RunSummary], chances: Chances | None = None) -> str:
+    """The best configuration with its uncertainty, and which of the others it leads by more than that."""
+    groups = sorted((one for one in grouped(summaries) if one.finished), key=_value, reverse=True)
+    if not groups:
+        return "No run has finished yet, so nothing is found."
+    best, others = groups[0], groups[1:]
+    told = [f"{best.label} finds the right image among ten for {_told(best, 0)} of the captions it hears"]
+    told[0] += f", and the right caption among ten for {_told(best, 1)} of the images{_by_chance(best, chances)}."
+    if others:
+        told.append(_order(best, others))
+    if (left := sum(not run.finished for run in summaries)) > 0:
+        told.append(f"{left} of {len(summaries)} runs have not finished: this may change.")
+    return " ".join(told)
+
+
+def _value(group: Group) -> float:
+    """The mean of both directions, over the finished seeds."""
+    return mean(_of_run(run) for run in group.finished)
+
+
+def _of_run(run: RunSummary) -> float:
+    return mean(run.test[measure] for measure in R_AT_10)
+
+
+def _told(group: Group, direction: int) -> str:
+    """'89.8 % (86.5 to 92.8)' of one seed, '89.8 % (± 1.2 over 3 seeds)' of several."""
+    spread = group.spread(R_AT_10[direction])
+    if spread is None:
+        return "an unknown share"
+    value = f"{spread.mean * 100:.1f} %"
+    if spread.deviation is not None:
+        return f"{value} (± {spread.deviation * 100:.1f} over {len(group.finished)} seeds)"
+    if spread.low is None or spread.high is None:
+        return value
+    return f"{value} ({spread.low * 100:.1f} to {spread.high * 100:.1f})"
+
+
+def _by_chance(best: Group, chances: Chances | None) -> str:
+    if chances is None:
+        return ""
+    guesses = mean(chances.values())
+    guessed = _sampling(best) < inf and _value(best) - guesses < _sampling(best)
+    return f"; {'that is no more than chance, which' if guessed else 'chance'} is {guesses * 100:.2g} %"
+
+
+def _order(best: Group, others: list[Group]) -> str:
+    """Which of the others the best one leads by more than the uncertainty of the difference."""
+    behind = [one for one in others if _value(best) - _value(one) > uncertainty(best, one)]
+    open_yet = [one for one in others if one not in behind]
+    seeds = all(len(one.finished) > 1 for one in (best, *others))
+    what = "what seeds and the test set's sampling explain" if seeds else "what the test set's sampling explains"
+    told = [f"It leads {_names(behind)} by more than {what}."] if behind else []
+    if open_yet:
+        told.append(f"Its lead over {_names(open_yet)} is not settled.")
+    if not seeds:
+        told.append("With one seed a configuration, another seed may still change this order.")
+    return " ".join(told)
+
+
+def uncertainty(one: Group, other: Group) -> float:
+    """Half the 95 % interval of the difference of two configurations' means.
+
+    The larger of what the sampling of the test set and what seeds make of it; seeds by Welch's t-test, where both have
+    several. Pairs are not compared caption by caption, so that the first errs on the careful side.
+    """
+    return max(hypot(_sampling(one), _sampling(other)), _of_seeds(one, other))
+
+
+def _sampling(group: Group) -> float:
+    """Half the mean width of the finished runs' intervals; without end where they have none."""
+    bounds = [
+        (run.test.get(f"{measure}_high", inf) - run.test.get(f"{measure}_low", 0.0)) / 2
+        for run in group.finished
+        for measure in R_AT_10
+    ]
+    return mean(bounds)
+
+
+def _of_seeds(one: Group, other: Group) -> float:
+    values = [[_of_run(run) for run in group.finished] for group in (one, other)]
+    if min(map(len, values)) < 2:
+        return 0.0
+    parts = [variance(found) / len(found) for found in values]
+    if not sum(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(found) - 1) for part, found in zip(parts, values, strict=True))
+    return (STUDENT[int(freedom) - 1] if freedom < len(STUDENT) else NORMAL) * sqrt(sum(parts))
+
+
+def _names(groups: list[Group]) -> str:
+    labels = [group.label for group in groups]
+    rest = len(labels) - MOST_NAMES
+    if rest > 1:
+        labels = [*labels[:MOST_NAMES], f"{rest} others"]
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"

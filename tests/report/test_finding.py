@@ -1,0 +1,57 @@
+"""What a report says was found, made of the numbers alone."""
+
+from dataclasses import replace
+
+import pytest
+from test_tables import summary, unfinished, with_intervals
+from written_runs import experiment, finish_run
+
+from sia.report.chance import chance
+from sia.report.finding import finding
+from sia.report.groups import grouped
+from sia.report.paper import beside, restart_gains
+from sia.report.summary import summarise
+
+NARROW = [with_intervals(summary(layers=layers, recall=recall)) for layers, recall in ((2, 0.5), (3, 0.51), (4, 0.6))]
+
+
+def seeds(layers, *recalls):
+    runs = [summary(layers, seed=seed, recall=recall) for seed, recall in enumerate(recalls)]
+    return [with_intervals(run) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("runs", "told", "not_told"),
+    [
+        ([unfinished(summary())], ["nothing is found"], ["%"]),
+        ([with_intervals(summary())], ["DG3A1024", "50.0 % (48.0 to 52.0)", "chance is 2.5 %"], ["lead", "settled"]),
+        # One seed each: what the test set explains is told, and that seeds are not.
+        (NARROW, ["DG4A1024 finds", "leads DG3A1024 and DG2A1024", "another seed may still change"], ["Its lead over"]),
+        (NARROW[:2], ["Its lead over DG2A1024 is not settled", "another seed"], ["It leads"]),
+        ([summary(), summary(layers=2)], ["Its lead over DG2A1024 is not settled"], ["( to"]),
+        # Several seeds.
+        (
+            [*seeds(3, 0.7, 0.71, 0.72), *seeds(2, 0.5, 0.51, 0.52)],
+            ["71.0 % (± 1.0 over 3 seeds)", "leads DG2A1024"],
+            ["another seed"],
+        ),
+        ([*seeds(3, 0.7, 0.5), *seeds(2, 0.5, 0.51)], ["Its lead over DG2A1024 is not settled"], ["another seed"]),
+        ([with_intervals(summary(recall=0.03))], ["no more than chance, which is 2.5 %"], []),
+        ([with_intervals(summary()), unfinished(summary(layers=2))], ["1 of 2 runs have not finished"], []),
+    ],
+)
+def test_a_finding_tells_its_uncertainty(runs, told, not_told):
+    text = finding(runs, chance(400, 400))
+    assert [part for part in told if part not in text] == [], text
+    assert [part for part in not_told if part in text] == [], text
+
+
+def test_what_the_paper_found_stands_beside_what_was_found_here(tmp_path):
+    run = summarise(finish_run(tmp_path, "size", experiment()))
+    assert restart_gains(run) == [pytest.approx((0.5 - 0.45) * 95)]
+    (row,) = beside([run])
+    assert "1.5 % R@10" in row["Mortazavi 2020"] and row["Here"] == "+4.7 points of R@10 on validation, by one restart."
+    told = "DG4A1024 did best of 3 pairs; there are 2 smaller and 0 larger ones by speech parameters."
+    rows = beside([summary(layers, recall=layers / 10) for layers in (2, 3, 4)])
+    assert [row["Here"] for row in rows] == [told]
+    assert len(grouped([run])) == 1 and beside([replace(run, begun=run.begun[:1])]) == []

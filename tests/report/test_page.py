@@ -1,0 +1,66 @@
+"""The page and the LaTeX tables: they hold all they need, and what comes from data stays text."""
+
+import re
+from pathlib import Path
+
+import pytest
+import small_scenes
+from test_tables import summary
+from written_runs import experiment, finish_run
+
+from sia.atomic import write_json
+from sia.report.page import latex, latex_escaped
+from sia.report.write import write_report
+from sia.run.folder import study_file
+from sia.run.records import Study
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def test_the_page_needs_no_other_file_and_asks_the_studys_question(runs):
+    finish_run(runs, "size", experiment())
+    Study(question="Is <b>it</b> so?", grid="sweeps/size.yaml", changes=["margin=0.5"]).write(study_file("size"))
+    page = write_report("size").read_text()
+    assert "<h1>Is &lt;b&gt;it&lt;/b&gt; so?</h1>" in page and "margin=0.5" in page
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"|@import|url\((?!#)|https?:', page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert ids and len(ids) == len(set(ids))
+    assert 'src="http' not in page and "{{" not in page
+
+
+def test_the_page_shows_the_corpus_and_what_guessing_reaches(runs, tmp_path):
+    corpus = small_scenes.prepare(tmp_path / "scenes")
+    run = finish_run(runs, "size", experiment(**{"data.folder": str(corpus)}))
+    identity = re.search(r'"identity": "(\w+)"', (corpus / "corpus.json").read_text())[1]
+    write_json(run.corpus, {"name": "scenes", "identity": identity, "folder": str(corpus)})
+    page = write_report("size").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4 and "hours of speech" in page
+    assert "Guessing reaches 25 % and" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("50 % & a_b #1 {x} $", r"50 \% \& a\_b \#1 \{x\} \$"),
+        ("a\\b~c^d", r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"),
+        ("speech→image 1 ± 2 –", r"speech$\to$image 1 $\pm$ 2 --"),
+    ],
+)
+def test_latex_is_escaped(text, escaped):
+    assert latex_escaped(text) == escaped
+
+
+def test_a_latex_table_needs_booktabs_alone_and_is_cut_where_a_page_ends():
+    rows = [{"Run": f"a_{number}", "R@10": "50.0 ± 1"} for number in range(90)]
+    text = latex(rows)
+    assert text.count(r"\begin{tabular}{lr}") == text.count(r"\bottomrule") == 3
+    assert r"a\_89 & 50.0 $\pm$ 1 \\" in text and text.isascii()
+
+
+def test_every_template_is_installed():
+    declared = (Path(__file__).parents[2] / "setup.cfg").read_text()
+    assert "sia.report = templates/*" in declared and summary().pair == "DG3A1024"
