@@ -19,6 +19,7 @@ RECORD, DIFFERENCE = "code.json", "changes.diff"
 PICKLE_SECONDS = 60  # submitit gives the pickle its name after the job is submitted
 OTHERS_WRITE = 0o022
 CACHE = "__pycache__"
+AGAIN = "python jobs/submit.py --again STUDY"
 
 
 def close_umask() -> None:
@@ -92,13 +93,13 @@ def fault_of_code(code: Path) -> str | None:
     for cache in (path for path in inside if path.name == CACHE):
         shutil.rmtree(cache, ignore_errors=True)
     if link := next((path for path in inside if path.is_symlink()), None):
-        return f"{link} is a link, which no copy of the code holds; remove it, and submit again"
+        return f"{link} is a link, which no copy of the code holds; remove it, then {AGAIN}"
     if fault := _first_open((code, *inside)):
         return fault
     found = digests(code, copied(code))
     if digest(found) == code.name:
         return None
-    return f"{_changed(code, found)} is not as it was when it was copied; submit again, which copies the code anew"
+    return f"{_changed(code, found)} is not as it was when it was copied; {AGAIN} copies the code anew"
 
 
 def _changed(code: Path, found: dict[str, str]) -> Path:
@@ -114,7 +115,8 @@ def enter(code: str, top: str) -> None:
     close_umask()
     folder = Path(sys.argv[-1])
     if fault := open_between(Path(top), folder) or fault_of_code(Path(code)):
-        sys.exit(f"error: {fault}")
+        inside = folder.relative_to(top).parts if folder.is_relative_to(top) else ()
+        sys.exit("error: " + (fault.replace("--again STUDY", f"--again {inside[0]}") if inside[1:] else fault))
     # The working folder, which Python puts first, is no place for a job's code.
     sys.path[:] = [code, *(place for place in sys.path if place)]
     from submitit.core._submit import submitit_main

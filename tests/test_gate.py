@@ -112,7 +112,7 @@ def test_what_others_can_write_is_named_and_not_run(job: Job, path: Callable[[Jo
 def test_what_was_changed_is_named_and_not_run(job: Job, name: str) -> None:
     (job.code / name).write_text(WRITTEN[name])
     said = refused(job)
-    assert said.startswith(f"error: {job.code / name} ") and "submit again" in said
+    assert said.startswith(f"error: {job.code / name} ") and "python jobs/submit.py --again" in said
 
 
 @root_only

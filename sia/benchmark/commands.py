@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from sia.benchmark.harness import Action, Comparison, in_turn
+from sia.benchmark.made_up_corpus import make_up
 from sia.benchmark.made_up_runs import make_up_study
+from sia.data.manifest import SPLITS
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 EPOCHS = 120
@@ -46,6 +48,7 @@ def _running(command: list[str], folder: Path) -> Action:
 
 def _grid(folder: Path) -> None:
     (folder / "grid.yaml").write_text(POINTS)
+    make_up(folder / "corpora" / "places205", 3 * 64, (10, 20), 256, SPLITS)
 
 
 def _study(num_runs: int, folder: Path) -> None:

@@ -14,7 +14,7 @@ SILENT_SECONDS = 300.0  # for so long it is not asked again after it gave no ans
 UNDER_WAY = ("RUNNING", "PENDING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")
 CURES = {
     **dict.fromkeys(("TIMEOUT", "DEADLINE"), "raise timeout_min of its profile"),
-    **dict.fromkeys(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED"), "submit again"),
+    **dict.fromkeys(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED"), "no fault of the run"),
     "OUT_OF_MEMORY": "raise mem_gb of its profile",
 }
 

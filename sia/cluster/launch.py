@@ -34,7 +34,7 @@ def choose_launch(
 ) -> Launch:
     """`--cluster`, then `--profile`, else on Slurm the grid's own, else what this machine has for so many runs.
 
-    for_show: nothing will be submitted, so that a Slurm need not answer. Raises UserError for a Slurm that does not,
+    for_show: nothing is submitted now, so that a Slurm need not answer. Raises UserError for a Slurm that does not,
     UsageError for a profile that does not fit.
     """
     cluster: Cluster = "slurm" if for_show and wanted == "slurm" else choose_cluster(wanted)

@@ -215,7 +215,11 @@ def choose_cluster(wanted: str, instead: str = "local") -> Cluster:
         return "slurm"
     if wanted == "auto" and not cluster_is_away(trouble):
         return "local"
-    raise UserError(
+    raise no_answer(wanted, trouble, instead)
+
+
+def no_answer(wanted: str, trouble: str, instead: str = "local") -> UserError:
+    return UserError(
         f"--cluster {wanted}: Slurm does not answer ({trouble}); try again later, export the SLURM_CONF of one that "
         f"runs (slurm/devcluster/up starts one on this machine), or use --cluster {instead}"
     )

@@ -128,7 +128,7 @@ def through_gate(code: Path, top: Path) -> str:
     """
     own = code / "sia" / "gate.py"
     known = hashlib.sha256(own.read_bytes()).hexdigest()
-    said = f"error: {own} is not as it was when the job was submitted; submit again"
+    said = f"error: {own} is not as it was when the job was submitted; {gate.AGAIN} copies it anew"
     read = f"import hashlib, sys; gate = open({str(own)!a}, 'rb').read()"
     check = f"hashlib.sha256(gate).hexdigest() == '{known}' or sys.exit({said!a})"
     text = f"{read}; {check}; exec(gate); enter({str(code)!a}, {str(top)!a})"

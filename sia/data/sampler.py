@@ -80,11 +80,14 @@ class BucketBatchSampler:
         }
 
 
-def check_batch_size(batch_size: int, num_captions: int, world_size: int) -> None:
-    """Raises UserError for a batch that the ranks cannot share equally, or that is larger than the corpus."""
+def check_batch_size(batch_size: int, num_captions: int | None, world_size: int) -> None:
+    """Raises UserError for a batch that the ranks cannot share equally, or that is larger than the corpus.
+
+    num_captions: of training; None where nobody knows yet.
+    """
     if batch_size % world_size:
         raise UserError(f"training.batch_size {batch_size} is no multiple of the {world_size} ranks; choose one")
-    if batch_size > num_captions:
+    if num_captions is not None and batch_size > num_captions:
         raise UserError(f"training.batch_size {batch_size} exceeds the {num_captions} training captions; lower it")
 
 

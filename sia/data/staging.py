@@ -47,7 +47,7 @@ def staged(corpus: Path, to: str) -> Path:
             list(pool.map(shutil.copyfile, copies, copies.values()))
         shutil.copyfile(corpus / MARKER, target / f".{MARKER}")
         if read_description(corpus) != description:
-            raise UserError(f"{corpus}: prepared anew while it was copied; submit the run again")
+            raise UserError(f"{corpus}: prepared anew while it was copied; python jobs/submit.py --again STUDY")
         os.replace(target / f".{MARKER}", target / MARKER)
     return target
 

@@ -72,11 +72,13 @@ def _silent(slurm: Slurm, profile: Profile) -> Finding:
 
 
 @check("submission")
-def submission(slurm: Slurm, profile: Profile, source: str) -> Finding:
-    """Whether sbatch would take the very script that a stage of a run is submitted by."""
+def submission(slurm: Slurm, profile: Profile, source: str, script: str = "") -> Finding:
+    """Whether sbatch would take the very script that a stage of a run is submitted by, or another one, and when that
+    would start.
+    """
     if not slurm.answers:
         return ok(LOCAL_ONLY if not slurm.installed else "not tried: sinfo does not answer")
-    script = sbatch_script(profile, "doctor", Path("/tmp/doctor"))
+    script = script or sbatch_script(profile, "doctor", Path("/tmp/doctor"))
     environment = clean_environment(dict(os.environ), profile, "slurm")
     answer = ask(["sbatch", "--test-only"], SLURM_SECONDS, script, environment)
     if answer.status is None:

@@ -13,7 +13,7 @@ from sia.cluster.packs import end_empty_packs
 from sia.errors import UserError
 from sia.operate.damage import readable
 from sia.run.driver import Driver, driver_status
-from sia.run.folder import RunFolder, runs_of
+from sia.run.folder import RunFolder, again, runs_of
 from sia.run.lock import Holder, living_holder, process_of
 from sia.run.queue import QUEUE
 from sia.run.records import Job, Stopped
@@ -106,7 +106,7 @@ def _outcome(run: RunFolder, is_left: bool, untold: dict[str, str]) -> str:
     if run.finished.exists():
         run.stopped.unlink(missing_ok=True)
         return "finished meanwhile"
-    return f"ended; submit it again to go on, or python jobs/retry.py {run.study}"
+    return f"ended; to go on: {again(run.study, run.name)}, or python jobs/retry.py {run.study}"
 
 
 def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:

@@ -10,7 +10,7 @@ def confirmed(yes: bool, question: str) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError("nothing was done: there is no terminal to ask on; add --yes to go ahead")
+        raise UsageError(f"{question} There is no terminal to ask on, and nothing was done; add --yes to go ahead")
     try:
         agreed = input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from sia.errors import UserError
-from sia.run.folder import RunFolder
+from sia.run.folder import RunFolder, cure_of_config
 from sia.run.metrics import read_rows
 from sia.run.rows import rows_of
 from sia.run.state import look
@@ -15,8 +15,8 @@ def damage(run: RunFolder, error: UserError | OSError) -> str:
     """The file that is damaged or cannot be read, and the cure."""
     if isinstance(error, OSError):
         return f"{error.filename or run.path}: {error.strerror or error}; make it readable"
-    cure = "" if str(run.config) not in str(error) else f"; restore it, or delete {run.path} and submit again"
-    return f"{error}{cure}"
+    has_cure = str(run.config) not in str(error) or "restore it" in str(error)
+    return str(error) if has_cure else f"{error}; {cure_of_config(run.config)}"
 
 
 def readable(runs: Iterable[RunFolder]) -> tuple[list[RunFolder], list[str]]:
@@ -30,3 +30,17 @@ def readable(runs: Iterable[RunFolder]) -> tuple[list[RunFolder], list[str]]:
         else:
             whole.append(run)
     return whole, lines
+
+
+def how_unfinished(runs: list[RunFolder]) -> dict[str, str]:
+    """By its name, the error or the state of each run that has not come to its end."""
+    found = {}
+    for run in runs:
+        try:
+            status = look(run)
+        except FAULTS as error:
+            found[run.name] = damage(run, error)
+        else:
+            if not status.is_over:
+                found[run.name] = status.error or status.state.value
+    return found

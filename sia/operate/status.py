@@ -13,7 +13,7 @@ from sia.run import queue
 from sia.run.cost import BANDWIDTH, captions_of, cost, rehearsed
 from sia.run.cost import epochs as epochs_of
 from sia.run.driver import Driver, driver_status
-from sia.run.folder import RunFolder, runs_of, runs_root, studies, study_of
+from sia.run.folder import RunFolder, again, runs_of, runs_root, studies, study_of
 from sia.run.latest import measured
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import State, look
@@ -67,9 +67,9 @@ class StudyView:
         return driven or any(run.state in (State.RUNNING, State.PENDING) for run in self.runs)
 
     @property
-    def unfinished(self) -> bool:
-        """Whether a later submit would go on with any of them; what a scheduler gave up it leaves alone."""
-        return any(run.state not in NOT_LEFT or run.error == CANCELLED for run in self.runs)
+    def unfinished(self) -> list[RunView]:
+        """Those with which a later submit would go on; what a scheduler gave up it leaves alone."""
+        return [run for run in self.runs if run.state not in NOT_LEFT or run.error == CANCELLED]
 
     @property
     def seconds_left(self) -> float | None:
@@ -86,8 +86,8 @@ class StudyView:
         if not self.runs:
             logs = f"python jobs/logs.py {self.study}"
             return f"{self.study}: its detached driver ended before it made a run; {logs} tells why"
-        cure = "nobody drives it; submit it again to go on" if self.unfinished else "nobody drives it"
-        return f"{self.study}: {cure}"
+        cure = f"; to go on: {again(self.study, self.unfinished[0].run)}" if self.unfinished else ""
+        return f"{self.study}: nobody drives it{cure}"
 
     def as_json(self) -> dict[str, Any]:
         """The study, who drives it, and its runs, in plain values."""

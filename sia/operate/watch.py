@@ -33,15 +33,18 @@ def print_studies(studies: Sequence[StudyView], console: Console) -> None:
             console.print(Text(line), soft_wrap=True)
 
 
-def watch_studies(look: Callable[[], list[StudyView]], every_seconds: float) -> None:
-    """Show the studies anew every so many seconds, until a KeyboardInterrupt, which passes through."""
+def watch_studies(
+    look: Callable[[], list[StudyView]], every_seconds: float, goes_on: Callable[[], bool] = lambda: True
+) -> None:
+    """Show the studies anew every so many seconds while they go on; a KeyboardInterrupt passes through."""
     if not sys.stdout.isatty():
         news = News()
-        while True:
+        while goes_on():
             news.say(look())
             time.sleep(every_seconds)
+        return news.say(look())
     with Live(LiveStudies(look()), console=command.live_console(), auto_refresh=False) as live:
-        while True:
+        while goes_on():
             time.sleep(every_seconds)
             live.update(LiveStudies(look()), refresh=True)
 

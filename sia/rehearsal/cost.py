@@ -1,13 +1,14 @@
 """What a grid costs, by the steps of its rehearsal. It loads no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from sia.cluster.launch import Launch
-from sia.run.cost import BANDWIDTH, captions_of, checkpoint_gb, cost, in_words, rehearsed
-from sia.sweep.grid import Grid
+from sia.cluster.profile import Profile
+from sia.run.cost import BANDWIDTH, Cost, Pace, captions_of, checkpoint_gb, cost, in_words, rehearsed
+from sia.sweep.grid import Grid, GridPoint
 
 
 def rehearsed_table(grid: Grid, launches: Mapping[str, Launch]) -> Table | None:
@@ -23,10 +24,32 @@ def rehearsed_table(grid: Grid, launches: Mapping[str, Launch]) -> Table | None:
         profile, experiment = launches[point.run.name].profile, point.experiment
         if (pace := rehearsed(grid.study, experiment, profile.cpus_per_task)) is None:
             continue
-        told, captions = ("corpus not prepared", ""), captions_of(experiment)
-        if captions is not None:
-            found = cost(experiment, captions, pace, profile.world_size, BANDWIDTH)
+        told, found = ("corpus not prepared", ""), rehearsed_cost(point, profile, pace)
+        if found is not None:
             kind = "" if pace.unit == "GPU-hours" else f" {pace.unit}"
             told = in_words(found.hours), f"{found.device_hours:,.3g}{kind}"
         table.add_row(point.run.name, str(profile.world_size), *told, f"{checkpoint_gb(experiment):,.2f}")
     return table if table.row_count else None
+
+
+def rehearsed_cost(point: GridPoint, profile: Profile, pace: Pace) -> Cost | None:
+    """None where its corpus is not prepared."""
+    captions = captions_of(point.experiment)
+    if captions is None:
+        return None
+    return cost(point.experiment, captions, pace, profile.world_size, BANDWIDTH)
+
+
+def total_hours(points: Sequence[GridPoint], launches: Mapping[str, Launch]) -> str:
+    """GPU-hours or core-hours of all of them together, in words, as far as rehearsals told the step."""
+    hours, known = dict[str, float](), 0
+    for point in points:
+        profile = launches[point.run.name].profile
+        pace = rehearsed(point.study, point.experiment, profile.cpus_per_task)
+        if pace and (found := rehearsed_cost(point, profile, pace)):
+            hours[pace.unit] = hours.get(pace.unit, 0.0) + found.device_hours
+            known += 1
+    if not known:
+        return "not known: it is told of a prepared corpus, by the step that --rehearse measures"
+    some = "" if known == len(points) else f", for {known} of them; the others were not rehearsed"
+    return " and ".join(f"{count:,.3g} {unit}" for unit, count in hours.items()) + some

@@ -64,9 +64,7 @@ def driving(study: str) -> Iterator[None]:
     try:
         lock.acquire()
     except LockHeld as error:
-        raise UserError(
-            f"study {study} is already driven ({error}); wait for it, end that process, or use another study"
-        ) from None
+        raise UserError(f"study {study} is already driven ({error}); {_watch(study)}") from None
     try:
         _refuse_job(study, own)
         yield
@@ -84,7 +82,21 @@ def refuse_if_driven(study: str) -> None:
     """Raises UserError where anybody drives the study."""
     driver = driver_status(study)
     if driver.lives:
-        raise UserError(f"study {study} is already driven by {driver.who}; python jobs/cancel.py {study} ends it")
+        raise UserError(f"study {study} is already driven by {driver.who}; {_watch(study)}")
+
+
+def another_driver(study: str) -> Driver | None:
+    """Who else drives the study, and can be asked about; None where nobody does, or nobody can tell."""
+    if OWN_JOB in os.environ:
+        return None
+    driver = driver_status(study)
+    # A queue that does not answer may be that of another machine.
+    is_known = driver.process is not None or (driver.job is not None and QUEUE.jobs is not None)
+    return driver if is_known else None
+
+
+def _watch(study: str) -> str:
+    return f"wait for its end: python jobs/status.py {study} --watch"
 
 
 def _refuse_job(study: str, own: str | None) -> None:
@@ -92,7 +104,7 @@ def _refuse_job(study: str, own: str | None) -> None:
     # A queue that does not answer counts as a yes elsewhere; here it may be that of another machine.
     if job is not None and job.job_id != own and is_in_queue(job) and QUEUE.jobs is not None:
         who = f"job {job.job_id}, which waits or runs"
-        raise UserError(f"study {study} is already driven by {who}; python jobs/cancel.py {study} ends it")
+        raise UserError(f"study {study} is already driven by {who}; {_watch(study)}")
 
 
 def asked_at(study: str) -> float:

@@ -6,6 +6,7 @@ Who writes which file, and when, is the state machine of README.md in this folde
 
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -129,6 +130,31 @@ def runs_root() -> Path:
     return Path(os.environ.get("SIA_RUNS", "runs")).absolute()
 
 
+def driver_folder(study: str) -> Path:
+    """What belongs to the study's driver rather than to a run."""
+    return runs_root() / study / "driver"
+
+
+def request_of(study: str) -> Path:
+    """The record of what jobs/submit.py was asked for."""
+    return driver_folder(study) / "request.json"
+
+
+def again(study: str, run: str = "RUN") -> str:
+    """The command that goes on with a study as it was submitted, or, where it was not, with the run."""
+    if request_of(study).exists():
+        return f"python jobs/submit.py --again {shlex.quote(study)}"
+    return f"python jobs/resume.py {run}"
+
+
+def cure_of_config(config: Path) -> str:
+    """What to do about a run's configuration that is damaged."""
+    study = config.parent.parent.name
+    if request_of(study).exists():
+        return f"restore it, or have it written anew: {again(study)}"
+    return "restore it, or delete the folder and train the run anew"
+
+
 def run_of(study: str, experiment: Experiment) -> RunFolder:
     return RunFolder(runs_root() / study / experiment.run_name)
 
@@ -205,12 +231,11 @@ def _read_experiment(config: Path, mtime_ns: int, size: int) -> Experiment:
         return load_experiment(config)  # it names the fault
     if "runtime" not in experiment.model_fields_set:
         # The last section: defaults would stand in for what is gone.
-        raise UserError(f"{config}: damaged (it ends too early); restore it, or delete the folder and submit again")
+        raise UserError(f"{config}: damaged (it ends too early); {cure_of_config(config)}")
     named = re.search(r"-([0-9a-f]{10})$", config.parent.name)
     if named and named[1] != (signature := experiment.signature):
         raise UserError(
-            f"{config}: damaged (its signature is {signature}, not that of its folder); "
-            "restore it, or submit the run's grid again, which writes it anew"
+            f"{config}: damaged (its signature is {signature}, not that of its folder); {cure_of_config(config)}"
         )
     return experiment
 

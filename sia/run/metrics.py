@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from sia.atomic import write_atomically
 from sia.errors import UserError
+from sia.run.folder import again
 
 Row = dict[str, Any]
 
 SUM = b', "sum": "'
 SUM_DIGITS = 12
-CURE = "submit the study again, or python jobs/resume.py RUN: what its checkpoints and records hold is written anew"
 
 
 class Rows(NamedTuple):
@@ -49,10 +49,18 @@ def read_sound_rows(path: Path) -> Rows:
     for number, line in enumerate(_whole_lines(path), start=1):
         row, expected = _parse_line(line, last)
         if row is None:
-            return Rows(rows, last, size, f"{path}: line {number} is not as it was written, or one is missing; {CURE}")
+            return Rows(rows, last, size, _fault(path, number))
         rows.append(row)
         last, size = expected, size + len(line)
     return Rows(rows, last, size, "")
+
+
+def _fault(path: Path, line: int) -> str:
+    cure = again(path.parent.parent.name, path.parent.name)
+    return (
+        f"{path}: line {line} is not as it was written, or one is missing; what its checkpoints and records hold is "
+        f"written anew by {cure}"
+    )
 
 
 def read_tail(path: Path, size: int) -> list[Row] | None:

@@ -1,7 +1,7 @@
 """The typed files of a run folder: each is read as a whole record, or its damage is named. It loads no torch."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -74,6 +74,19 @@ class Job(Submission):
         if self.cluster == "local" and not (self.host and self.folder and self.job_id.isdecimal()):
             raise ValueError("a local job has a host, a folder and, as job_id, the number of a process")
         return self
+
+
+class Request(Record):
+    """driver/request.json: what jobs/submit.py was asked for last; driver/grid.yaml beside it is its grid as it was."""
+
+    grid: str
+    miniature: bool = False
+    overrides: list[str] = []  # each as --set has it
+    cluster: str = "auto"
+    profile: str | None = None
+    scheduler: Literal["tune", "asha", "none"] = "tune"
+    max_concurrent: int | None = None
+    detach: bool = False
 
 
 class Launch(Record):

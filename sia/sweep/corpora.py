@@ -1,12 +1,15 @@
 """The corpora of a sweep: the embedded one is made where it is missing, any other must be there."""
 
 import sys
+from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 from sia.cluster.corpus_jobs import prepare_corpus
 from sia.cluster.launch import Launch
-from sia.config import Experiment
+from sia.config import Data, Experiment
+from sia.data.corpus_record import Description
 from sia.data.prepared_corpus import (
     MissingCorpus,
     check_identity,
@@ -27,36 +30,60 @@ def embedded_raw() -> Path:
     return Path("corpora") / EMBEDDED / "raw"
 
 
-def provide_corpora(experiments: list[Experiment], works_now: str = "") -> None:
-    """See to it that each experiment's corpus is there.
+def is_to_be_made(data: Data) -> bool:
+    """Whether it is the embedded corpus, which is not there yet."""
+    # A folder that was named is somebody's own: it is not made here.
+    return data.corpus == EMBEDDED and not data.folder and not (data.path / "corpus.json").exists()
 
-    Raises UserError that names a missing one, the cure, and `works_now`, a command that does without it.
-    """
-    advice = f"\nwithout it, this works now: {works_now}" if works_now else ""
+
+def provide_corpora(experiments: Iterable[Experiment]) -> None:
+    """See to it that each experiment's corpus is there. Raises UserError that names a missing one and the cure."""
     for experiment in experiments:
-        data = experiment.data
-        # A folder that was named is somebody's own: it is not made here.
-        if data.corpus == EMBEDDED and not data.folder and not (data.path / "corpus.json").exists():
+        if is_to_be_made(experiment.data):
             _make_embedded(experiment)
-        try:
-            read_description(data.path, data.corpus)
-        except MissingCorpus as error:
-            raise MissingCorpus(f"{error}, or say where it lies with --set data.folder=DIR{advice}") from None
+        check_is_there(experiment.data)
+
+
+def check_is_there(data: Data, works_now: str = "") -> None:
+    """Raises UserError that names a missing corpus, the cure, and `works_now`, a command that does without it."""
+    try:
+        _description(data, data.corpus)
+    except MissingCorpus as error:
+        advice = f"\nwithout it, this works now: {works_now}" if works_now else ""
+        raise MissingCorpus(f"{error}, or say where it lies with --set data.folder=DIR{advice}") from None
+
+
+def check_settings(experiment: Experiment, launch: Launch) -> None:
+    """Raises UserError for what would fail in the job, whatever the corpus: a batch that its ranks cannot share, a
+    checkpoint that will not be there.
+    """
+    training, ranks = experiment.training, launch.profile.world_size
+    check_start_from(experiment)
+    check_batch_size(training.batch_size, None, ranks)
+    check_chunk_size(training.chunk_size, ranks)
 
 
 def check_fit(run: RunFolder, experiment: Experiment, launch: Launch) -> None:
-    """Raises UserError for what would fail in the job, perhaps days later: a batch, images or frames that do not fit, a
-    split or a checkpoint that will not be there.
-    """
+    """The same, and for a batch, images or frames that the corpus does not fit, and a split that it has not."""
     data = experiment.data
-    description = read_description(data.path)
-    num_captions = description.num_captions.get("train", 0)
+    description = _description(data)
     check_splits(data.path, description, experiment.training.select_on)
-    check_start_from(experiment)
+    check_settings(experiment, launch)
+    num_captions = description.num_captions.get("train", 0)
     check_batch_size(experiment.training.batch_size, num_captions, launch.profile.world_size)
-    check_chunk_size(experiment.training.chunk_size, launch.profile.world_size)
     check_inputs(data.path, description, data, experiment.model)
     check_identity(data.path, description, TrainedOn.read(run.corpus), run.path)
+
+
+def _description(data: Data, corpus: str = "NAME") -> Description:
+    record = data.path / "corpus.json"
+    return _read_description(data.path, corpus, record.stat().st_mtime_ns if record.exists() else 0)
+
+
+@lru_cache(maxsize=100)
+def _read_description(folder: Path, corpus: str, mtime_ns: int) -> Description:
+    """Of a file that has not changed since it was last read: a thousand runs of a grid ask for the same."""
+    return read_description(folder, corpus)
 
 
 def check_start_from(experiment: Experiment) -> None:

@@ -7,24 +7,21 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from sia.atomic import write_text
 from sia.checks import ask
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile, clean_environment
 from sia.cluster.refusal import cluster_is_away
 from sia.cluster.submit import submit
 from sia.cluster.task import Task
-from sia.config import read_yaml
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
 from sia.run.driver import OWN_JOB, driver_of, refuse_if_driven
-from sia.run.folder import runs_root
+from sia.run.folder import driver_folder, runs_root
 from sia.run.lock import HeartbeatLock, LockHeld
-from sia.sweep.grid import Grid, profile_path
+from sia.run.records import Request
+from sia.sweep.grid import Grid
+from sia.sweep.request import remember
 from sia.trackers.tracker import tracker_environment
 from sia.training.preemption import PreemptionFlag
 
@@ -42,49 +39,36 @@ OF_LARGE_JOBS = (
 MEM_GB = 4.0  # Ray takes about 650 MB, and 116 MB for each trial that runs at once
 
 
-def detach(grid: Grid, path: Path, launch: Launch, arguments: list[str], dependency: str | None) -> str:
-    """Submit the driver of a grid file as a job of its own; the job's number.
+def detach(grid: Grid, launch: Launch, request: Request, dependency: str | None) -> str:
+    """Submit the driver of a study as a job of its own, which repeats the request; the job's number.
 
-    arguments: those of jobs/submit.py besides --grid, which is given a copy of the file as it is now.
     Raises UsageError without a Slurm, UserError where the study is driven already.
     """
-    if launch.cluster != "slurm":
-        raise UsageError("--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux")
-    folder = runs_root() / grid.study
-    own_folder(folder / "driver")
+    check_detach(launch)
+    folder = driver_folder(grid.study)
+    own_folder(folder)
     try:
-        with HeartbeatLock(folder / "driver" / "detach.lock"):
+        with HeartbeatLock(folder / "detach.lock"):
             refuse_if_driven(grid.study)
-            frozen = folder / "driver" / "grid.yaml"
-            values = frozen_grid(read_yaml(path), path.absolute(), grid.study)
-            write_text(frozen, yaml.safe_dump(values, sort_keys=False))
+            remember(request.model_copy(update={"cluster": "slurm", "detach": True}), grid)
             profile = driver_profile(launch.profile, dependency)
             environment = {**tracker_environment(grid.study), **profile.environment}
-            task = DriveStudy(str(folder), ["--grid", str(frozen), *arguments])
-            submit(task, "slurm", profile.model_copy(update={"environment": environment}), launch.code)
+            given = profile.model_copy(update={"environment": environment})
+            submit(driving_task(grid.study), "slurm", given, launch.code)
     except LockHeld as error:
         raise UserError(f"study {grid.study} is being detached already ({error})") from None
     job = driver_of(grid.study)
     return job.job_id if job is not None else ""
 
 
-def frozen_grid(values: dict[str, Any], path: Path, study: str) -> dict[str, Any]:
-    """The grid's values with the study's name in them and absolute profiles, so that the file may lie anywhere."""
+def driving_task(study: str) -> "DriveStudy":
+    return DriveStudy(str(runs_root() / study))
 
-    def placed(holder: dict[str, Any]) -> dict[str, Any]:
-        absolute = dict(holder)
-        try:
-            if holder.get("profile"):
-                absolute["profile"] = str(profile_path(path, holder["profile"]))
-        except UsageError:  # of a part that is not used: load_grid has found all that are
-            pass
-        if holder.get("where"):
-            absolute["where"] = [placed(one) for one in holder["where"]]
-        return absolute
 
-    small = values.get("miniature")
-    named = {"miniature": {**placed(small), "study": study}} if isinstance(small, dict) else {}
-    return {**placed(values), **named, "study": study}
+def check_detach(launch: Launch) -> None:
+    """Raises UsageError without a Slurm."""
+    if launch.cluster != "slurm":
+        raise UsageError("--detach needs Slurm, where the driver becomes a job; on one machine start it in tmux")
 
 
 def driver_profile(jobs: Profile, dependency: str | None) -> Profile:
@@ -100,10 +84,9 @@ def driver_profile(jobs: Profile, dependency: str | None) -> Profile:
 
 @dataclass(frozen=True)
 class DriveStudy(Task):
-    """Drive the study in `folder` with these arguments of jobs/submit.py."""
+    """Drive the study in `folder` as it was asked for."""
 
     folder: str
-    arguments: list[str]
 
     @property
     def name(self) -> str:
@@ -136,7 +119,7 @@ class DriveStudy(Task):
         code = Path(__file__).resolve().parents[2]
         own = {"PYTHONPATH": str(code), OWN_JOB: job_id}
         environment = {**clean_environment(dict(os.environ), Profile()), **own}
-        command = [sys.executable, "-u", str(code / "jobs" / "submit.py"), *self.arguments]
+        command = [sys.executable, "-u", str(code / "jobs" / "submit.py"), "--again", Path(self.folder).name]
         driver = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             return driver.wait()

@@ -11,19 +11,21 @@ from rich.console import Console
 
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Cluster
-from sia.operate.damage import readable
-from sia.operate.watch import SweepDisplay
+from sia.operate.damage import how_unfinished, readable
+from sia.operate.status import study_views
+from sia.operate.watch import SweepDisplay, watch_studies
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
-from sia.run.driver import driving
-from sia.run.folder import RunFolder
+from sia.run.driver import Driver, driver_status, driving
+from sia.run.folder import RunFolder, again
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
 from sia.sweep.take_up import take_up
 from sia.trackers.tracker import MirrorThread, Tracker, tracker_of
 
 Scheduler = Literal["tune", "asha", "none"]
+WATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,34 @@ def submit_sweep(sweep: Sweep, console: Console) -> int:
     try:
         errors = drive(sweep)
     except KeyboardInterrupt:
+        back = again(sweep.study, sweep.runs[0].name)
         print(
-            f"\nleft: jobs of study {sweep.study} that nobody cancelled go on; submit the same grid again to attach to "
-            f"them, or watch them with `python jobs/status.py {sweep.study}`",
+            f"\nleft: jobs of study {sweep.study} that nobody cancelled go on; `{back}` attaches to them, "
+            f"`python jobs/status.py {sweep.study} --watch` shows them",
             file=sys.stderr,
         )
         return 130
+    return _tell_end(sweep, errors, console)
+
+
+def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
+    """Attach to whoever drives the study, until that ends; then tell what came of it; the exit status."""
+    print(f"{sweep.study}: driven by {driver.who}; attached to it, a Ctrl-C leaves it as it is", file=sys.stderr)
+    try:
+        watch_studies(
+            lambda: study_views([sweep.study]), WATCH_SECONDS, goes_on=lambda: driver_status(sweep.study).lives
+        )
+    except KeyboardInterrupt:
+        print(f"\nleft: {driver.who} goes on; `{again(sweep.study)}` attaches to it", file=sys.stderr)
+        return 130
+    made = [run for run in sweep.runs if run.config.exists()]
+    errors = {run.name: "not begun" for run in sweep.runs if run not in made} | how_unfinished(made)
+    if errors:
+        print(f"{sweep.study}: its driver has ended; `{again(sweep.study)}` goes on with the rest", file=sys.stderr)
+    return _tell_end(replace(sweep, runs=made), errors, console)
+
+
+def _tell_end(sweep: Sweep, errors: dict[str, str], console: Console) -> int:
     console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
     print(f"report: {write_report(sweep.study)}")
     print(f"runs:   python jobs/status.py {sweep.study}")
@@ -137,7 +161,7 @@ def _in_threads(sweep: Sweep, runs: list[RunFolder]) -> dict[str, str]:
         except StageFailed as error:
             errors[run.name] = str(error)
         except Exception as error:
-            errors[run.name] = f"{type(error).__name__}: {error}; submit again to go on"
+            errors[run.name] = f"{type(error).__name__}: {error}; to go on: {again(run.study, run.name)}"
 
     if sweep.cluster == "debug":
         # In this thread, so that a debugger stops there and signals arrive.

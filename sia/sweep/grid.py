@@ -67,6 +67,7 @@ class GridPoint:
 
 @dataclass(frozen=True)
 class Grid:
+    path: Path
     study: str
     points: list[GridPoint]
     has_miniature: bool
@@ -92,19 +93,19 @@ class Grid:
             point.create()
 
 
-def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] | None = None) -> Grid:
-    """The points of a grid file, `overrides` laid over each.
+def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] | None = None, study: str = "") -> Grid:
+    """The points of a grid file, `overrides` laid over each. study: its name, where it has one already.
 
     Raises UsageError that names the file and the key: an unknown key, a wrong value, a filter that matches nothing,
     a profile that is not there.
     """
     file = _read(path, miniature)
-    study = file.study or _study_of(path, miniature)
+    named = study or file.study or _study_of(path, miniature)
     chosen = _points(file, str(path))
     every = [(values, seed) for values in chosen for seed in file.seeds or (None,)]
     resolved = [_resolve(file, values, seed, overrides or {}, str(path)) for values, seed in every]
     changes = _changes(resolved, overrides or {})
-    study = _own_name(study, changes) if changes else study
+    study = study or (_own_name(named, changes) if changes else named)
     experiments: dict[str, GridPoint] = {}
     for (values, _), (_, experiment) in zip(every, resolved, strict=True):
         point = GridPoint(study, experiment, _profile(file, values, path))
@@ -112,7 +113,7 @@ def load_grid(path: Path, miniature: bool = False, overrides: Mapping[str, Any] 
             cause = "--set gives a key of `grid:` or `seeds:` one value; leave it out" if overrides else "drop one"
             raise UsageError(f"{path}: two points of the grid are the same run ({experiment.run_name}); {cause}")
     record = Study(question=" ".join(file.question.split()), grid=str(path), changes=changes)
-    return Grid(study, list(experiments.values()), file.miniature is not None, record)
+    return Grid(path, study, list(experiments.values()), file.miniature is not None, record)
 
 
 def _changes(resolved: Sequence[tuple[Experiment, Experiment]], overrides: Mapping[str, Any]) -> list[str]:

@@ -1,15 +1,15 @@
 """The points of a grid, and what a sweep would do with each. It loads no torch and needs no corpus."""
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Sequence
 
-from sia.cluster.launch import Launch
-from sia.cluster.packs import Packs
-from sia.cluster.profile import Profile, sbatch_script
+from rich.box import SIMPLE
+from rich.table import Table
+
+from sia.cluster.profile import Profile
 from sia.config import Experiment, flatten, varying
 from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.operate.cancel import BY
+from sia.operate.damage import FAULTS
 from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, differing, in_short, stages_text
 from sia.run.folder import runs_root
@@ -17,22 +17,21 @@ from sia.run.selection import protocol
 from sia.run.state import State, look
 from sia.sweep.grid import Grid, GridPoint
 
-ACTIONS = {
-    State.FINISHED: "finished",
-    State.RUNNING: "attach",
-    State.PENDING: "attach",
-    State.STOPPED: "stopped",
-}
+BEGIN = "submit"
+ACTIONS = {State.FINISHED: "finished", State.RUNNING: "attach", State.PENDING: "attach"}
 
 TOLD_ELSEWHERE = (*PAIR, "training.seed")  # by a column; so are stages
 LEFT_OUT = ("image\nparameters", "speech\nparameters", "resources")  # the first one first, on a narrow terminal
 STAGES = "stages:\nepochs, schedule, rate"
 
 
-def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> FittedTable:
+def plan_table(
+    study: str, points: list[GridPoint], profiles: list[Profile], actions: list[str] | None = None
+) -> FittedTable:
     """Name, parameters of both branches, stages with epochs and rate, the settings in which points differ, signature,
-    and what is done; resources on top, or of each point where they differ. `profiles` are those of the points.
+    and what is done; resources on top, or of each point where they differ. `profiles` and `actions` are the points'.
     """
+    actions = actions or [action(point) for point in points]
     shared = len(set(resources := [profile.describe() for profile in profiles])) == 1
     seeds = len({point.experiment.training.seed for point in points}) > 1
     settings = differences([point.experiment for point in points])
@@ -48,9 +47,9 @@ def plan_table(study: str, points: list[GridPoint], profiles: list[Profile]) -> 
             "seed": str(point.experiment.training.seed),
             "resources": where,
             "signature": point.experiment.signature,
-            "action": action(point),
+            "action": done,
         }
-        for point, setting, where in zip(points, settings, resources, strict=True)
+        for point, setting, where, done in zip(points, settings, resources, actions, strict=True)
     ]
     shown_if = {"settings": any(settings), "seed": seeds, "resources": not shared}
     wrap, right = (STAGES, "settings", "resources"), ("speech\nparameters", "image\nparameters", "seed")
@@ -70,35 +69,22 @@ def _protocol(points: list[GridPoint]) -> str:
     return f"\nbest epochs chosen on {protocol('test')}" if splits == {"test"} else ""
 
 
-def count_of(points: list[GridPoint]) -> str:
-    return "1 run" if len(points) == 1 else f"{len(points)} runs"
+def count_of(runs: Sequence[object]) -> str:
+    return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
 
 
-def action(point: GridPoint) -> str:
-    """finished, attach or submit: what a sweep does with the point as its run folder is now."""
+def action(point: GridPoint, asha: bool = False) -> str:
+    """What a sweep does with the point as its run folder is now: submit, attach, or leave it as finished, damaged, or
+    stopped, as asha's scheduler does with what it gave up.
+    """
     if not point.run.config.exists():
-        return "submit"
-    return ACTIONS.get(look(point.run).state, "submit")
-
-
-def show_plan(grid: Grid, launches: dict[str, Launch], console: Console) -> None:
-    """Print the table, and the script of each kind of job that Slurm would be given."""
-    of_points = [launches[point.run.name] for point in grid.points]
-    for line in grid.told:
-        console.print(Text(line), soft_wrap=True)
-    console.print(plan_table(grid.study, grid.points, [launch.profile for launch in of_points]))
-    for launch in {id(launch): launch for launch in of_points}.values():
-        if launch.cluster != "slurm":
-            continue
-        runs = [point.run for point, other in zip(grid.points, of_points, strict=True) if other is launch]
-        names = ", ".join(run.name for run in runs)
-        if (together := launch.profile.runs_per_node) > 1:
-            print(f"sbatch script of each job that {together} of {names} share:\n")
-            folder = Packs.of_study(runs[0].path.parent).another()
-            print(sbatch_script(launch.profile.of_pack(), f"{grid.study}/pack-{folder.name}", folder, overlap=True))
-        else:
-            print(f"sbatch script of each stage of {names} (the first one's):\n")
-            print(sbatch_script(launch.profile, f"{grid.study}/{runs[0].name}/1", runs[0].jobs))
+        return BEGIN
+    try:
+        found = look(point.run)
+    except FAULTS:
+        return "damaged"
+    given_up = asha and found.state == State.STOPPED and found.stopped_by != BY
+    return "stopped" if given_up else ACTIONS.get(found.state, BEGIN)
 
 
 def points_table(grid: Grid) -> Table:

@@ -8,7 +8,7 @@ from sia.operate.cancel import BY
 from sia.operate.damage import FAULTS, damage
 from sia.run import queue
 from sia.run.driver import asked_at, driver_of
-from sia.run.folder import RunFolder, runs_root
+from sia.run.folder import RunFolder, again, runs_root
 from sia.run.records import Job, Stopped
 from sia.run.rows import mend
 from sia.run.state import State, look
@@ -56,7 +56,8 @@ def take_over(study: str, runs: Iterable[RunFolder], cluster: Cluster, by_name: 
         status = look(run)
         if status.state == State.PENDING and status.job and _is_silent(status.job, cluster):
             which = f"job {status.job_id} of {SILENT}"
-            done = f"taken over from {which}" if by_name else f"waits for {which}; --cluster {cluster} takes it over"
+            cure = f"{again(study, run.name)} --cluster {cluster}"
+            done = f"taken over from {which}" if by_name else f"waits for {which}; {cure} takes it over"
             print(f"{run.study}/{run.name}: {done}", file=sys.stderr)
             if by_name:
                 run.stage(status.stage).job.unlink(missing_ok=True)

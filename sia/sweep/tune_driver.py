@@ -17,11 +17,10 @@ from sia.cluster.end_jobs import cancel_jobs
 from sia.cluster.launch import Launch
 from sia.imports import kept
 from sia.operate.cancel import jobs_of
-from sia.operate.damage import FAULTS, damage, readable
+from sia.operate.damage import how_unfinished, readable
 from sia.run.folder import RunFolder
 from sia.run.metrics import Row
 from sia.run.records import Stopped
-from sia.run.state import look
 from sia.sweep.chain import StageFailed, begin, follow_run
 
 METRIC = "selection/R_at_10"
@@ -173,15 +172,7 @@ def _asha(runs: list[RunFolder]) -> Any:
 
 
 def _errors(results: Any, runs: list[RunFolder]) -> dict[str, str]:
-    failed = {}
-    for run in runs:
-        try:
-            status = look(run)
-        except FAULTS as error:
-            failed[run.name] = damage(run, error)
-        else:
-            if not status.is_over:
-                failed[run.name] = status.error or status.state.value
+    failed = how_unfinished(runs)
     if results.errors and not failed:
         failed["tune"] = str(results.errors[0])
     return failed

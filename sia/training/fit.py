@@ -17,7 +17,7 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.errors import UserError
 from sia.imports import kept
-from sia.run.folder import RunFolder, StageFolder
+from sia.run.folder import RunFolder, StageFolder, again
 from sia.run.records import StagePlan
 from sia.training.meter import Meter
 from sia.training.preemption import PreemptionFlag, signals_blocked
@@ -161,5 +161,6 @@ def check_agreement(trainer: Trainer, run: RunFolder) -> None:
     own = [progress.step, progress.epochs_done, sampler.epoch, sampler.next_batch, weights]
     if len(trainer.ranks.gather(torch.tensor([own], dtype=torch.float64)).unique(dim=0)) > 1:
         raise UserError(
-            f"{run.path}: the ranks found different checkpoints (a slow file server?); submit the run again"
+            f"{run.path}: the ranks found different checkpoints (a slow file server?); "
+            f"to go on: {again(run.study, run.name)}"
         )

@@ -155,7 +155,8 @@ def test_a_run_alone_then_the_study_then_a_retry(driven) -> None:
 
     cancelled = desk.call("cancel.py", first.name, "--yes")
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
-    assert f"local job {job_of(first)}" in cancelled.stdout and "ended; submit it again to go on" in cancelled.stdout
+    assert f"local job {job_of(first)}" in cancelled.stdout
+    assert "ended; to go on: python jobs/submit.py --again" in cancelled.stdout
     assert not processes_of(first)
     assert look(first).state == State.STOPPED and not first.stage(1).failed.exists() and not first.lock.exists()
     saved = torch.load(first.stage(1).last, weights_only=True)["progress"]
@@ -252,5 +253,5 @@ def test_a_driver_whose_number_is_a_strangers_now_is_left_alone(desk: Desk, queu
     queued.write_text(f"{queued.read_text()}19|RUNNING|None|{os.getuid()}|somebody's\n")
     assert "driven by" not in desk.call("status.py", "size").stdout
     done = desk.call("cancel.py", "size", "--yes")
-    assert done.returncode == 0 and done.stdout.count("ended; submit it again") == 2, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.count("ended; to go on: python jobs/") == 2, done.stdout + done.stderr
     assert queued.with_name("scancel.log").read_text() == "17 18\n", "one call"

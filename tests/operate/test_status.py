@@ -19,7 +19,7 @@ from sia.operate.status import StudyView, run_views, study_views, view
 from sia.operate.status_table import views_table, way_line
 from sia.run import latest as measured_module
 from sia.run.driver import driver_status
-from sia.run.folder import RunFolder
+from sia.run.folder import RunFolder, again
 from sia.run.latest import measured
 from sia.run.lock import HeartbeatLock
 from sia.run.metrics import append_row, write_rows
@@ -129,11 +129,11 @@ def test_nobody_a_process_or_a_job_drives(root: Path, program) -> None:
     finish_run(root, "size", experiment())
     assert study_views(["size"])[0].driver_line == "size: nobody drives it"
     other = begin_run(root, "size", experiment(**{"training.seed": 1}))
-    assert study_views(["size"])[0].driver_line == "size: nobody drives it; submit it again to go on"
+    assert study_views(["size"])[0].driver_line == f"size: nobody drives it; to go on: {again('size', other.name)}"
     write_json(other.stopped, {"by": "asha"})
     assert study_views(["size"])[0].driver_line == "size: nobody drives it"
     write_json(other.stopped, {"by": "cancel"})
-    assert study_views(["size"])[0].driver_line == "size: nobody drives it; submit it again to go on"
+    assert study_views(["size"])[0].driver_line == f"size: nobody drives it; to go on: {again('size', other.name)}"
     program("squeue", "echo 17")
     write_json(root / "size" / "driver.json", LOST_ON_SLURM)
     assert study_views(["size"])[0].driver_line == "size: driven by job 17 (pending)"

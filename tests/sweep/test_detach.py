@@ -9,7 +9,8 @@ from sia.cluster.launch import Launch, local_profile
 from sia.cluster.profile import Profile
 from sia.errors import UsageError, UserError
 from sia.run.lock import HeartbeatLock
-from sia.sweep.detach import LEAST_TIMEOUT_MIN, detach, driver_profile, frozen_grid
+from sia.run.records import Request
+from sia.sweep.detach import LEAST_TIMEOUT_MIN, detach, driver_profile
 from sia.sweep.grid import load_grid
 
 
@@ -23,27 +24,12 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_of_two_that_detach_at_once_one_is_refused(grid: Path, tmp_path: Path) -> None:
     lock = tmp_path / "runs" / "tiny" / "driver" / "detach.lock"
     with HeartbeatLock(lock), pytest.raises(UserError, match="study tiny is being detached already"):
-        detach(load_grid(grid), grid, Launch("slurm", local_profile()), [], None)
+        detach(load_grid(grid), Launch("slurm", local_profile()), Request(grid=str(grid)), None)
 
 
 def test_without_slurm_it_says_what_to_do(grid: Path) -> None:
     with pytest.raises(UsageError, match="--detach needs Slurm"):
-        detach(load_grid(grid), grid, Launch("local", local_profile()), [], None)
-
-
-def test_the_driver_is_given_the_grid_as_it_was(tmp_path: Path) -> None:
-    """With profiles that are found from anywhere, those of single points too."""
-    home = tmp_path / "sia"
-    (home / "slurm").mkdir(parents=True)
-    for name in ("gpu", "large", "small"):
-        (home / "slurm" / f"{name}.yaml").touch()
-    where = [{"match": {"model.gru_layers": 2}, "profile": "slurm/large.yaml"}]
-    values = {"profile": "slurm/gpu.yaml", "where": where, "miniature": {"profile": "slurm/small.yaml"}}
-    frozen = frozen_grid(values, home / "sweeps" / "size.yaml", "mine")
-    assert frozen["study"] == frozen["miniature"]["study"] == "mine"
-    assert frozen["profile"] == str(home / "slurm" / "gpu.yaml")
-    assert frozen["where"][0]["profile"] == str(home / "slurm" / "large.yaml")
-    assert frozen["miniature"]["profile"] == str(home / "slurm" / "small.yaml")
+        detach(load_grid(grid), Launch("local", local_profile()), Request(grid=str(grid)), None)
 
 
 def test_a_driver_outlives_the_grace_of_its_lost_jobs() -> None:

@@ -39,20 +39,21 @@ def test_a_detached_driver_waits_and_ends_the_study_though_it_is_requeued(tmp_pa
         assert box.slurm("squeue", "-h", "-j", driver, "-o", "%T %r") == "PENDING Dependency"
         assert f"driven by job {driver} (pending, Dependency)" in desk.call("status.py").stdout
         assert "has written nothing yet" in desk.call("logs.py", "tiny").stderr
-        here = desk.call(*box.SUBMIT)
-        assert here.returncode == 1 and f"already driven by job {driver}" in here.stderr
+        here = desk.start(*box.SUBMIT)
+        box.wait_for(lambda: f"driven by job {driver} (pending, Dependency); attached" in desk.log, "it attaches")
         assert not desk.runs("tiny")
         box.slurm("scontrol", "release", before)
         run = the_run(desk)
         with box.caught_in_mid_stage(run) as caught:
             second = desk.call(*box.SUBMIT, "--detach")
-            assert second.returncode == 1 and "already" in second.stderr
+            assert second.returncode == 0 and f"driven by job {driver}" in second.stdout
             for life, signalled in enumerate(("USR2", "TERM"), start=1):
                 box.slurm("scancel", f"--signal={signalled}", driver)
                 box.wait_for(lambda life=life: box.restarts(driver) == life, f"the driver's requeue by {signalled}")
                 box.wait_for(lambda: drives(desk, driver), "it drives again")
         box.wait_for(run.finished.exists, "the run's end")
         box.wait_for(lambda: not box.in_queue(driver), "the driver's end")
+        assert here.wait(60) == 0 and f"{run.name}: finished" in desk.log, desk.log
     assert box.jobs_that_trained(run) == [caught.job], "the driver attached to its job"
     assert_every_epoch_once(run, 41)
     assert mlflow_history(desk.uri, "tiny")[run.name]["train/loss"] == list(range(1, 42))
@@ -74,7 +75,7 @@ def test_a_detached_study_is_left_cancelled_retried_and_lost(tmp_path: Path, cor
         box.slurm("scancel", second)
         box.wait_for(lambda: not box.in_queue(second) and not run.lock.exists(), "the job's end")
         lost = desk.run("status.py", "tiny").stdout
-    assert "nobody drives it; submit it again to go on" in lost
+    assert "nobody drives it; to go on: python jobs/submit.py --again tiny" in lost
     # Under --no-accounting nobody knows more.
     known = os.path.exists(f"{os.path.dirname(os.environ.get('SLURM_CONF', ''))}/slurmdbd.conf")
     why = f"job {second} ended: CANCELLED by" if known else f"job {second} left without a word"

@@ -160,7 +160,7 @@ def test_a_grid_that_grew_adds_its_new_point_alone_however_its_drivers_end(swept
 
 def assert_left(desk: Desk, driver: "subprocess.Popen[str]", status: int) -> None:
     assert driver.wait(90) == status, desk.log
-    assert "go on; submit the same grid again" in desk.log
+    assert "go on; `python jobs/submit.py --again tiny` attaches" in desk.log
     assert "SIGTERM" not in desk.log and "Traceback" not in desk.log and "    @ " not in desk.log
 
 
