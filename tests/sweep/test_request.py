@@ -43,9 +43,7 @@ def test_a_study_is_submitted_again_with_all_its_settings(desk: Desk) -> None:
     )
     repeated = desk.call(*AGAIN)
     assert repeated.returncode == 0 and repeated.stderr == "" and desk.runs("tiny-seed-7") == [run]
-    assert (
-        Request.read(request_of("tiny-seed-7")) == told and again("tiny") == "python jobs/submit.py --again tiny-seed-7"
-    )
+    assert Request.read(request_of("tiny-seed-7")) == told
     # A grid file that changed, or is gone, changes nothing of what is repeated; one line tells of it.
     desk.write("tiny.yaml", {"experiment": run.experiment().model_dump(), "grid": {"model.gru_layers": [2, 3]}})
     changed = desk.call(*AGAIN, "--dry-run")

@@ -205,7 +205,8 @@ def test_who_asks_for_another_cluster_by_name_takes_the_run_over(
 def test_who_was_given_this_machine_waits_and_is_told_so(silent: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert taken_up(silent, "local", by_name=False) == State.PENDING
     said = capsys.readouterr().err
-    assert "waits for job 17 of a Slurm that does not answer; --cluster local takes it over" in said
+    assert "waits for job 17 of a Slurm that does not answer; python jobs/" in said
+    assert "--cluster local takes it over" in said
 
 
 def test_slurm_itself_waits(silent: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
