@@ -13,11 +13,19 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("study", help="a folder of runs/, such as a sweep's name")
     parser.add_argument("--out", type=Path, help="where to write it (default: reports/STUDY beside runs/)")
+    parser.add_argument(
+        "--no-gallery", action="store_true", help="leave out what the best pair finds: no torch, seconds"
+    )
     options = parser.parse_args()
     # matplotlib takes a second to import: not before --help has been answered.
     from sia.report.write import write_report
 
-    print(write_report(options.study, options.out))
+    gallery = None
+    if not options.no_gallery:
+        from sia.gallery.of_study import gallery_of_study
+
+        gallery = gallery_of_study(options.study)
+    print(write_report(options.study, options.out, gallery))
 
 
 if __name__ == "__main__":

@@ -61,5 +61,5 @@ CASES = {
         compare, "dry-run of 1,000 points", "submit.py --grid grid.yaml --dry-run --cluster local", _grid
     ),
     "status": partial(compare, "status of 1,000 runs", "status.py study", partial(_study, 1000)),
-    "report": partial(compare, "report of 200 runs", "report.py study", partial(_study, 200)),
+    "report": partial(compare, "report of 200 runs", "report.py study --no-gallery", partial(_study, 200)),
 }

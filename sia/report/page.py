@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sia.config import flatten
@@ -28,11 +28,9 @@ ROWS_OF_A_PAGE = 40
 TOLD = (tables.duration, "{:.3g}".format, "{:.2g}".format)
 
 
-def environment(gallery: bool = False) -> Environment:
-    loaders: list[BaseLoader] = [PackageLoader("sia.report")]
-    loaders += [PackageLoader("sia.gallery")] if gallery else []
+def environment() -> Environment:
     made = Environment(
-        loader=ChoiceLoader(loaders),
+        loader=ChoiceLoader([PackageLoader("sia.report"), PackageLoader("sia.gallery")]),
         autoescape=lambda name: not str(name).endswith(".tex"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -86,7 +84,7 @@ def page(opening: Opening, summaries: list[RunSummary], corpus: CorpusFacts, gal
         "commits": sorted({run.commit[:8] for run in summaries if run.commit}),
         "gallery": gallery,
     }
-    return environment(gallery is not None).get_template("report.html").render(**vars(opening), **context, **told)
+    return environment().get_template("report.html").render(**vars(opening), **context, **told)
 
 
 def varied(groups: Sequence[Group]) -> dict[str, list[str]]:

@@ -82,6 +82,7 @@ def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
 def _tell_end(sweep: Sweep, errors: dict[str, str], console: Console) -> int:
     console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
     print(f"report: {write_report(sweep.study)}")
+    print(f"        python jobs/report.py {sweep.study} adds what the best pair finds, to see and hear")
     print(f"runs:   python jobs/status.py {sweep.study}")
     print(_where(tracker_of(sweep.study), sweep))
     for name, error in errors.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import small_scenes
+from desk import Desk
 from test_tables import summary
 from written_runs import experiment, finish_run
 
@@ -64,3 +65,11 @@ def test_a_latex_table_needs_booktabs_alone_and_is_cut_where_a_page_ends():
 def test_every_template_is_installed():
     declared = (Path(__file__).parents[2] / "setup.cfg").read_text()
     assert "sia.report = templates/*" in declared and summary().pair == "DG3A1024"
+
+
+def test_a_gallery_that_cannot_be_had_is_told_and_left_out(runs, tmp_path):
+    finish_run(runs, "size", experiment())
+    done = Desk(tmp_path).call("report.py", "size")
+    assert done.returncode == 0 and done.stderr.startswith("no gallery: "), "its checkpoint was never written"
+    assert "<audio" not in Path(done.stdout.strip()).read_text()
+    assert Desk(tmp_path).call("report.py", "size", "--no-gallery").stderr == ""
