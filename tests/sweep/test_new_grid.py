@@ -15,7 +15,7 @@ from sia.cluster.launch import Launch, local_profile
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.sweep.corpora import check_fit
 from sia.sweep.grid import Grid, load_grid
-from sia.sweep.new_grid import new_grid
+from sia.sweep.new_grid import MIDDLE, PAPERS, Size, new_grid
 
 SPLITS = ("train", "train", "train", "validation", "test")
 
@@ -39,6 +39,16 @@ def test_a_grid_fits_its_corpus_and_the_ranks_of_the_machine(tmp_path: Path, cap
     assert bool(warnings) == (captions < 250)
     batch = grid.points[0].experiment.training.batch_size
     assert batch % max(1, gpus) == 0 and batch <= max(8, captions // 10)
+
+
+@pytest.mark.parametrize("size", [MIDDLE, PAPERS])
+def test_the_sizes_of_larger_corpora_are_ones_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: Size
+) -> None:
+    monkeypatch.setattr("sia.sweep.new_grid.SMALL", size)
+    corpus = make_up(tmp_path / "corpus", 15, (20, 40), 32, SPLITS)
+    grid, _ = loaded(tmp_path, corpus.folder, 0)
+    assert {point.experiment.model.gru_layers for point in grid.points} == {2, 3}
 
 
 def test_a_pool_that_is_hardly_larger_than_k_is_told_with_what_to_look_at(tmp_path: Path) -> None:

@@ -51,9 +51,12 @@ def _table(root: Path) -> Path:
 
 
 def _csv_rows(path: Path) -> Iterator[Record]:
-    lines = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True, strict=True)
+    text = read_text(path)
+    # A spreadsheet writes semicolons where commas mark decimals.
+    delimiter = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), ",")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        columns = [_column(name.strip()) for name in next(lines, [])]
+        columns = [_column(name.strip().lower()) for name in next(lines, [])]
         _check_columns(path, columns)
         for values in lines:
             place = f"{path}, line {lines.line_num}"

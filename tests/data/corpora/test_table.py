@@ -72,6 +72,13 @@ def test_a_csv_of_a_spreadsheet(tmp_path: Path) -> None:
     assert [c.split for c in captions] == ["train", "validation", "test"]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_csv_with_other_marks_and_capitals(tmp_path: Path, delimiter: str) -> None:
+    content = [{"Audio": f"{number}.wav", "Image": f"a, {number}.jpg"} for number in range(5)]
+    captions = read("table", write_csv(tmp_path / "a.csv", content, delimiter=delimiter)).captions
+    assert [c.image_id for c in captions] == [f"a, {number}.jpg" for number in range(5)]
+
+
 def test_numbers_in_json_lines_become_text(tmp_path: Path) -> None:
     content = [{**item, "utterance_id": number, "image_id": 7 + number} for number, item in enumerate(rows(speaker=3))]
     content[1]["split"] = "dev"
