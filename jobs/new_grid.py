@@ -24,8 +24,8 @@ def main() -> None:
     from sia.run.folder import check_study_name
     from sia.sweep.new_grid import new_grid
 
-    named = Path("corpora") / arguments.corpus
-    folder = named if (named / "corpus.json").exists() else Path(arguments.corpus)
+    given = Path(arguments.corpus)
+    folder = given if (given / "corpus.json").exists() or len(given.parts) > 1 else Path("corpora") / given
     out = arguments.out or Path("sweeps") / f"{folder.absolute().name}.yaml"
     check_study_name(out.stem)
     if out.exists():

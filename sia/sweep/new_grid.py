@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Template
 
 from sia.data.manifest import SPLITS
-from sia.data.prepared_corpus import PreparedCorpus, check_splits
+from sia.data.prepared_corpus import PreparedCorpus, check_splits, read_description
 from sia.errors import UserError
 
 K = 10  # of the R@K that chooses the best epoch
@@ -70,8 +70,8 @@ def new_grid(folder: Path, gpus: int, cores: int) -> tuple[str, list[str]]:
 
     Raises UserError for a corpus that is not there, lacks a split, or has too few captions to train on.
     """
+    description = read_description(folder, folder.name)
     corpus = PreparedCorpus.open(folder)
-    description = corpus.description
     check_splits(folder, description, "validation")
     captions = description.num_captions["train"]
     pools = {split: len(corpus.image_pool(corpus.split(split))) for split in SPLITS}

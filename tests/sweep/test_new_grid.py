@@ -97,7 +97,7 @@ def test_the_guides_ten_minutes_lead_from_a_csv_to_a_measured_pair(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["none"], 1, "none: no prepared corpus there; prepare it there first: python jobs/prepare.py --corpus NAME"),
+        (["none"], 1, "prepare it there first: python jobs/prepare.py --root TABLE.csv --out corpora/none"),
         (["own", "--gpus", "-1"], 2, "--gpus -1: give 0 or more"),
         (["own", "--out", "sweeps/-.yaml"], 2, "study '-'"),
         (["own", "--gpus", "64"], 1, "own: 48 training captions, a batch has 64"),
