@@ -61,7 +61,8 @@ def prepare_corpus(
     become another one, unless `replace` insists.
     """
     num_shards = plan(name, root or out / "raw", out, num_shards, short_side, limit, images, allowed, replace)
-    for _ in tracked(write_shards(out, num_shards, cluster, profile or Profile()), f"{name}: shards", num_shards):
+    written = write_shards(out, num_shards, cluster, profile or Profile())
+    for _ in tracked(written, f"{out.absolute().name}: shards", num_shards):
         pass
     return finish(out, replace)
 
