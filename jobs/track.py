@@ -19,9 +19,9 @@ def main() -> int:
     arguments = parser.parse_args()
     from sia.errors import UserError
     from sia.operate.track import track
-    from sia.run.folder import runs_root, studies
+    from sia.run.folder import is_rehearsal, runs_root, studies
 
-    known = studies()
+    known = [study for study in studies() if not is_rehearsal(study)]
     chosen = arguments.study or known
     unknown = [study for study in chosen if study not in known]
     if unknown or not chosen:

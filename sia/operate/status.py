@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sia.atomic import read_json
 from sia.clock import age_seconds
 from sia.cluster.accounting import ACCOUNTING
 from sia.operate.damage import FAULTS, damage
@@ -13,7 +14,7 @@ from sia.run import queue
 from sia.run.cost import BANDWIDTH, captions_of, cost, rehearsed
 from sia.run.cost import epochs as epochs_of
 from sia.run.driver import Driver, driver_status
-from sia.run.folder import RunFolder, again, runs_of, runs_root, studies, study_of
+from sia.run.folder import RunFolder, again, is_rehearsal, runs_of, runs_root, studies, study_of
 from sia.run.latest import measured
 from sia.run.selection import selected_on, selecting_recalls
 from sia.run.state import State, look
@@ -86,7 +87,8 @@ class StudyView:
         if not self.runs:
             logs = f"python jobs/logs.py {self.study}"
             return f"{self.study}: its detached driver ended before it made a run; {logs} tells why"
-        cure = f"; to go on: {again(self.study, self.unfinished[0].run)}" if self.unfinished else ""
+        goes_on = self.unfinished and not is_rehearsal(self.study)
+        cure = f"; to go on: {again(self.study, self.unfinished[0].run)}" if goes_on else ""
         return f"{self.study}: nobody drives it{cure}"
 
     def as_json(self) -> dict[str, Any]:
@@ -174,7 +176,18 @@ def _view(run: RunFolder) -> RunView:
         error=(status.error or found.fault) + whose_log,
         reason=status.reason,
     )
+    if is_rehearsal(run.study):
+        return _rehearsed(run, seen)
     return seen if status.state in OVER else replace(seen, seconds_left=_left(seen).seconds)
+
+
+def _rehearsed(run: RunFolder, seen: RunView) -> RunView:
+    """A rehearsal's steps are those of one epoch, however long they take; in the end it tells what came of it."""
+    told = read_json(run.rehearsal)
+    if told is None:
+        return replace(seen, epoch_seconds=None)
+    what = f"batch {told['batch_size']}, {told['seconds_a_step']:.3g} s a step, {told['peak_memory_gb']:.1f} GB"
+    return replace(seen, epoch=seen.epochs, reason=what)
 
 
 def _expected_seconds(run: RunFolder, step: StepRow | None, state: State) -> float | None:

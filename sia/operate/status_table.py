@@ -8,6 +8,7 @@ from sia.operate.status import DAMAGED, RunView, StudyView
 from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, in_short
 from sia.run.cost import in_words
+from sia.run.folder import is_rehearsal
 from sia.run.selection import protocol
 from sia.run.state import State
 
@@ -86,7 +87,7 @@ def counts(runs: Sequence[RunView]) -> str:
 
 def way_line(study: StudyView) -> str:
     """For example `31 of 60 epochs, 830 pairs/s, about 3.2 min left`; empty where nothing is under way."""
-    if not any(run.state in (State.RUNNING, State.PENDING) for run in study.runs):
+    if is_rehearsal(study.study) or not any(run.state in (State.RUNNING, State.PENDING) for run in study.runs):
         return ""
     epochs, steps = [sum(getattr(run, key) for run in study.runs) for key in ("epoch", "epochs")], _steps(study)
     told = [f"{epochs[0]} of {epochs[1]} epochs"]

@@ -5,21 +5,26 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from sia.atomic import read_json, write_json
-from sia.cluster.stage_job import Place
+from sia.cluster.stage_job import Place, end_at_once, in_one_line
 from sia.cluster.task import Task
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UserError
+from sia.run.folder import RunFolder
+from sia.run.lock import HeartbeatLock
+from sia.run.records import Failed
+from sia.run.steps import StepRow, StepWriter
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from sia.distributed import Ranks
 
 STEPS = 2  # that are timed, after one to warm up
@@ -42,31 +47,33 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Rehearse(Task):
-    """Rehearse one pair; its result is `rehearsal.json` of `folder`. `values` are the experiment's."""
+    """Rehearse the pair of the run in `path`, with so many threads a rank; its result is the run's rehearsal.json."""
 
-    folder: str
-    values: dict[str, Any]
+    path: str
     threads: int
 
     @property
+    def run(self) -> RunFolder:
+        return RunFolder(Path(self.path))
+
+    @property
     def name(self) -> str:
-        return f"rehearse {Experiment.model_validate(self.values).model.pair_name}"
+        return f"{self.run.study}/{self.run.name}"
 
     @property
     def jobs(self) -> Path:
-        return Path(self.folder) / "jobs"
+        return self.run.jobs
 
     @property
     def job_record(self) -> Path:
-        return Path(self.folder) / "job.json"
+        return self.run.stage(1).job
 
     @property
     def stopped(self) -> Path:
-        """A marker: whoever asked for the rehearsal has left."""
-        return Path(self.folder) / "stopped.json"
+        return self.run.stopped
 
     def result(self) -> Rehearsal | None:
-        found = read_json(Path(self.folder) / "rehearsal.json")
+        found = read_json(self.run.rehearsal)
         return None if found is None else Rehearsal(**found)
 
     def __call__(self) -> None:
@@ -76,17 +83,52 @@ class Rehearse(Task):
         self.rehearse(Place.of_submitit())
 
     def rehearse(self, place: Place) -> None:
+        """Leaves without a word where it was given up before it began. An error is recorded by the first such rank."""
+        if self.stopped.exists():
+            return
+        try:
+            with first_holds(self.run, place):
+                self._rehearse(place)
+        except Exception as error:
+            if Failed.read(self.run.stage(1).failed) is None:
+                failed = Failed(error=in_one_line(error), rank=place.rank, job_id=place.job_id, time=time.time())
+                failed.write(self.run.stage(1).failed)
+            raise
+
+    def _rehearse(self, place: Place) -> None:
         import torch
 
         from sia.distributed import joined_ranks
 
         torch.set_num_threads(self.threads)
-        meeting_place = Path(self.folder) / f"rendezvous-{place.job_id}-{place.life}.json"
-        experiment = Experiment.model_validate(self.values)
+        meeting_place = self.run.stage(1).rendezvous / f"{place.job_id}-{place.life}.json"
+        experiment = self.run.experiment()
         with joined_ranks(place.rank, place.world_size, place.local_rank, meeting_place) as ranks:
-            result = measure(experiment, PreparedCorpus.open(experiment.data.path), ranks)
+            writer = StepWriter(self.run.steps, 0) if ranks.is_first else None
+            tell = writer.add if writer else None
+            result = measure(experiment, PreparedCorpus.open(experiment.data.path), ranks, tell=tell)
             if ranks.is_first:
-                write_json(Path(self.folder) / "rehearsal.json", asdict(result))
+                write_json(self.run.rehearsal, asdict(result))
+
+
+@contextmanager
+def first_holds(run: RunFolder, place: Place) -> Iterator[None]:
+    """The first rank holds the run's lock meanwhile; told to end, it lets it go and ends at once."""
+    if place.rank != 0:
+        yield
+        return
+    with HeartbeatLock(run.lock, on_lost=end_at_once, job_id=place.job_id, cluster=place.cluster, stage=1) as lock:
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            lock.release()
+            os._exit(128 + number)
+
+        before = signal.signal(signal.SIGTERM, leave) if place.job_id else None
+        try:
+            yield
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
 
 def largest_batch(peaks: tuple[float, float], memory: float, wanted: int) -> int:
@@ -100,21 +142,29 @@ def largest_batch(peaks: tuple[float, float], memory: float, wanted: int) -> int
     return max(1, min(wanted, int((memory - base) / a_caption)))
 
 
-def measure(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", steps: int = STEPS) -> Rehearsal:
-    """So many steps of the largest batch that fits, on a corpus of any captions."""
+def measure(
+    experiment: Experiment,
+    corpus: PreparedCorpus,
+    ranks: "Ranks",
+    steps: int = STEPS,
+    tell: Callable[[StepRow], None] | None = None,
+) -> Rehearsal:
+    """So many steps of the largest batch that fits, on a corpus of any captions. tell: hears of each step."""
     from sia.training.finish import device_name
 
     batch = min(experiment.training.batch_size, len(corpus.split("train"))) // ranks.world_size
-    if ranks.device.type == "cuda":
-        batch, seconds, loss = _halve_until_it_fits(experiment, corpus, ranks, batch, steps)
+    on_gpu = ranks.device.type == "cuda"
+    run = Steps(experiment, corpus, ranks, steps + 1 + (0 if on_gpu else 2 * len(PROBES)), tell)
+    if on_gpu:
+        batch, seconds, loss = _halve_until_it_fits(run, batch, steps)
     else:
         peaks = []
         for count in PROBES:
-            _steps(experiment, corpus, ranks, count, steps=1)
+            run.of(count, steps=1)
             peaks.append(_peak_gb(ranks))
         batch = largest_batch((peaks[0], peaks[1]), SHARE_OF_MEMORY * _memory_gb() / ranks.world_size, batch)
         batch = round(-ranks.largest(-batch))
-        seconds, loss = _steps(experiment, corpus, ranks, batch, steps)
+        seconds, loss = run.of(batch, steps)
     return Rehearsal(
         pair=experiment.model.pair_name,
         batch_size=batch * ranks.world_size,
@@ -126,48 +176,66 @@ def measure(experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", step
     )
 
 
-def _steps(
-    experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int, steps: int
-) -> tuple[float, float]:
-    """Seconds a step and the last loss of so many steps of `batch` captions a rank, after one to warm up."""
-    from sia.data.loader import collate
-    from sia.training.trainer import build_trainer
+@dataclass
+class Steps:
+    """Takes steps of batches of several sizes; `planned` of them, if the first sizes fit."""
 
-    training = experiment.training.model_copy(update={"batch_size": batch * ranks.world_size})
-    sized = experiment.model_copy(update={"training": training})
-    trainer = build_trainer(sized, experiment.stages[0], corpus, ranks)
-    batches = cycle(trainer.state.sampler)  # an epoch may be one batch
+    experiment: Experiment
+    corpus: PreparedCorpus
+    ranks: "Ranks"
+    planned: int
+    tell: Callable[[StepRow], None] | None
+    taken: int = 0
 
-    def step() -> "Tensor":
-        loss = trainer.step(collate([trainer.dataset[place] for place in next(batches)]))
-        trainer.state.progress.step += 1
-        return loss
+    def of(self, batch: int, steps: int) -> tuple[float, float]:
+        """Seconds a step and the last loss of so many steps of `batch` captions a rank, after one to warm up."""
+        from sia.data.loader import collate
+        from sia.training.trainer import build_trainer
 
-    step().item()
-    ranks.barrier()
-    began = time.monotonic()
-    for _ in range(steps):
-        loss = step()
-    last = loss.item()
-    ranks.barrier()
-    seconds = (time.monotonic() - began) / steps
-    if not math.isfinite(last):
-        raise UserError(f"loss is {last}; lower optimizer.learning_rate")
-    return seconds, last
+        training = self.experiment.training.model_copy(update={"batch_size": batch * self.ranks.world_size})
+        sized = self.experiment.model_copy(update={"training": training})
+        trainer = build_trainer(sized, sized.stages[0], self.corpus, self.ranks)
+        batches = cycle(trainer.state.sampler)  # an epoch may be one batch
+
+        def step() -> float:
+            began = time.monotonic()
+            loss = trainer.step(collate([trainer.dataset[place] for place in next(batches)])).item()
+            trainer.state.progress.step += 1
+            self._say(training.batch_size / (time.monotonic() - began), loss)
+            return loss
+
+        step()
+        self.ranks.barrier()
+        began = time.monotonic()
+        for _ in range(steps):
+            last = step()
+        self.ranks.barrier()
+        seconds = (time.monotonic() - began) / steps
+        if not math.isfinite(last):
+            raise UserError(f"loss is {last}; lower optimizer.learning_rate")
+        return seconds, last
+
+    def _say(self, pairs_per_second: float, loss: float) -> None:
+        self.taken += 1
+        self.planned = max(self.planned, self.taken)
+        if self.tell is not None:
+            place = {"stage": 1, "epoch": 1, "step": self.taken, "batch": self.taken, "batches": self.planned}
+            rate = self.experiment.optimizer.learning_rate
+            measures = {"loss": loss, "learning_rate": rate, "pairs_per_second": pairs_per_second}
+            memory = {"peak_memory_gb": _peak_gb(self.ranks), "seconds_waiting": 0.0, "gradient_norm": math.nan}
+            self.tell(StepRow(**place, time=time.time(), **measures, **memory))
 
 
-def _halve_until_it_fits(
-    experiment: Experiment, corpus: PreparedCorpus, ranks: "Ranks", batch: int, steps: int
-) -> tuple[int, float, float]:
+def _halve_until_it_fits(run: Steps, batch: int, steps: int) -> tuple[int, float, float]:
     import torch
 
     while True:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         try:
-            return batch, *_steps(experiment, corpus, ranks, batch, steps)
+            return batch, *run.of(batch, steps)
         except torch.cuda.OutOfMemoryError:
-            if batch == 1 or ranks.world_size > 1:
+            if batch == 1 or run.ranks.world_size > 1:
                 # Another rank waits in a collective operation: a smaller batch must be asked for.
                 raise
         batch //= 2  # here: within `except` the error still holds the tensors

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from sia.atomic import read_json
 from sia.config import Experiment
 from sia.models.parameter_counts import image_parameters, speech_parameters
-from sia.run.folder import REHEARSAL, runs_root
+from sia.run.folder import REHEARSAL, run_of
 
 WEIGHT_BYTES, STATE_BYTES = 4, 12  # of a parameter in float32: alone, and with Adam's two moments
 LOOK_SHARE = 1 / 3  # what a caption that is only embedded takes of one that is learnt from: no backward pass
 BANDWIDTH = 10.0
+EMBEDDED = "scenes"  # the corpus that rehearsals take, too
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,18 @@ class Cost:
 
 def rehearsed(study: str, experiment: Experiment, cores: int) -> Pace | None:
     """The step of the run's rehearsal, where it has had one."""
-    found = read_json(runs_root() / f"{study}{REHEARSAL}" / experiment.run_name / "rehearsal.json")
+    found = read_json(run_of(f"{study}{REHEARSAL}", rehearsal_of(experiment)).rehearsal)
     if found is None:
         return None
     return Pace(found["seconds_a_step"], found["batch_size"], found["world_size"], found["device"], cores)
+
+
+def rehearsal_of(experiment: Experiment, corpus: Path | None = None) -> Experiment:
+    """What is rehearsed of it: one stage, on the embedded corpus. corpus: where that lies."""
+    values = experiment.model_dump(mode="json")
+    values["stages"] = [{"epochs": 1}]
+    values["data"] |= {"corpus": EMBEDDED, "folder": str(corpus.absolute()) if corpus else ""}
+    return Experiment.model_validate(values)
 
 
 def captions_of(experiment: Experiment) -> dict[str, int] | None:

@@ -72,8 +72,10 @@ class RunFolder:
     lock = File("writer.lock")  # held, with a heartbeat, by the one job that trains the run
     finished = File("finished.json")
     stopped = File("stopped.json")
+    rehearsal = File("rehearsal.json")  # of a run that is rehearsed: what came of it
     provenance = File("provenance.jsonl")  # commit and package versions of each job that trained the run
     jobs = File("jobs")  # submitit's pickles and the logs of every rank
+    submission = File("jobs/submit.lock")  # held by the process that hands its stage to a cluster
     launch = File("launch.json")  # the cluster and the resources that its latest job was asked for with
     launch_environment = File("launch-environment.json")  # that job's variables, which may be keys: for its owner alone
 
@@ -183,6 +185,17 @@ def studies() -> list[str]:
     return sorted({run.study for run in runs_of()})
 
 
+def is_rehearsal(study: str) -> bool:
+    return study.endswith(REHEARSAL)
+
+
+def refuse_rehearsal(study: str) -> None:
+    """Raises UserError for a study whose runs are not there to be trained."""
+    if is_rehearsal(study):
+        cure = "python jobs/submit.py --grid FILE --rehearse repeats it"
+        raise UserError(f"{study}: a rehearsal, whose runs are not trained any further; {cure}")
+
+
 def is_study(name: str) -> bool:
     """Whether a folder of that name holds runs, or the job of a driver that will make them."""
     return bool(STUDY_NAME.fullmatch(name)) and ((runs_root() / name / "driver.json").is_file() or bool(runs_of(name)))
@@ -199,12 +212,9 @@ def find_run(name: str, study: str | None = None) -> RunFolder:
         raise UserError("the run's name is empty; give one that `python jobs/status.py` lists")
     if study is None and (Path(name) / "config.yaml").is_file():
         return RunFolder(Path(name).absolute())
-    named = [(run, f"{run.study}/{run.name}") for run in runs_of(study)]
-    found = (
-        [run for run, path in named if name in (run.name, path)]
-        or [run for run, path in named if run.name.startswith(name) or path.startswith(name)]
-        or [run for run, path in named if name in path]
-    )
+    known = runs_of(study)
+    # A rehearsal has the pairs of its study: it is meant where nothing else is.
+    found = _called(name, [run for run in known if not is_rehearsal(run.study)]) or _called(name, known)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -212,6 +222,15 @@ def find_run(name: str, study: str | None = None) -> RunFolder:
         raise UserError(f"{name}: no such run under {runs_root()}; {cure}")
     listed = ", ".join(f"{run.study}/{run.name}" for run in found[:8]) + (", ..." if len(found) > 8 else "")
     raise UserError(f"{name}: {len(found)} runs have that name under {runs_root()}; give one of {listed}")
+
+
+def _called(name: str, runs: list[RunFolder]) -> list[RunFolder]:
+    named = [(run, f"{run.study}/{run.name}") for run in runs]
+    return (
+        [run for run, path in named if name in (run.name, path)]
+        or [run for run, path in named if run.name.startswith(name) or path.startswith(name)]
+        or [run for run, path in named if name in path]
+    )
 
 
 def find_runs(name: str) -> list[RunFolder]:

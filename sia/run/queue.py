@@ -14,6 +14,7 @@ ASK_AGAIN_SECONDS = 10.0
 ASK_AGAIN_SECONDS_OF_THE_ABSENT = 1.0
 CLOCK_SECONDS = 60.0
 NO_REASON = ("", "None")  # of a job that the scheduler has not looked at yet
+STARTS = "starts"  # a job that runs and has not told yet that it trains
 
 
 class Listed(NamedTuple):
@@ -78,12 +79,11 @@ def is_in_queue(job: Job) -> bool:
 
 
 def reason(job: Job) -> str:
-    """What Slurm waits for before it starts the job, in its words, such as Priority; the state of one that it started.
-
-    Empty where it says nothing.
+    """What Slurm waits for before it starts the job, in its words, such as Priority; of one that it started, that it
+    starts, or a state such as COMPLETING. Empty where it says nothing.
     """
     found = QUEUE.find(job) if job.cluster == "slurm" else None
-    return found.reason if found else ""
+    return found.reason if found else STARTS * (job.cluster == "local")
 
 
 def _squeue(users: set[int]) -> dict[str, Listed] | None:
@@ -98,7 +98,7 @@ def _squeue(users: set[int]) -> dict[str, Listed] | None:
 
 def _reason(state: str, why: str) -> str:
     if state != "PENDING":
-        return state
+        return STARTS if state == "RUNNING" else state
     return "" if why in NO_REASON else why
 
 

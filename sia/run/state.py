@@ -68,7 +68,7 @@ def look(run: RunFolder) -> RunStatus:
     """Derive the run's state; the first row of the README's table that matches."""
     number = current_stage(run)
     job, holder = Job.read(run.stage(number).job), living_holder(run.lock)
-    finished = run.finished.exists()
+    finished = run.finished.exists() or run.rehearsal.exists()
     by = "" if finished else _stopped_by(run)
     if holder is not None:
         why = BEING_ENDED if by else "" if holder.pid else UNREADABLE
@@ -87,7 +87,7 @@ def ending_of(run: RunFolder, number: int | None = None) -> RunStatus | None:
     number: its current stage, where that is known.
     """
     number = number or current_stage(run)
-    if Finished.read(run.finished) is not None:
+    if Finished.read(run.finished) is not None or run.rehearsal.exists():
         return RunStatus(State.FINISHED, number)
     if by := _stopped_by(run):
         return RunStatus(State.STOPPED, number, error=f"by {by}", stopped_by=by)
@@ -97,7 +97,7 @@ def ending_of(run: RunFolder, number: int | None = None) -> RunStatus | None:
 
 
 def _without_an_end(run: RunFolder, number: int, job: Job | None) -> RunStatus:
-    if job is not None:
+    if job is not None and living_holder(run.submission) is None:  # else it is being submitted again
         return RunStatus(State.LOST, number, job)
     asked, planned = Launch.read(run.launch), run.stage(number).plan.exists() or number > 1
     return RunStatus(State.WAITING if planned else State.NEW, number, error=asked.refused if asked else "")

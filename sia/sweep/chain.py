@@ -12,6 +12,7 @@ from typing import Any
 
 from sia.checkpoint.chosen import choose_checkpoint
 from sia.checkpoint.plan import plan_stage, write_plan
+from sia.clock import age_seconds
 from sia.cluster.launch import Launch, record_launch
 from sia.cluster.pack_job import ask_for_place, wait_for_place
 from sia.cluster.refusal import passes
@@ -161,6 +162,15 @@ def forget_failure(run: RunFolder, before: float) -> None:
     if status.state == State.FAILED and failed.stat().st_mtime < before:
         failed.unlink(missing_ok=True)
         run.stage(status.stage).job.unlink(missing_ok=True)
+
+
+def forget_loss(run: RunFolder) -> None:
+    """Make a run that was lost a while ago one whose stage waits: nobody need look for files that come late."""
+    status = look(run)
+    job = run.stage(status.stage).job
+    signs = (job, run.lock, run.metrics, run.steps, run.stage(status.stage).partial)
+    if status.state == State.LOST and min(age_seconds(sign) for sign in signs if sign.exists()) > GRACE_SECONDS:
+        job.unlink(missing_ok=True)
 
 
 class Relay:

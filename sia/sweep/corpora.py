@@ -19,10 +19,9 @@ from sia.data.prepared_corpus import (
 )
 from sia.data.sampler import check_batch_size, check_chunk_size
 from sia.errors import UsageError
+from sia.run.cost import EMBEDDED
 from sia.run.folder import RunFolder
 from sia.run.records import TrainedOn
-
-EMBEDDED = "scenes"
 
 
 def embedded_raw() -> Path:

@@ -18,7 +18,7 @@ from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
 from sia.run.driver import Driver, driver_status, driving
-from sia.run.folder import RunFolder, again
+from sia.run.folder import RunFolder, again, refuse_rehearsal
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
 from sia.sweep.take_up import take_up
@@ -99,8 +99,9 @@ def drive(sweep: Sweep) -> dict[str, str]:
     """Carry the sweep out; the errors of the runs that failed, by run name.
 
     Finished runs are left alone, running ones attached to, the rest submitted. Raises UserError where
-    another driver has the study. A KeyboardInterrupt passes through; the jobs go on.
+    another driver has the study, or for a rehearsal. A KeyboardInterrupt passes through; the jobs go on.
     """
+    refuse_rehearsal(sweep.study)
     with driving(sweep.study):
         sweep.create()
         if sweep.cluster != "debug":

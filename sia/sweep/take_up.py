@@ -12,7 +12,7 @@ from sia.run.folder import RunFolder, again, runs_root
 from sia.run.records import Job, Stopped
 from sia.run.rows import mend
 from sia.run.state import State, look
-from sia.sweep.chain import forget_failure
+from sia.sweep.chain import forget_failure, forget_loss
 
 SILENT = "a Slurm that does not answer"
 
@@ -39,6 +39,7 @@ def take_up(study: str, runs: list[RunFolder], cluster: Cluster, by_name: bool, 
     take_over(study, whole, cluster, by_name)
     for run in whole:
         forget_failure(run, asked)
+        forget_loss(run)
     return damaged
 
 

@@ -5,7 +5,7 @@ from sia.cluster.profile import Profile
 from sia.config import Experiment
 from sia.errors import UsageError, UserError
 from sia.run.driver import driving
-from sia.run.folder import RunFolder
+from sia.run.folder import RunFolder, refuse_rehearsal
 from sia.run.state import RunStatus, State, look
 from sia.sweep.chain import start_stage
 from sia.sweep.drive import mirrored
@@ -21,6 +21,7 @@ def train_here(run: RunFolder, experiment: Experiment, stage: int | None = None)
     end of an epoch is lost, and the run can be gone on with. Raises UserError where a driver or a job has the run,
     UsageError for a stage that is not the next one.
     """
+    refuse_rehearsal(run.study)
     _check_stage(run, stage)
     with driving(run.study):
         run.create(experiment)

@@ -10,7 +10,7 @@ from sia.atomic import write_json
 from sia.config import Experiment, resolve
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.run import cost as costs
-from sia.run.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words
+from sia.run.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words, rehearsal_of
 from sia.run.folder import RunFolder
 from sia.sweep.grid import load_grid
 
@@ -75,7 +75,7 @@ def test_a_dry_run_and_the_benchmark_tell_costs_by_the_step_of_a_rehearsal(corpu
     assert "rehearsal" not in desk.call(*dry_run).stdout
     (point,) = load_grid(grid).points
     told = {"pair": "DG1A8", "batch_size": 4, "peak_memory_gb": 1.0, "seconds_a_step": 36.0, "loss": 1.0}
-    record = tmp_path / "runs" / "grid.rehearsal" / point.experiment.run_name / "rehearsal.json"
+    record = tmp_path / "runs" / "grid.rehearsal" / rehearsal_of(point.experiment).run_name / "rehearsal.json"
     write_json(record, {**told, "device": "some card", "world_size": 1})
     count = captions_of(point.experiment)
     assert count is not None

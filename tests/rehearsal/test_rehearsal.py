@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sia.cluster.stage_job import Place
+from sia.config import Experiment
+from sia.errors import UserError
+from sia.operate.status import view
 from sia.rehearsal.job import Rehearse, largest_batch
+from sia.run.folder import RunFolder
+from sia.run.metrics import read_rows
+from sia.run.records import Stopped
+from sia.run.state import State, look
 
 
 @pytest.mark.parametrize(
@@ -31,11 +38,19 @@ def test_the_largest_batch_fits_and_one_more_does_not(model: float, caption: flo
     assert batch == wanted or model + (batch + 1) * caption > memory * 0.999
 
 
+def rehearsal_in(root: Path, what: Experiment) -> Rehearse:
+    run = RunFolder(root / "size.rehearsal" / what.run_name)
+    run.create(what)
+    return Rehearse(str(run.path), threads=1)
+
+
 @pytest.mark.slow
 def test_two_steps_of_a_pair(corpus: Path, tmp_path: Path) -> None:
-    task = Rehearse(str(tmp_path), experiment(corpus).model_dump(mode="json"), threads=1)
+    task = rehearsal_in(tmp_path, experiment(corpus))
     task.rehearse(Place())
-    result = task.result()
+    result, run = task.result(), task.run
+    assert (look(run).state, view(run).reason.split(",")[0], run.lock.exists()) == (State.FINISHED, "batch 4", False)
+    assert [row["batch"] for row in read_rows(run.steps)] == list(range(1, 8)), "two probes of two, one to warm up, two"
     assert result is not None
     assert result.pair == "DG1A8"
     assert result.batch_size == 4
@@ -46,7 +61,21 @@ def test_two_steps_of_a_pair(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_batch_that_the_corpus_cannot_hold_is_as_large_as_it_can(corpus: Path, tmp_path: Path) -> None:
     large = experiment(corpus, **{"training.batch_size": 512})
-    task = Rehearse(str(tmp_path), large.model_dump(mode="json"), threads=1)
+    task = rehearsal_in(tmp_path, large)
     task.rehearse(Place())
     result = task.result()
     assert result is not None and result.batch_size == 48
+
+
+def test_a_job_that_begins_after_its_rehearsal_was_left_measures_nothing(corpus: Path, tmp_path: Path) -> None:
+    task = rehearsal_in(tmp_path, experiment(corpus))
+    Stopped(by="rehearse").write(task.stopped)
+    task.rehearse(Place())
+    assert task.result() is None and look(task.run).state == State.STOPPED
+
+
+def test_an_error_is_told_as_that_of_any_run(tmp_path: Path) -> None:
+    task = rehearsal_in(tmp_path, experiment(tmp_path / "nowhere"))
+    with pytest.raises(UserError):
+        task.rehearse(Place())
+    assert "nowhere" in look(task.run).error

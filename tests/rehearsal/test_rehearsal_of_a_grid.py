@@ -1,6 +1,5 @@
 """A rehearsal that is left early leaves no process behind; real local jobs of two ranks."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,19 +9,18 @@ from pathlib import Path
 import pytest
 from desk import experiment, wait_until
 
-from sia.atomic import read_json
+from sia.run.folder import RunFolder
+from sia.run.state import State, look
 
 CHILD = """
 import sys
 from pathlib import Path
 from sia import command
 from sia.cluster.profile import Profile
-from sia.config import Experiment
 from sia.cluster.launch import Launch
 from sia.rehearsal.grid import rehearse_one
-corpus, folder = map(Path, sys.argv[2:])
-experiment, launch = Experiment.model_validate_json(sys.argv[1]), Launch("local", Profile(tasks_per_node=2))
-command.run(lambda: print(rehearse_one(experiment, corpus, folder, launch)))
+from sia.run.folder import RunFolder
+command.run(lambda: print(rehearse_one(RunFolder(Path(sys.argv[1])), Launch("local", Profile(tasks_per_node=2)))))
 """
 
 
@@ -47,10 +45,11 @@ def processes_of(runs: Path, besides: int) -> list[int]:
 )
 def test_whoever_leaves_ends_the_job_first(corpus: Path, tmp_path: Path, number: int, ranks: bool) -> None:
     runs = tmp_path / "runs"
-    folder = runs / "size-rehearsal" / "one"
-    values = json.dumps(experiment(corpus).model_dump(mode="json"))
+    what = experiment(corpus)
+    run = RunFolder(runs / "size.rehearsal" / what.run_name)
+    run.create(what)
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, values, str(corpus), str(folder)],
+        [sys.executable, "-c", CHILD, str(run.path)],
         env={**os.environ, "SIA_RUNS": str(runs)},
         stderr=subprocess.PIPE,
         text=True,
@@ -61,7 +60,7 @@ def test_whoever_leaves_ends_the_job_first(corpus: Path, tmp_path: Path, number:
         said = child.communicate(timeout=60)[1]
         assert child.returncode != 0 and "ending its job" in said
         assert processes_of(runs, child.pid) == []
-        assert read_json(folder / "rehearsal.json") is None
+        assert not run.rehearsal.exists() and look(run).state == State.STOPPED
     finally:
         child.kill()
         for process in processes_of(runs, child.pid):

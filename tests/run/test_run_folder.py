@@ -118,5 +118,9 @@ def test_a_run_is_found_by_path_by_study_by_name_and_by_a_part_that_no_other_has
     with pytest.raises(UserError, match="2 runs have that name"):
         find_run(one.name)
     assert find_run(f"depth/{one.name}").study == "depth"
+    begin_run(root, "width.rehearsal", experiment(**{"model.gru_layers": 4}))
+    assert find_run("DG4").study == "width.rehearsal"
+    trained = begin_run(root, "width", experiment(**{"model.gru_layers": 4}))
+    assert find_run("DG4") == find_run(trained.name) == trained, "a rehearsal has the same pairs"
     with pytest.raises(UserError, match=r"^DG9A9-none: no such run under .*jobs/status.py"):
         find_run("DG9A9-none")

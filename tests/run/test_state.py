@@ -132,11 +132,11 @@ def test_failed_says_its_error_whether_or_not_a_cluster_took_its_job(run):
 
 
 @pytest.mark.parametrize(
-    ("job_id", "why"), [("16", ""), ("17", "Priority"), ("18", ""), ("19", "SUSPENDED"), ("20_3", "")]
+    ("job_id", "why"), [("16", ""), ("17", "Priority"), ("18", ""), ("19", "SUSPENDED"), ("20_3", ""), ("21", "starts")]
 )
 def test_pending_is_a_job_that_squeue_lists_and_tells_what_it_waits_for(run, squeue, job_id, why):
     """Or that it was started, and gives no sign of life."""
-    squeue(0, stdout="16\\n17|PENDING|Priority\\n18|PENDING|None\\n19|SUSPENDED|None\\n20_3\\n")
+    squeue(0, stdout="16\\n17|PENDING|Priority\\n18|PENDING|None\\n19|SUSPENDED|None\\n20_3\\n21|RUNNING|None\\n")
     submitted(run, changed(SLURM_JOB, job_id=job_id))
     assert (look(run).state, look(run).reason) == (State.PENDING, why)
 

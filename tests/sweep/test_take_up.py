@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from sia.run.queue import Queue
 from sia.run.state import RunStatus, State, look
 from sia.sweep import chain
 from sia.sweep.chain import MAX_LOSSES, Losses, follow_run
-from sia.sweep.drive import Sweep, schedule
+from sia.sweep.drive import Sweep, drive, schedule
 from sia.sweep.take_up import take_up
 
 LOCAL = Launch("local", Profile())
@@ -118,6 +119,26 @@ def test_what_ended_since_a_driver_was_asked_for_stays_ended(
     written(run.stage(1).failed, age, error="loss is nan", time=wrong)
     taken_up_by(run)
     assert run.stage(1).failed.exists() is not taken_up
+
+
+@pytest.mark.parametrize(("age", "state"), [(5, State.LOST), (60, State.WAITING)])
+def test_what_was_lost_a_while_ago_is_submitted_at_once_and_reads_so(run: RunFolder, age: float, state: State) -> None:
+    """Of a job that has just left, files may still come."""
+    written(run.stage(1).job, age, cluster="local", job_id="4194305", host=socket.gethostname(), folder="/runs")
+    taken_up_by(run)
+    assert look(run).state == state
+
+
+def test_a_lost_stage_that_is_being_submitted_again_is_not_lost(run: RunFolder) -> None:
+    written(run.stage(1).job, 5, cluster="local", job_id="4194305", host=socket.gethostname(), folder="/runs")
+    assert look(run).state == State.LOST
+    with HeartbeatLock(run.submission):
+        assert look(run).state == State.WAITING
+
+
+def test_a_rehearsal_is_not_trained(run: RunFolder) -> None:
+    with pytest.raises(UserError, match="a rehearsal"):
+        drive(Sweep(f"{run.study}.rehearsal", [run], {run.name: LOCAL}))
 
 
 def test_asha_leaves_what_it_gave_up_and_takes_up_what_a_person_cancelled(run: RunFolder) -> None:
