@@ -116,6 +116,6 @@ def serve(pair: TrainedPair, collections: Mapping[str, Collection], top: int, na
     print(f"open http://{HOST}:{port}/{secret}/ (a Ctrl-C ends it)")
     print(f"from another machine, first: ssh -L {port}:{HOST}:{port} {socket.gethostname()}", flush=True)
     try:
-        uvicorn.Server(uvicorn.Config(app, log_level="error", server_header=False)).run(sockets=[bound])
+        uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=3)).run(sockets=[bound])
     except KeyboardInterrupt:
         print("ended")

@@ -44,7 +44,7 @@ record?.addEventListener("click", async () => {
       recording(false);
       const decoder = new OfflineAudioContext(1, 1, SPEECH_RATE);
       const sound = await decoder.decodeAudioData(await new Blob(parts).arrayBuffer());
-      search(wav(sound.getChannelData(0)), "your recording");
+      search(wav(sound.getChannelData(0)), "Your recording");
     };
     recorder.start();
     recording(true);
