@@ -24,7 +24,7 @@ from sia.run.folder import runs_root
 
 COPIES = ".code"
 # Where no git tells which files are code.
-CODE = ("*.py", "*.yaml", "*.md", "*.html", "*.css", "*.tex", "py.typed")
+CODE = ("*.py", "*.yaml", "*.md", "*.html", "*.css", "*.js", "*.tex", "py.typed")
 KEYS = (
     *(".env", ".env.*", "*.env", ".netrc", ".pgpass", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*credential*", "*secret*", "*token*", "*passw*"),

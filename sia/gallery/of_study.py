@@ -1,18 +1,29 @@
 """The gallery of a study: of its finished run that finds most on test."""
 
 import sys
+from typing import TYPE_CHECKING
 
+from sia.checkpoint.chosen import choose_checkpoint
+from sia.data.prepared_corpus import read_description
 from sia.errors import UserError
-from sia.gallery.of_run import Gallery, gallery_of
 from sia.run.folder import RunFolder, runs_of
 from sia.run.records import Finished
 
+if TYPE_CHECKING:
+    from sia.gallery.of_run import Gallery
 
-def gallery_of_study(study: str) -> Gallery | None:
+
+def gallery_of_study(study: str) -> "Gallery | None":
     """None where no run has finished, or where its corpus or checkpoint cannot be had, which a line tells."""
     best = best_of(runs_of(study))
+    if best is None:
+        return None
     try:
-        return None if best is None else gallery_of(best)
+        choose_checkpoint(best, "best")
+        read_description(best.experiment().data.path)
+        from sia.gallery.of_run import gallery_of  # it loads torch: not before there is something to show
+
+        return gallery_of(best)
     except (UserError, OSError) as error:
         print(f"no gallery: {error}", file=sys.stderr)
         return None
