@@ -115,7 +115,8 @@ def serve(pair: TrainedPair, collections: Mapping[str, Collection], top: int, na
     app = app_of(pair, collections, top, name, secret)
     print(f"open http://{HOST}:{port}/{secret}/ (a Ctrl-C ends it)")
     print(f"from another machine, first: ssh -L {port}:{HOST}:{port} {socket.gethostname()}", flush=True)
+    config = uvicorn.Config(app, log_level="error", server_header=False, timeout_graceful_shutdown=3)
     try:
-        uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=3)).run(sockets=[bound])
+        uvicorn.Server(config).run(sockets=[bound])
     except KeyboardInterrupt:
         print("ended")
