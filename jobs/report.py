@@ -13,9 +13,7 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("study", help="a folder of runs/, such as a sweep's name")
     parser.add_argument("--out", type=Path, help="where to write it (default: reports/STUDY beside runs/)")
-    parser.add_argument(
-        "--no-gallery", action="store_true", help="leave out what the best pair finds: no torch, seconds"
-    )
+    parser.add_argument("--no-gallery", action="store_true", help="leave out what the best pair finds")
     options = parser.parse_args()
     # matplotlib takes a second to import: not before --help has been answered.
     from sia.report.write import write_report

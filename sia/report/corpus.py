@@ -4,7 +4,7 @@ import base64
 import contextlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,42 +45,46 @@ class CorpusFacts:
 
 
 def corpus_facts(summaries: list[RunSummary]) -> CorpusFacts:
-    """Of runs on one corpus: of its folder, if that is still there, else what a finished run has on record."""
-    names = {(run.corpus, run.corpus_identity) for run in summaries if run.corpus_identity}
-    if len(names) != 1:
+    """Of runs on one corpus: what they have on record of it, and samples, if its folder is still there."""
+    begun = [run for run in summaries if run.trained_on is not None]
+    if len({run.corpus_identity for run in begun}) != 1:
         return CorpusFacts(", ".join(sorted({run.corpus for run in summaries})))
-    ((name, identity),) = names
-    tested = [(one.num_test_captions, one.num_test_images) for one in summaries]
-    pool = next(((captions, images) for captions, images in tested if captions and images), None)
-    pools = {} if pool is None else {"test": pool}
-    for folder in map(Path, next(run for run in summaries if run.corpus_identity).corpus_folders):
+    run = begun[0]
+    known = run.trained_on.description if run.trained_on else {}
+    facts = CorpusFacts(
+        run.corpus,
+        known.get("hours"),
+        known.get("num_captions", {}),
+        known.get("num_images", 0),
+        tuple(known.get("notes", ())),
+        pools=_pools(begun, known.get("num_captions", {}), known.get("held_out") == "captions"),
+    )
+    for folder in (Path(known.get("folder") or run.experiment.data.path), run.experiment.data.path):
         if (folder / "corpus.json").is_file():
             with contextlib.suppress(UserError, OSError):
-                return _of_folder(folder, identity, pools)
-    return CorpusFacts(name, pools=pools)
+                return _with_folder(facts, folder, run.corpus_identity)
+    return facts
 
 
-def _of_folder(folder: Path, identity: str, pools: dict[str, tuple[int, int]]) -> CorpusFacts:
+def _pools(runs: list[RunSummary], num_captions: Mapping[str, int], all_images: bool) -> dict[str, tuple[int, int]]:
+    """Test's as it was measured; other splits are taken to have as many captions an image."""
+    tested = [(one.num_test_captions, one.num_test_images) for one in runs]
+    captions, images = next(((these, those) for these, those in tested if these and those), (0, 0))
+    if not captions:
+        return {}
+    others = {split: (n, images if all_images else round(n * images / captions)) for split, n in num_captions.items()}
+    return {**{split: pool for split, pool in others.items() if min(pool)}, "test": (captions, images)}
+
+
+def _with_folder(facts: CorpusFacts, folder: Path, identity: str) -> CorpusFacts:
     from sia.data.prepared_corpus import PreparedCorpus
 
     corpus = PreparedCorpus.open(folder)
     if corpus.identity != identity:
         raise UserError(f"{folder}: not the corpus of the runs")
-    known = corpus.description
-    found = {
-        split: (len(indices), len(corpus.image_pool(indices)))
-        for split, indices in corpus.indices_of_split.items()
-        if indices
-    }
-    return CorpusFacts(
-        known.name,
-        known.hours,
-        known.num_captions,
-        known.num_images,
-        tuple(known.notes),
-        tuple(_samples(corpus)),
-        {**found, **pools},
-    )
+    own = {split: indices for split, indices in corpus.indices_of_split.items() if indices}
+    pools = {split: (len(indices), len(corpus.image_pool(indices))) for split, indices in own.items()}
+    return replace(facts, samples=tuple(_samples(corpus)), pools={**facts.pools, **pools})
 
 
 def _samples(corpus: "PreparedCorpus") -> list[Sample]:

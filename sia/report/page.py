@@ -24,7 +24,8 @@ LATEX: dict[str, str | int | None] = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"→": r"$\to$", "±": r"$\pm$", "×": r"$\times$", "–": "--", "≤": r"$\leq$", "<": r"$<$", ">": r"$>$"},
 }
-ROWS_OF_A_PAGE = 40
+ROWS_OF_A_PAGE = 25  # of which each may be folded
+LONGEST_CELL = 36
 TOLD = (tables.duration, "{:.3g}".format, "{:.2g}".format)
 
 
@@ -46,8 +47,16 @@ def latex_escaped(value: object) -> str:
 def latex(rows: list[tables.Row]) -> str:
     """A tabular for `booktabs`, what all rows have in common above it; of more rows than a page has, several."""
     rows, common = tables.narrowed(rows)
+    columns = [_column([str(row[key]) for row in rows]) for key in rows[0]]
     parts = [rows[begin : begin + ROWS_OF_A_PAGE] for begin in range(0, len(rows), ROWS_OF_A_PAGE)]
-    return environment().get_template("table.tex").render(parts=parts, common=common)
+    return environment().get_template("table.tex").render(parts=parts, columns=columns, common=common)
+
+
+def _column(cells: Sequence[str]) -> str:
+    """To the right where its cells are numbers; of some width where they are long, so that they are folded."""
+    if max(map(len, cells)) > LONGEST_CELL:
+        return r"p{0.45\linewidth}"
+    return "r" if cells[0][:1].isdigit() else "l"
 
 
 def svgs(name: str, title: str, figures: dict[str, "Figure"]) -> list[Markup]:

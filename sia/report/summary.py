@@ -55,7 +55,7 @@ class RunSummary:
     num_test_captions: int | None = None
     num_test_images: int | None = None
     commit: str = ""
-    corpus_folders: tuple[str, ...] = ()  # where it lay, where it lies by the configuration
+    trained_on: TrainedOn | None = field(default=None, repr=False)
     trained_by: str = ""  # ranks, and what each computes with
     pairs_per_second: float | None = None  # lately
     peak_memory_gb: float | None = None
@@ -125,7 +125,7 @@ def summarise(run: RunFolder) -> RunSummary:
         num_test_captions=finished.num_test_captions if finished else None,
         num_test_images=finished.num_test_images if finished else None,
         commit=jobs[-1].get("git_commit") or "" if jobs else "",
-        corpus_folders=tuple(filter(None, (corpus.folder if corpus else "", str(experiment.data.path)))),
+        trained_on=corpus,
         trained_by=f"{finished.world_size} × {finished.device}" if finished else "",
         pairs_per_second=median(step.pairs_per_second for step in steps) if steps else None,
         peak_memory_gb=max(step.peak_memory_gb for step in steps) if steps else None,

@@ -9,11 +9,11 @@ from desk import Desk
 from test_tables import summary
 from written_runs import experiment, finish_run
 
-from sia.atomic import write_json
+from sia.data.corpus_record import Description
 from sia.report.page import latex, latex_escaped
 from sia.report.write import write_report
 from sia.run.folder import study_file
-from sia.run.records import Study
+from sia.run.records import Study, TrainedOn
 
 
 @pytest.fixture
@@ -36,11 +36,14 @@ def test_the_page_needs_no_other_file_and_asks_the_studys_question(runs):
 def test_the_page_shows_the_corpus_and_what_guessing_reaches(runs, tmp_path):
     corpus = small_scenes.prepare(tmp_path / "scenes")
     run = finish_run(runs, "size", experiment(**{"data.folder": str(corpus)}))
-    identity = re.search(r'"identity": "(\w+)"', (corpus / "corpus.json").read_text())[1]
-    write_json(run.corpus, {"name": "scenes", "identity": identity, "folder": str(corpus)})
+    described = Description.read(corpus / "corpus.json").model_dump(exclude={"checksums"})
+    TrainedOn(**described, folder=str(corpus)).write(run.corpus)
     page = write_report("size").read_text()
     assert page.count("data:image/jpeg;base64,") == 4 and "hours of speech" in page
-    assert "Guessing reaches 25 % and" in page
+    assert "Guessing reaches 25 % and" in page and "not at hand" not in page
+    corpus.rename(tmp_path / "gone")
+    gone = write_report("size").read_text()
+    assert "hours of speech" in gone and "not at hand" in gone and "data:image" not in gone
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_latex_is_escaped(text, escaped):
 def test_a_latex_table_needs_booktabs_alone_and_is_cut_where_a_page_ends():
     rows = [{"Run": f"a_{number}", "R@10": "50.0 ± 1"} for number in range(90)]
     text = latex(rows)
-    assert text.count(r"\begin{tabular}{lr}") == text.count(r"\bottomrule") == 3
+    assert text.count(r"\begin{tabular}{@{}lr@{}}") == text.count(r"\bottomrule") == 4
     assert r"a\_89 & 50.0 $\pm$ 1 \\" in text and text.isascii()
 
 

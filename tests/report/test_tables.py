@@ -50,9 +50,11 @@ def test_the_papers_own_table_1_stands_above_ours():
 
 
 def test_what_all_rows_have_in_common_is_told_once():
-    rows, common = tables.narrowed([{"A": 1, "B": 2, "R@10": 5, "C": ""}, {"A": 1, "B": 3, "R@10": 5, "C": ""}])
-    assert (rows, common) == ([{"B": 2, "R@10": 5}, {"B": 3, "R@10": 5}], "In all rows: A 1.")
-    assert tables.narrowed(rows[:1]) == (rows[:1], "")
+    row = {"Run": "a", "Seed": 1, "State": "failed", "R@10": 5, "Settings": ""}
+    rows, common = tables.narrowed([row, {**row, "State": "lost"}])
+    assert common == "In every row: Seed 1."
+    assert rows == [{"Run": "a", "State": state, "R@10": 5} for state in ("failed", "lost")]
+    assert tables.narrowed([row]) == ([{"Run": "a", "R@10": 5}], "In every row: Seed 1, State failed.")
 
 
 def test_the_papers_rows_claim_no_number_and_stand_beside_runs_on_its_corpus_only():
