@@ -11,14 +11,16 @@ if sys.argv[0].endswith(".py") and (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import codecs
 import errno
 import gc
 import io
+import locale
 import os
 import shutil
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sia.errors import UsageError, UserError
 from sia.gate import close_umask
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 LEAST_WIDTH = 96  # a table whose numbers are cut off tells nothing; a terminal that is narrower wraps its lines
 PIPED_WIDTH = 160
+PLAIN = str.maketrans({"→": "->", "–": "-", "±": "+/-", "×": "x", "≤": "<=", "…": "~"})
 INTERRUPTED, ENDED_BY_TERM = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
@@ -54,20 +57,50 @@ def width() -> int:
 
 def console() -> "Console":
     """Where a command prints its tables. Texts are shown as they are: brackets and colons in them are no markup."""
-    from rich.console import Console
-
-    class Piped(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would exit with 1; `run` knows better
-
-    return Piped(width=max(LEAST_WIDTH, width()), markup=False, emoji=False)
+    return _console(max(LEAST_WIDTH, width()))
 
 
 def live_console() -> "Console":
     """Where a display is redrawn in place: as wide as the terminal is, since a line that wraps could not be redrawn."""
-    from rich.console import Console
+    return _console(None)
 
-    return Console(markup=False, emoji=False)
+
+def _console(columns: int | None) -> "Console":
+    from rich.console import Console
+    from rich.text import Text
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1; `run` knows better
+
+        def render_str(self, text: str, **how: Any) -> Text:
+            # Before cells are measured: their columns stay straight.
+            return super().render_str(text if self.encoding.startswith("utf") else plain(text), **how)
+
+    return Ours(width=columns, markup=False, emoji=False)
+
+
+def plain(text: str) -> str:
+    """With what stands for those characters of ours that few encodings know."""
+    return text.translate(PLAIN)
+
+
+def _encode_plainly(error: UnicodeError) -> tuple[str, int]:
+    """How a stream is written what its encoding does not know; of names in other scripts, their numbers."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = plain(error.object[error.start : error.end])
+    return unknown.encode("ascii", "backslashreplace").decode(), error.end
+
+
+def _read_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where the locale is another: files are in UTF-8, wherever they are read.
+
+    What is printed stays in the terminal's encoding.
+    """
+    if not sys.flags.utf8_mode and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
+        environment = {"PYTHONIOENCODING": sys.stdout.encoding, **os.environ, "PYTHONUTF8": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -77,9 +110,11 @@ def run(main: Callable[[], int | None]) -> None:
     it does, with a status of 143. Nobody else may write into what it makes.
     """
     close_umask()
+    _read_utf8()
+    codecs.register_error("plain", _encode_plainly)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may know less than a name or a table holds
+            stream.reconfigure(errors="plain")  # a terminal may know less than a name or a table holds
     told = _catch_signals()
     try:
         status = main() or 0

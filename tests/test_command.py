@@ -74,7 +74,7 @@ def test_a_reader_that_has_gone_is_no_error(printed: str, unbuffered: str) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("printed", "said"), [("text", "na\\xefve"), ("table", "5 \\xd7")])
+@pytest.mark.parametrize(("printed", "said"), [("text", "na\\xefve -> \\u5c71"), ("table", "5 x \\u5c71")])
 def test_a_stream_that_knows_ascii_alone_is_written_what_it_can(printed: str, said: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command(printed), env=environment, capture_output=True, text=True)

@@ -37,10 +37,11 @@ FOREIGN_PREFIXES = (
     *("RAY_", "TUNE_", "SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "MASTER_", "TORCHELASTIC_"),
     "SIA_DRIVER_",
 )
-# A rank's place in another job, and threads that would go before OMP_NUM_THREADS.
+# A rank's place in another job, threads that would go before OMP_NUM_THREADS, and what is a terminal's.
 FOREIGN = {
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
     *("ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME"),
+    "PYTHONIOENCODING",  # of a terminal; logs are in UTF-8
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
 }
 # On Slurm those of the node, which Slurm sets; on one machine the user's choice.

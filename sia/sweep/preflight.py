@@ -97,7 +97,7 @@ class Preflight:
         faults = [no_answer("slurm", trouble)] if trouble else []
         for script in scripts:
             print(f"{script.what}:\n\n{script.text}")
-            faults += [] if trouble else script.asked_about()
+            faults += [] if trouble or not self.to_begin else script.asked_about()
         print("\n".join(self.told()), flush=True)
         for fault in (faults := [*faults, *self.faults()]):
             print(f"error: {fault}", file=sys.stderr)
@@ -122,8 +122,10 @@ class Preflight:
         yield from (f"{folder} would be made first, in about a minute" for folder in made)
         if (driver := driver_status(self.grid.study)).lives:
             yield f"study {self.grid.study} is driven by {driver.who}, which would be watched"
-        yield f"{count_of_jobs(self.num_jobs())} would begin, for {count_of(begun)}"
-        if begun:
+        if not begun:
+            yield "nothing would begin"
+        else:
+            yield f"{count_of_jobs(self.num_jobs())} would begin, for {count_of(begun)}"
             yield f"time: {total_hours(begun, self.launches)}"
             room = sum(checkpoint_gb(point.experiment) for point in begun)
             free = shutil.disk_usage(existing(runs_root())).free / 1e9
