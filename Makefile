@@ -1,4 +1,5 @@
-# make sweep: set up and run the main job.  make test: set up and run the tests.  make stamps: fetch the real corpus.
+# make sweep: set up and run the main job.  make test: set up and run the tests.  make ui: MLflow's pages.
+# make stamps: fetch the real corpus.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ WORKERS ?= 2
 # The .deb of tuxpaint-stamps-default, or a folder it was unpacked into, where apt cannot fetch it.
 STAMPS ?=
 
-.PHONY: sweep test lint stamps
+.PHONY: sweep test lint stamps ui
 
 sweep: $(INSTALLED)
 	$(BIN)/python jobs/prepare.py --corpus scenes --out corpora/scenes --image-short-side 72
@@ -22,6 +23,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# MLflow's pages; make ui UI_ARGS='size --port 5001'
+ui: $(INSTALLED)
+	@$(BIN)/python jobs/ui.py $(UI_ARGS)
 
 stamps: $(INSTALLED)
 	$(BIN)/python jobs/fetch_stamps.py --out corpora/stamps/raw $(if $(STAMPS),--deb $(STAMPS))

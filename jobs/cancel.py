@@ -17,6 +17,7 @@ def main() -> int:
     arguments = parser.parse_args()
     from sia.operate.cancel import end, ending_of_run, ending_of_study
     from sia.operate.confirm import confirmed
+    from sia.operate.track import close
     from sia.run.folder import find_run, is_study, runs_of
 
     name = arguments.name
@@ -30,6 +31,9 @@ def main() -> int:
     if not confirmed(arguments.yes, "end all of these?"):
         return 1
     ended = end(ending, lambda line: print(line, flush=True))
+    for study in {run.study for run in ending.runs}:
+        for line in close(study, runs_of(study)):
+            print(line, file=sys.stderr)
     if not ended:
         print("error: not everything has ended", file=sys.stderr)
     return 0 if ended and not ending.damaged else 1

@@ -37,6 +37,7 @@ def main() -> int:
     from sia.operate.damage import readable
     from sia.operate.retention import Policy
     from sia.run.folder import find_runs, runs_of
+    from sia.trackers.tracker import tracker_of
 
     policy = Policy.parse(arguments.keep, arguments.every)
     runs = [run for name in arguments.names for run in find_runs(name)] if arguments.names else runs_of()
@@ -63,9 +64,15 @@ def main() -> int:
     if not confirmed(arguments.yes, f"delete {what}{', all they hold,' * arguments.remove} and free {freed}?"):
         return 1
     if arguments.remove:
+        removed = [group.run for group in groups if group.run is not None]
+        held = [one for one in map(tracker_of, {run.study for run in removed}) if one.how_to_open(removed)]
         for folder in remove_runs(groups):
             print(f"{folder}: stays, for what else is in it", file=sys.stderr)
-        print(f"{num_runs} runs deleted, {freed} freed; MLflow keeps its rows: delete them there")
+        closed = sum(tracker.close_gone() for tracker in held)
+        open_ones = f", of which {closed} were open and are closed" if closed else ""
+        print(f"{num_runs} runs deleted, {freed} freed; MLflow keeps its rows{open_ones}: delete them there")
+        for line in (line for one in held for line in one.told("python jobs/track.py closes what is open in it")):
+            print(line, file=sys.stderr)
     else:
         count, size = remove(groups, policy)
         print(f"{count} files deleted, {in_gigabytes(size)} freed")

@@ -23,15 +23,19 @@ def main() -> int:
 
     known = [study for study in studies() if not is_rehearsal(study)]
     chosen = arguments.study or known
-    unknown = [study for study in chosen if study not in known]
-    if unknown or not chosen:
-        what = f"study {unknown[0]!r}" if unknown else "run"
-        raise UserError(f"{runs_root()}: no {what} there; it has {', '.join(known) or 'none'}")
+    if not chosen:
+        raise UserError(f"{runs_root()}: no run there; it has none")
     status = 0
     for study in chosen:
         done = track(study, arguments.uri)
-        of = f" of {done.num_runs + done.num_left_out}" if done.num_left_out else ""
-        print(f"{study}: {done.num_runs}{of} runs, {done.num_rows} rows, {done.num_closed} closed", flush=True)
+        if study not in known and not done.num_gone:
+            raise UserError(f"{runs_root()}: no study {study!r} there; it has {', '.join(known) or 'none'}")
+        of = f" of {done.num_runs + done.num_new + done.num_left_out}" if done.num_left_out else ""
+        new = f", {done.num_new} not begun" if done.num_new else ""
+        gone = f", {done.num_gone} closed whose folders are gone" if done.num_gone else ""
+        print(
+            f"{study}: {done.num_runs}{of} runs, {done.num_rows} rows, {done.num_closed} closed{new}{gone}", flush=True
+        )
         for trouble in done.troubles:
             print(f"error: {study}: {trouble}", file=sys.stderr)
             status = 1

@@ -9,6 +9,7 @@ from sia.trackers.mlflow.mirror import MlflowMirror
 from sia.trackers.mlflow.store import connect
 
 STUDY = "size"
+WAYS = {"speech_to_image": "s2i", "image_to_speech": "i2s"}
 
 
 def mirrored(uri, runs) -> MlflowMirror:
@@ -25,7 +26,8 @@ def mlflow_runs(uri):
 
 
 def trial_of(uri, run: RunFolder):
-    found = [one for one in mlflow_runs(uri)[1] if one.info.run_name == run.name]
+    found = [one for one in mlflow_runs(uri)[1] if one.data.tags["sia.run"] == f"{STUDY}/{run.name}"]
+    found = [one for one in found if "sia.stage" not in one.data.tags]
     assert len(found) == 1
     return found[0]
 
@@ -47,18 +49,28 @@ def history(uri, mlflow_run):
 
 
 def is_curve(key: str) -> bool:
-    summed_up = ("_at_1", "_at_5", "_rank", "/seconds")
-    return "/" in key and not key.startswith(("best/", "step/")) and not key.endswith(summed_up)
+    return "/" in key and not key.startswith("step/")
+
+
+def curves_of(row):
+    """What the trial's curves have of an epoch."""
+    named = (key.split("/") for key in row if key.endswith("R_at_10"))
+    recalls = {f"{split}/R10 {WAYS[way]}": f"{split}/{way}/R_at_10" for split, way, _ in named}
+    others = {"train/loss": row["train/loss"], "selection/learning_rate": row["train/learning_rate"]}
+    return {**{name: percent(row[key]) for name, key in recalls.items()}, **others, "selection/stage": row["stage"]}
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def expected(rows, is_stage=False):
     """The points of the curves: a trial's, or a stage's one, of the R@10 that chooses."""
-    curves = {(key, row["epoch"], value, row["time"]) for row in rows for key, value in row.items() if is_curve(key)}
-    epochs = [row for row in rows if "stage_epoch" in row]
-    chosen = {("selection/R_at_10", row["epoch"], selection_value(row), row["time"]) for row in epochs}
-    return {
-        ((key, step), value, int(time * 1000)) for key, step, value, time in (set() if is_stage else curves) | chosen
-    }
+    points = set()
+    for row in (row for row in rows if "stage_epoch" in row):
+        values = {"selection/R_at_10": percent(selection_value(row)), **({} if is_stage else curves_of(row))}
+        points |= {((key, row["epoch"]), value, int(row["time"] * 1000)) for key, value in values.items()}
+    return points
 
 
 def assert_in_step(uri, run, trial=None):
@@ -68,5 +80,5 @@ def assert_in_step(uri, run, trial=None):
     for target, own in [(trial, rows), *stages]:
         found = [point for point in history(uri, target) if is_curve(point[0][0])]
         assert Counter(found) == Counter(expected(own, target is not trial))
-        best = [selection_value(row) for row in own if "stage_epoch" in row]
-        assert target.data.metrics.get("best/R_at_10") == max(best, default=None)
+        best = [percent(selection_value(row)) for row in own if "stage_epoch" in row]
+        assert target.data.metrics.get("best R10") == max(best, default=None)

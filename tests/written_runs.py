@@ -59,7 +59,7 @@ def begin_run(runs: Path, study: str, config: Experiment) -> RunFolder:
     run = RunFolder(runs / study / config.run_name)
     run.create(config)
     write_json(run.corpus, {"name": config.data.corpus, "identity": "0123abcd"})
-    append_row(run.provenance, {"stage": 1, "job_id": "17", "git_commit": "a" * 40, "git_dirty": False})
+    append_row(run.provenance, {"stage": 1, "job_id": "17", "git_commit": "a" * 40, "git_dirty": False, "time": BEGAN})
     plan_stage(run, 1, config.stages[0], 0, None)
     return run
 

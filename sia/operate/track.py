@@ -21,14 +21,17 @@ UNDRIVEN = {
 class Tracked:
     """What the tracker holds of a study now: so many runs and rows, and how many of the runs are closed unfinished.
 
-    `num_left_out` of the study's runs are not in it; `troubles` says why, and what else could not be told, in lines.
+    Of `num_new` it holds nothing, as they have not begun; `num_left_out` are not in it, `troubles` says why, and what
+    else could not be told, in lines. So many runs were still open in it, whose folders are gone: `num_gone`.
     """
 
     study: str
     num_runs: int
     num_rows: int
     num_closed: int
+    num_new: int = 0
     num_left_out: int = 0
+    num_gone: int = 0
     troubles: tuple[str, ...] = ()
 
 
@@ -41,12 +44,30 @@ def track(study: str, uri: str | None = None) -> Tracked:
     ended, unknown = _abandoned(study, runs)
     tracker = tracker_of(study, uri)
     done = tracker.sync(runs, ended)
+    held = [one for one in done.values() if one is not None]
+    num_gone = 0 if tracker.trouble else tracker.close_gone()
     troubles = [f"{name}: {fault}" for name, fault in tracker.left_out.items()]
     troubles += [line for path, line in unknown.items() if path.name not in tracker.left_out]
     troubles += [] if tracker.trouble is None else [tracker.trouble]
-    num_closed = sum(one.status in ("FAILED", "KILLED") for one in done.values())
-    num_rows = sum(one.num_rows for one in done.values())
-    return Tracked(study, len(done), num_rows, num_closed, len(runs) - len(done), tuple(troubles))
+    return Tracked(
+        study,
+        num_runs=len(held),
+        num_rows=sum(one.num_rows for one in held),
+        num_closed=sum(one.status in ("FAILED", "KILLED") for one in held),
+        num_new=len(done) - len(held),
+        num_left_out=len(runs) - len(done),
+        num_gone=num_gone,
+        troubles=tuple(troubles),
+    )
+
+
+def close(study: str, runs: list[RunFolder]) -> list[str]:
+    """Tell the tracker how these runs ended, where it holds any and no driver does; a line on what it does not take."""
+    tracker = tracker_of(study)
+    if driver_status(study).lives or not tracker.how_to_open(runs):
+        return []
+    tracker.sync(runs)
+    return tracker.told(f"python jobs/track.py {study} makes up for it")
 
 
 def _abandoned(study: str, runs: list[RunFolder]) -> tuple[dict[Path, Ending], dict[Path, str]]:
@@ -56,6 +77,11 @@ def _abandoned(study: str, runs: list[RunFolder]) -> tuple[dict[Path, Ending], d
         return {}, {runs_root() / study: f"who drives the study cannot be told, no run is closed: {driver.damaged}"}
     if driver.lives:
         return {}, {}
+    return undriven(runs)
+
+
+def undriven(runs: list[RunFolder]) -> tuple[dict[Path, Ending], dict[Path, str]]:
+    """How the runs ended that nobody trains, once nobody drives their study either; a line on each that is damaged."""
     ended, unknown = {}, {}
     for run in runs:
         try:

@@ -13,6 +13,7 @@ from sia.cluster.launch import Launch
 from sia.cluster.profile import Cluster
 from sia.operate.damage import how_unfinished, readable
 from sia.operate.status import study_views
+from sia.operate.track import undriven
 from sia.operate.watch import SweepDisplay, watch_studies
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
@@ -127,7 +128,7 @@ def mirrored(study: str, runs: list[RunFolder], later: str) -> Iterator[None]:
         # Who looks at an error, or presses Ctrl-C, does not want to wait for a store that is slow.
         thread.abandon()
         raise
-    thread.stop()
+    thread.stop(undriven(runs)[0])
     for line in tracker.told(later):
         print(line, file=sys.stderr)
 

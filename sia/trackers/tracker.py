@@ -55,12 +55,14 @@ class Tracker(ABC):
         self.uri = uri
         self.trouble: str | None = None
         self.left_out: dict[str, str] = {}
-        self._known: dict[Path, tuple[Any, Mirrored]] = {}
+        self._known: dict[Path, tuple[Any, Mirrored | None]] = {}
+        self._arranged: set[Path] = set()
         self._lock = threading.RLock()
 
     @abstractmethod
-    def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored:
-        """Bring the store up to date with one folder; again and again, and twice is the same as once.
+    def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored | None:
+        """Bring the store up to date with one folder; again and again, and twice is the same as once. None of a run
+        that it holds nothing of, because it has not begun.
 
         `closing` is how a run ended that nobody trains any more, where its files do not tell. Raises StoreFault where
         no other run need be tried; any other exception leaves out this run alone.
@@ -69,6 +71,18 @@ class Tracker(ABC):
     @abstractmethod
     def how_to_open(self, runs: list[RunFolder]) -> list[str]:
         """The lines that tell a person how to see what is held of these runs; none where nothing is."""
+
+    def page_of(self, run: RunFolder) -> str | None:
+        """The address of what is held of this run, if it has any."""
+        return None
+
+    def arrange(self, runs: list[RunFolder]) -> None:
+        """Show these runs beside each other by what they differ in; before any is mirrored. May raise StoreFault."""
+        return
+
+    def end_gone(self) -> int:
+        """Close what is held, as open, of the study's runs whose folders are gone; how many. May raise StoreFault."""
+        return 0
 
     def log_export(self, run: RunFolder, export: Path, columns: Sequence[str]) -> list[str]:
         """Keep an exported pair that embeds these columns (speech, image) beside its run; lines on how to use it.
@@ -89,35 +103,52 @@ class Tracker(ABC):
         """What `jobs/doctor.py` says of the store."""
         return []
 
-    def sync(self, runs: list[RunFolder], ended: Mapping[Path, Ending] | None = None) -> dict[Path, Mirrored]:
+    def sync(self, runs: list[RunFolder], ended: Mapping[Path, Ending] | None = None) -> dict[Path, Mirrored | None]:
         """Mirror the folders that changed since the last sync; never raises for the store's sake.
 
         `ended` says of runs that nobody trains any more, by their folders, how to close those whose files do not tell.
-        A run that is not in it is open again. Returns what is held of each run; those that are not in it could not be
-        mirrored.
+        A run that is not in it is open again. Returns what is held of each run, None of one that has not begun; those
+        that are not in it could not be mirrored.
         """
         with self._lock:
             self.trouble, self.left_out = None, {}
-            done = {}
-            for run in runs:
-                try:
-                    done[run.path] = self._synced(run, (ended or {}).get(run.path))
-                except StoreFault as fault:
-                    self.trouble = str(fault)
-                    break
-                except Exception as fault:  # whatever somebody's editor or file server made of it
-                    self.left_out[run.name] = _said(run, fault)
+            done: dict[Path, Mirrored | None] = {}
+            try:
+                self._arrange(runs)
+                for run in runs:
+                    try:
+                        done[run.path] = self._synced(run, (ended or {}).get(run.path))
+                    except StoreFault:
+                        raise
+                    except Exception as fault:  # whatever somebody's editor or file server made of it
+                        self.left_out[run.name] = _said(run, fault)
+            except (StoreFault, UserError) as fault:
+                self.trouble = str(fault)
             return done
+
+    def _arrange(self, runs: list[RunFolder]) -> None:
+        if (now := {run.path for run in runs}) - self._arranged:
+            self.arrange(runs)
+            self._arranged = now
+
+    def close_gone(self) -> int:
+        """As end_gone, but what the store raises becomes its trouble."""
+        with self._lock:
+            try:
+                return self.end_gone()
+            except (StoreFault, UserError) as fault:
+                self.trouble = str(fault)
+                return 0
 
     def told(self, cure: str) -> list[str]:
         """A line on each fault of the last sync; `cure` says what mirrors the rest once the store answers."""
         lines = [f"{self.name} is without {run}: {fault}" for run, fault in self.left_out.items()]
         return lines if self.trouble is None else [*lines, f"{self.name}: {self.trouble}; nothing is lost, {cure}"]
 
-    def _synced(self, run: RunFolder, closing: Ending | None) -> Mirrored:
+    def _synced(self, run: RunFolder, closing: Ending | None) -> Mirrored | None:
         state = _state_of(run), closing
         known, held = self._known.get(run.path, (None, None))
-        if held is None or state != known:
+        if state != known:
             held = self.mirror(run, closing)
             self._known[run.path] = state, held
         return held
@@ -144,20 +175,20 @@ class MirrorThread:
         """End the thread without waiting: a later mirror makes up for what this one leaves out."""
         self._stopping.set()
 
-    def stop(self) -> None:
-        """End the thread and sync once more, so that the last rows are in."""
+    def stop(self, ended: Mapping[Path, Ending] | None = None) -> None:
+        """End the thread and sync once more, so that the last rows are in; `ended` as in Tracker.sync."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._sync()
+        self._sync(ended)
 
     def _work(self) -> None:
         while not self._stopping.wait(self._every_seconds):
             self._sync()
 
-    def _sync(self) -> None:
+    def _sync(self, ended: Mapping[Path, Ending] | None = None) -> None:
         try:
-            self.mirror.sync(self._list_runs())
+            self.mirror.sync(self._list_runs(), ended)
         except Exception as fault:
             # A file server that hiccups while folders are listed, or what no store is known to raise.
             self.mirror.trouble = f"{type(fault).__name__}: {one_line(str(fault))}"

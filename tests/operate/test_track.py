@@ -11,7 +11,7 @@ from desk import Desk
 from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run
 
 from sia.atomic import read_json, write_json
-from sia.operate.track import Tracked, track
+from sia.operate.track import Tracked, close, track
 from sia.run.metrics import append_row
 from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at, note_file
 from sia.trackers.mlflow.store import connect
@@ -40,6 +40,7 @@ def runs(tmp_path):
     write_json(made["stopped"].stopped, {"by": "asha"})
     end_stage(made["waiting"], 1)
     shutil.rmtree(made["new"].path / "stages")
+    made["new"].provenance.unlink()
     return made
 
 
@@ -53,12 +54,12 @@ def finished(tmp_path):
 def trials(uri):
     client = connect(uri)
     found = client.search_runs([client.get_experiment_by_name(STUDY).experiment_id])
-    return {one.info.run_name: one for one in found if "sia.stage" not in one.data.tags}
+    return {one.data.tags["sia.run"].partition("/")[2]: one for one in found if "sia.stage" not in one.data.tags}
 
 
 def statuses(uri, runs):
     found = trials(uri)
-    return {state: found[run.name].info.status for state, run in runs.items()}
+    return {state: found[run.name].info.status for state, run in runs.items() if run.name in found}
 
 
 def all_rows(path):
@@ -69,21 +70,21 @@ def all_rows(path):
     return rows
 
 
-DEAD = {"lost": "FAILED", "failed": "FAILED", "stopped": "KILLED", "waiting": "KILLED", "new": "KILLED"}
+DEAD = {"lost": "FAILED", "failed": "FAILED", "stopped": "KILLED", "waiting": "KILLED"}
 ALIVE = {"finished": "FINISHED", "running": "RUNNING", "pending": "RUNNING"}
 
 
 def test_every_state_has_its_status_the_dead_say_why_and_twice_changes_nothing(uri, runs, tmp_path):
-    assert track(STUDY, uri) == Tracked(STUDY, 8, 6 + 5, 5)
+    assert track(STUDY, uri) == Tracked(STUDY, 7, 6 + 5, 4, num_new=1)
     assert statuses(uri, runs) == {**ALIVE, **DEAD}
-    why = {state: trials(uri)[runs[state].name].data.tags.get("sia.ended", "") for state in runs}
+    why = {state: trials(uri)[runs[state].name].data.tags.get("sia.ended", "") for state in (*ALIVE, *DEAD)}
     assert [state for state, text in why.items() if text] == list(DEAD)
     assert "left the queue" in why["lost"] and why["failed"] == "out of memory" and why["stopped"] == "stopped by asha"
     lost = trials(uri)[runs["lost"].name]
     assert lost.info.end_time == int((BEGAN + 60) * 1000), "the time of its last row"
     before = all_rows(tmp_path / "mlflow.db")
     assert sum(map(len, before.values())) > 100
-    assert track(STUDY, uri) == Tracked(STUDY, 8, 11, 5)
+    assert track(STUDY, uri) == Tracked(STUDY, 7, 11, 4, num_new=1)
     assert all_rows(tmp_path / "mlflow.db") == before
 
 
@@ -108,6 +109,39 @@ def test_a_submit_that_goes_on_opens_the_runs_again(uri, runs):
     MlflowMirror(STUDY, uri).sync(list(runs.values()))
     assert statuses(uri, runs) == {**ALIVE, **dict.fromkeys(DEAD, "RUNNING")}
     assert not [one for one in trials(uri).values() if "sia.ended" in one.data.tags]
+
+
+def test_a_run_whose_folder_is_gone_is_closed_and_nobody_elses(uri, runs, tmp_path, monkeypatch):
+    """Bob's runs have the same names, in a folder of the same path on another machine: here, one that was moved."""
+    track(STUDY, uri)
+    bob = tmp_path / "bob"
+    shutil.copytree(tmp_path / "runs", bob)
+    monkeypatch.setenv("SIA_RUNS", str(bob))
+    assert track(STUDY, uri).num_gone == 0
+    shutil.rmtree(bob / STUDY / runs["running"].name)
+    assert track(STUDY, uri).num_gone == 1 and track(STUDY, uri).num_gone == 0
+    client = connect(uri)
+    found = client.search_runs([client.get_experiment_by_name(STUDY).experiment_id], "tags.`sia.kind` = 'trial'")
+    named = {
+        one.data.tags["sia.folder"]: one for one in found if one.data.tags["sia.run"].endswith(runs["running"].name)
+    }
+    ours, theirs = named[str(runs["running"].path)], named[str(bob / STUDY / runs["running"].name)]
+    assert (ours.info.status, theirs.info.status) == ("RUNNING", "KILLED")
+    assert theirs.info.end_time == int((BEGAN + 60) * 1000) and "folder is gone" in theirs.data.tags["sia.ended"]
+    shutil.rmtree(bob / STUDY)
+    assert Desk(tmp_path).call("track.py", STUDY, "--uri", uri, SIA_RUNS=str(bob)).returncode == 0
+
+
+def test_cancel_and_clean_close_what_they_end(uri, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    MlflowMirror(STUDY, uri).sync(list(runs.values()))
+    assert statuses(uri, runs)["lost"] == statuses(uri, runs)["waiting"] == "RUNNING"
+    write_json(runs["lost"].stopped, {"by": "cancel"})
+    assert close(STUDY, list(runs.values())) == [] and statuses(uri, runs)["lost"] == "KILLED"
+    name = f"{STUDY}/{runs['waiting'].name}"
+    done = Desk(tmp_path).call("clean.py", name, "--remove", "--yes", MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 0 and "of which 1 were open and are closed" in done.stdout
+    assert statuses(uri, runs)["waiting"] == "KILLED" and statuses(uri, runs)["pending"] == "RUNNING"
 
 
 def test_a_database_that_was_deleted_is_filled_again(uri, finished, tmp_path, migrated_database):

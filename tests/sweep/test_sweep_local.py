@@ -111,8 +111,8 @@ def test_mlflow_holds_each_run_and_epoch_once(swept):
     for run in swept.runs:
         every = histories[run.name]
         assert every["train/loss"] == list(range(1, EPOCHS + 1))
-        assert every["validation/speech_to_image/R_at_10"] == list(range(1, EPOCHS + 1))
-        assert every["test/speech_to_image/R_at_10"] == [read_json(run.finished)["best_epoch"]]
+        assert every["validation/R10 s2i"] == list(range(1, EPOCHS + 1))
+        assert every["test R10 s2i"] == [0]
         assert histories[f"{run.name}/1"]["selection/R_at_10"] == list(range(1, 11))
         assert histories[f"{run.name}/2"]["selection/R_at_10"] == [11, 12]
     assert mlflow_status(swept.desk.uri, "tiny") == {"FINISHED"}

@@ -10,8 +10,9 @@ from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, fin
 from sia.atomic import read_json, write_json
 from sia.run.metrics import append_row, read_rows, write_rows
 from sia.trackers.mlflow.mirror import MlflowMirror, note_file
-from sia.trackers.mlflow.values import BEST
-from sia.trackers.mlflow.view import VIEW, how_to_open
+from sia.trackers.mlflow.points import BEST
+from sia.trackers.mlflow.store import connect
+from sia.trackers.mlflow.view import VIEW
 from sia.trackers.tracker import Ending
 
 
@@ -33,14 +34,46 @@ def test_a_study_is_an_experiment_of_trials_with_nested_stages(uri, two_runs):
     assert ended == {"done.best_epoch", "done.best_value", "done.seconds", "done.epochs"}, "its rows are metrics"
 
 
-def test_what_has_ended_tells_all_recalls_of_its_best_epoch_once(uri, two_runs):
+def test_what_has_ended_tells_its_test_in_percent_its_time_and_where_it_lies(uri, two_runs):
     mirrored(uri, two_runs)
-    trial = trial_of(uri, two_runs[0])
-    assert {f"{split}/{key}" for split in ("validation", "test") for key in measures(1.0)} <= trial.data.metrics.keys()
-    for target, epoch in ((trial, 4), (stages_of(uri, trial)[1], 2)):
-        found = [point for point in history(uri, target) if point[0][0] == "validation/speech_to_image/R_at_1"]
-        (row,) = [row for row in read_rows(two_runs[0].metrics) if row["epoch"] == epoch and "stage_epoch" in row]
-        assert [(step, value) for (_, step), value, _ in found] == [(epoch, row["validation/speech_to_image/R_at_1"])]
+    run, trial = two_runs[0], trial_of(uri, two_runs[0])
+    assert [trial.data.metrics[f"test {one}"] for one in ("R10 s2i", "R10 i2s", "R1 s2i")] == [50, 45, 5]
+    assert trial.data.metrics["hours trained"] == round(5 * 50 / 3600, 4)
+    assert (trial.info.start_time, trial.info.end_time) == (int(BEGAN * 1000), int((BEGAN + 400) * 1000))
+    assert stages_of(uri, trial)[2].info.start_time == int((BEGAN + 4 * 60 - 50) * 1000)
+    assert trial.data.tags["state"] == "finished" and trial.data.tags["stages"] == "3 calwr, then 2 calr x 0.5"
+    told = trial.data.tags["mlflow.note.content"]
+    for part in ("Best epoch: 4 of 5, in stage 2", "speech to image **50.0 %**", str(run.path), "resume.py"):
+        assert part in told
+    (corpus,) = trial.inputs.dataset_inputs
+    assert (corpus.dataset.name, corpus.dataset.digest) == ("scenes", "0123abcd")
+    assert [one.path for one in connect(uri).list_artifacts(trial.info.run_id)] == ["config.yaml"]
+
+
+def test_a_description_that_a_person_wrote_stays(uri, tmp_path):
+    run = begin_run(tmp_path, STUDY, experiment())
+    mirror = mirrored(uri, [run])
+    for epoch, words in ((1, None), (2, "look at this one")):
+        append_row(run.metrics, epoch_row(epoch, 1, epoch, 0.1))
+        if words:
+            connect(uri).set_tag(trial_of(uri, run).info.run_id, "mlflow.note.content", words)
+        mirror.sync([run])
+        assert (words or "Best epoch: 1 of 1") in trial_of(uri, run).data.tags["mlflow.note.content"]
+
+
+def test_a_run_is_not_there_before_it_trains_and_starts_when_it_does(uri, tmp_path):
+    run = begin_run(tmp_path, STUDY, experiment())
+    job = read_rows(run.provenance)
+    run.provenance.unlink()
+    mirror = mirrored(uri, [run])
+    assert not mlflow_runs(uri)[1] and not note_file(run).exists()
+    write_json(run.stage(1).failed, {"error": "no node", "time": BEGAN + 10})
+    mirror.sync([run])
+    assert trial_of(uri, run).info.start_time == int((BEGAN + 10) * 1000)
+    run.stage(1).failed.unlink()
+    write_rows(run.provenance, [{**job[0], "time": BEGAN + 600}])
+    mirror.sync([run])
+    assert trial_of(uri, run).info.start_time == int((BEGAN + 600) * 1000)
 
 
 def test_a_hundred_epochs_are_a_thousand_points(uri, tmp_path):
@@ -203,9 +236,14 @@ def test_a_study_opens_as_a_table_of_its_trials_the_best_first(uri, tmp_path, sp
     view = json.loads(study.tags[f"mlflow.sharedViewState.{VIEW}"])
     assert view["orderByKey"] == f"metrics.`{BEST}`" and not view["orderByAsc"]
     found = client.search_runs([study.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])
-    assert [one.info.run_name for one in found] == [runs[1].name, runs[0].name]
-    known = {f"metrics.`{one}`" for one in found[0].data.metrics} | {f"params.`{one}`" for one in found[0].data.params}
-    assert set(view["selectedColumns"]) - known == {"attributes.`Duration`"}
+    assert [one.info.run_name for one in found] == [f"1 {runs[1].name}", f"0 {runs[0].name}"]
+    columns = view["selectedColumns"]
+    assert columns[:3] == ["params.`training.seed`", "metrics.`test R10 s2i`", "metrics.`test R10 i2s`"]
+    data = found[0].data
+    known = {f"{kind}.`{one}`" for kind in ("metrics", "params", "tags") for one in getattr(data, kind)}
+    assert set(columns) - known == {"attributes.`Duration`", "tags.`sia.ended`"}
+    charted = {chart["metricKey"] for chart in view["compareRunCharts"] if "metricKey" in chart}
+    assert charted <= found[0].data.metrics.keys() and "selection/R_at_10" in charted
     places = Counter(place for place, _, _ in history(uri, found[0]))
     assert set(places.values()) == {1}, "of a checkpoint that is tested again one value stands"
     assert found[0].data.tags["mlflow.user"] == runs[0].config.owner()
@@ -215,8 +253,22 @@ def test_a_study_opens_as_a_table_of_its_trials_the_best_first(uri, tmp_path, sp
     assert client.get_experiment(study.experiment_id).tags["mlflow.note.content"] == "mine"
 
 
-def test_how_a_study_is_opened():
-    assert how_to_open("https://server/", "7") == ["https://server/#/experiments/7/runs?viewStateShareKey=sia"]
-    serve, then = how_to_open("sqlite:////x/mlflow.db", "7")
-    assert serve.endswith("mlflow ui --workers 1 --backend-store-uri sqlite:////x/mlflow.db")
-    assert then == "then http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=sia"
+@pytest.mark.parametrize("changed", ["stages", "model.gru_layers"])
+def test_columns_are_the_keys_that_vary_a_chain_of_stages_is_one(uri, tmp_path, changed):
+    one = {"stages": [{"epochs": 3, "schedule": "calr"}], "model.gru_layers": 3}[changed]
+    runs = [finish_run(tmp_path, STUDY, experiment()), begin_run(tmp_path, STUDY, experiment(**{changed: one}))]
+    mirrored(uri, runs)
+    study = mlflow_runs(uri)[0].get_experiment_by_name(STUDY)
+    view = json.loads(study.tags[f"mlflow.sharedViewState.{VIEW}"])
+    assert view["selectedColumns"][0] == {"stages": "tags.`stages`"}.get(changed, f"params.`{changed}`")
+    assert view["selectedColumns"][1].startswith("metrics.`test")
+    assert any(chart["type"] == "SCATTER" for chart in view["compareRunCharts"]) == changed.startswith("model.")
+
+
+def test_how_a_study_is_opened(uri, two_runs):
+    mirror = mirrored(uri, two_runs)
+    table = "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=sia"
+    assert mirror.how_to_open(two_runs) == ["make ui, then", table, f"{table}&compareRunsMode=CHART"]
+    trial = trial_of(uri, two_runs[0]).info.run_id
+    assert mirror.page_of(two_runs[0]) == f"http://127.0.0.1:5000/#/experiments/1/runs/{trial}"
+    assert MlflowMirror(STUDY, "https://server").how_to_open(two_runs) == []

@@ -57,11 +57,17 @@ def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
 
 @check("port of mlflow ui")
 def ui_port(port: int = UI_PORT) -> Finding:
+    if is_free(port):
+        return ok(f"{port} is free")
+    return warning(f"{port} is taken, perhaps by another mlflow ui", "none is needed: make ui takes the next free one")
+
+
+def is_free(port: int) -> bool:
     with socket.socket() as one:
         # As servers do: a port that was left a moment ago is free.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind(("127.0.0.1", port))
-        except OSError:
-            return warning(f"{port} is taken, perhaps by another mlflow ui", f"mlflow ui --port {port + 1} --workers 1")
-    return ok(f"{port} is free")
+        except (OSError, OverflowError):  # a privileged one, or none at all
+            return False
+    return True

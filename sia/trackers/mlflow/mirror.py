@@ -7,7 +7,10 @@ Several people may have runs of one name on one store: a mirror changes only wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +18,22 @@ from typing import TYPE_CHECKING, Any
 from sia.atomic import read_json, write_json
 from sia.checks import Finding
 from sia.errors import UserError, one_line
-from sia.run.folder import RunFolder
-from sia.run.metrics import Row
+from sia.run.folder import RunFolder, runs_root
+from sia.run.records import TrainedOn
 from sia.run.steps import steps_after
-from sia.trackers.mlflow import check, values
+from sia.trackers.mlflow import check, endings, points, values
 from sia.trackers.mlflow.store import (
     artifact_location,
     concerns_one_run,
     connect,
     network_mount_warning,
+    sqlite_path,
     store_faults,
     tracking_uri,
     without_password,
 )
 from sia.trackers.mlflow.values import Part, Reading, read_run
-from sia.trackers.mlflow.view import experiment_tags, how_to_open
+from sia.trackers.mlflow.view import experiment_tags, name_of, run_url, settings_of, view_urls
 from sia.trackers.tracker import Ending, Mirrored, StoreFault, Tracker
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 # MLflow takes a thousand values a call.
 METRICS_A_CALL, TEXTS_A_CALL = 900, 100
+NOTE_MARK, SOURCES_TAG = "sia.note", "sia.sources"
 
 
 class MlflowMirror(Tracker):
@@ -49,23 +54,66 @@ class MlflowMirror(Tracker):
         super().__init__(study, uri)
         self.uri: str = uri or tracking_uri()
         self._store: tuple[MlflowClient, str] | None = None
+        self._settings: dict[RunFolder, dict[str, Any]] = {}  # in which the runs differ
 
-    def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored:
-        reading = read_run(run, closing)
-        try:
+    def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored | None:
+        if (reading := read_run(run, closing)) is None:
+            return None
+        name = name_of(run, self._settings.get(run, {}))
+        reading = reading._replace(trial=reading.trial._replace(name=name))
+        with self._faults():
             note = self._mirror(run, reading)
+        write_json(note_file(run), note)
+        return Mirrored(len(reading.rows), reading.trial.ending.status)
+
+    def arrange(self, runs: list[RunFolder]) -> None:
+        with self._faults():
+            client, experiment_id = self._open()
+            known = client.get_experiment(experiment_id).tags
+            self._settings = settings_of(runs)
+            for key, text in experiment_tags(list(self._settings.values())).items():
+                # What a person has written there since is left alone.
+                if known.get(key) != text and (key != values.NOTE_TAG or key not in known):
+                    client.set_experiment_tag(experiment_id, key, text)
+
+    def end_gone(self) -> int:
+        if (path := sqlite_path(self.uri)) is not None and not path.exists():
+            return 0
+        with self._faults():
+            return endings.end_those_without_folder(connect(self.uri), self.study, runs_root())
+
+    def how_to_open(self, runs: list[RunFolder]) -> list[str]:
+        addresses = self.addresses(runs)
+        return addresses if self.is_server or not addresses else ["make ui, then", *addresses]
+
+    def addresses(self, runs: list[RunFolder], port: int = check.UI_PORT) -> list[str]:
+        """Of the table and of the charts of these runs' study; none where nothing is held."""
+        note = next((note for run in runs if (note := mirrored_at(run, self.uri)) is not None), None)
+        return [] if note is None else view_urls(self._server(port), note["experiment_id"])
+
+    def page_of(self, run: RunFolder) -> str | None:
+        if (note := mirrored_at(run, self.uri)) is None:
+            return None
+        return run_url(self._server(check.UI_PORT), note["experiment_id"], note["trial_run_id"])
+
+    @property
+    def is_server(self) -> bool:
+        return self.uri.startswith("http")
+
+    def _server(self, port: int) -> str:
+        return without_password(self.uri) if self.is_server else f"http://127.0.0.1:{port}"
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What the store raises, in one line: UserError of one run's values, StoreFault of all the others."""
+        try:
+            yield
         except store_faults() as fault:
             said = without_password(f"MLflow at {self.uri}: {one_line(str(fault))}")
             if concerns_one_run(fault):
                 raise UserError(said) from None
             self._store = None
             raise StoreFault(said) from None
-        write_json(note_file(run), note)
-        return Mirrored(len(reading.rows), reading.trial.ending.status)
-
-    def how_to_open(self, runs: list[RunFolder]) -> list[str]:
-        notes = [note for run in runs if (note := mirrored_at(run, self.uri)) is not None]
-        return how_to_open(without_password(self.uri), notes[0]["experiment_id"]) if notes else []
 
     def log_export(self, run: RunFolder, export: Path, columns: Sequence[str]) -> list[str]:
         from sia.trackers.mlflow.export import log_export
@@ -96,8 +144,9 @@ class MlflowMirror(Tracker):
             stages[number] = stages.get(number) or self._create(part)
             self._bring(stages[number], part, mirrored)
         self._bring_steps(trial, run)
+        self._bring_sources(trial, run)
         # The rows' mark only after all of it is in.
-        self._bring(trial, reading.trial, count, {values.ROWS_TAG: values.rows_mark(rows)})
+        self._bring(trial, reading.trial, count, {points.ROWS_TAG: points.rows_mark(rows)})
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
         place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
         return {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
@@ -113,10 +162,6 @@ class MlflowMirror(Tracker):
             if experiment.lifecycle_stage == "deleted":
                 # Its name stays taken: there can be no other.
                 client.restore_experiment(experiment.experiment_id)
-            for key, text in experiment_tags().items():
-                # What a person has written there since is left alone.
-                if key not in experiment.tags:
-                    client.set_experiment_tag(experiment.experiment_id, key, text)
             self._store = client, experiment.experiment_id
         return self._store
 
@@ -139,7 +184,7 @@ class MlflowMirror(Tracker):
         client, experiment_id = self._open()
         query = f"tags.`{values.ID_TAG}` = '{reading.id}'"
         found = list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"]))
-        trial, count = _trial(found, reading.rows)
+        trial, count = _trial(found, reading)
         parent = trial.info.run_id if trial else None
         stages = {
             int(one.data.tags[values.STAGE_TAG]): one
@@ -153,7 +198,8 @@ class MlflowMirror(Tracker):
 
     def _create(self, part: Part) -> Run:
         client, experiment_id = self._open()
-        return client.create_run(experiment_id, start_time=part.began_ms, tags=part.tags, run_name=part.name)
+        tags = _with_own_note(part.tags, {})
+        return client.create_run(experiment_id, start_time=part.began_ms, tags=tags, run_name=part.name)
 
     def _bring(self, target: Run, part: Part, first: int, mark: values.Texts | None = None) -> None:
         """Bring parameters and metrics up to date, rows from index `first` on; then tags and status."""
@@ -162,46 +208,64 @@ class MlflowMirror(Tracker):
         client, run_id = self._client(), target.info.run_id
         # A parameter of MLflow cannot change: the first value stands.
         params = [Param(*item) for item in part.parameters.items() if item[0] not in target.data.params]
-        points = [point for curves in part.curves[first:] for point in curves]
-        points += [point for point in part.newest if target.data.metrics.get(point.key) != point.value]
-        tags = {**part.tags, **(mark or {})}
+        new = [point for curves in part.curves[first:] for point in curves]
+        new += [point for point in part.newest if target.data.metrics.get(point.key) != point.value]
+        tags = {**_with_own_note(part.tags, target.data.tags), **(mark or {})}
         changed = [RunTag(*item) for item in tags.items() if target.data.tags.get(item[0]) != item[1]]
-        calls: Any = zip_longest(_chunks(points, METRICS_A_CALL), _chunks(params, TEXTS_A_CALL), fillvalue=[])
+        calls: Any = zip_longest(_chunks(new, METRICS_A_CALL), _chunks(params, TEXTS_A_CALL), fillvalue=[])
         for some_points, some_params in calls:
             client.log_batch(run_id, [Metric(*point) for point in some_points], some_params)
         for some in _chunks(changed, TEXTS_A_CALL):
             client.log_batch(run_id, tags=some)
-        self._end(target, part.ending)
+        endings.end(client, target, part.ending)
+
+    def _bring_sources(self, trial: Run, run: RunFolder) -> None:
+        """Once: the corpus as MLflow's dataset, the configuration as an artifact."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        corpus = TrainedOn.read(run.corpus)
+        if corpus is None or SOURCES_TAG in trial.data.tags:
+            return
+        client, run_id = self._client(), trial.info.run_id
+        told = {key: value for key, value in corpus.description.items() if key in values.CORPUS_KEYS}
+        source = json.dumps({"uri": corpus.folder})
+        dataset = Dataset(corpus.name, corpus.identity, "local", source, profile=json.dumps(told))
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        client.log_artifact(run_id, str(run.config))
+        client.set_tag(run_id, SOURCES_TAG, "config.yaml")
 
     def _bring_steps(self, trial: Run, run: RunFolder) -> None:
         """Add a row of steps.jsonl a minute, after those that it holds; a resume goes over steps again, to the bit."""
         from mlflow.entities import Metric
 
         step, time = trial.data.tags.get(values.STEPS_TAG, "0 0").split()
-        if rows := values.a_minute_apart(steps_after(run, int(step)), float(time)):
-            for some in _chunks(values.step_points(rows), METRICS_A_CALL):
+        if rows := points.a_minute_apart(steps_after(run, int(step)), float(time)):
+            for some in _chunks(points.step_points(rows), METRICS_A_CALL):
                 self._client().log_batch(trial.info.run_id, metrics=[Metric(*point) for point in some])
             self._client().set_tag(trial.info.run_id, values.STEPS_TAG, f"{rows[-1].step} {rows[-1].time}")
 
-    def _end(self, target: Run, ending: Ending) -> None:
-        """Set the run's status, its end and why; what MLflow holds already is left as it is."""
-        client, run_id, known = self._client(), target.info.run_id, target.data.tags.get(values.ENDED_TAG)
-        if ending.why and known != ending.why:
-            client.set_tag(run_id, values.ENDED_TAG, ending.why)
-        elif known is not None and not ending.why:
-            client.delete_tag(run_id, values.ENDED_TAG)
-        if ending.status == "RUNNING" != target.info.status:
-            client.update_run(run_id, status="RUNNING")
-        elif ending.status != "RUNNING" and ending[:2] != (target.info.status, target.info.end_time):
-            client.set_terminated(run_id, status=ending.status, end_time=ending.ended_ms)
 
-
-def _trial(found: list[Run], rows: list[Row]) -> tuple[Run | None, int]:
-    """The first trial that holds no row but these, and how many of them."""
+def _trial(found: list[Run], reading: Reading) -> tuple[Run | None, int]:
+    """The first trial that holds no row but these, and how many of them; without any, only one that began when the run
+    did, because MLflow cannot change that time.
+    """
     for one in found:
-        if values.STAGE_TAG not in one.data.tags and (count := values.mirrored_count(one.data.tags, rows)) is not None:
+        count = None if values.STAGE_TAG in one.data.tags else points.mirrored_count(one.data.tags, reading.rows)
+        if count or (count == 0 and one.info.start_time == reading.trial.began_ms):
             return one, count
     return None, 0
+
+
+def _with_own_note(tags: values.Texts, known: Mapping[str, str]) -> values.Texts:
+    """The tags, with a mark by which our description is known; without it where a person has written another."""
+    told = known.get(values.NOTE_TAG)
+    if values.NOTE_TAG not in tags or (told is not None and known.get(NOTE_MARK) != _mark(told)):
+        return {key: text for key, text in tags.items() if key != values.NOTE_TAG}
+    return {**tags, NOTE_MARK: _mark(tags[values.NOTE_TAG])}
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:

@@ -49,8 +49,10 @@ def without_password(text: str) -> str:
 
 
 def artifact_location(uri: str, study: str) -> str | None:
-    """Where a new experiment keeps its artifacts; None leaves the choice to a tracking server."""
-    return None if uri.startswith("http") else (repository_root() / "mlartifacts" / study).as_uri()
+    """Where a new experiment keeps its artifacts: beside its database; None leaves the choice to a tracking server."""
+    database = sqlite_path(uri)
+    folder = database.parent if database else repository_root()
+    return None if uri.startswith("http") else (folder / "mlartifacts" / study).as_uri()
 
 
 def sqlite_path(uri: str) -> Path | None:
