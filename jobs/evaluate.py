@@ -32,6 +32,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    from sia.checkpoint.chosen import choose_checkpoint
     from sia.errors import UsageError
     from sia.run.folder import find_run
 
@@ -39,6 +40,8 @@ def main() -> None:
     if arguments.folds > 1 and arguments.pool is None:
         raise UsageError(f"--folds {arguments.folds}: say how many images a pool has too, with --pool N")
     runs = [find_run(name) for name in arguments.runs]
+    for run in runs:
+        choose_checkpoint(run, arguments.checkpoint)  # of all, before the first one is measured
     names = ("checkpoint", "split", "sample", "pool", "folds", "intervals", "corpus")
     options = {name: getattr(arguments, name) for name in names}
     options["intervals"] = arguments.intervals or len(runs) > 1  # which run is better is not told without

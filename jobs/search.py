@@ -66,7 +66,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from sia.inference.search import collections_of
 
     bound, pair = listening(arguments.port), load(arguments.run, arguments.checkpoint)
-    collections = collections_of(pair, arguments.images, arguments.captions, arguments.split, progress=True)
+    collections = collections_of(pair, arguments.images, arguments.captions, arguments.split, served=True)
     serve(pair, collections, arguments.top, arguments.run, bound)
 
 

@@ -53,31 +53,31 @@ class Collection:
         ]
 
 
-def images_of(pair: TrainedPair, folder: Path, split: str | None = None, label: str = "") -> Collection:
+def images_of(pair: TrainedPair, folder: Path, split: str | None = None, served: bool = False) -> Collection:
     """The images below a folder, or of a prepared corpus. Raises UserError where there is none that can be read.
 
-    With a label, how far it has come is shown.
+    served: for others to see: what a link leads out of the folder to is left out; how far it has come is shown.
     """
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, True, label)
-    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views, label)
+        return _of_corpus(pair, folder, split, True, served)
+    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views, served)
 
 
-def captions_of(pair: TrainedPair, folder: Path, split: str | None = None, label: str = "") -> Collection:
+def captions_of(pair: TrainedPair, folder: Path, split: str | None = None, served: bool = False) -> Collection:
     """The recordings below a folder, or the captions of a prepared corpus. Raises UserError as `images_of`."""
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, False, label)
-    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch, label)
+        return _of_corpus(pair, folder, split, False, served)
+    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch, served)
 
 
 def collections_of(
-    pair: TrainedPair, images: Path | None, captions: Path | None, split: str | None = None, progress: bool = False
+    pair: TrainedPair, images: Path | None, captions: Path | None, split: str | None = None, served: bool = False
 ) -> dict[str, Collection]:
     """What is searched, by what it is searched by: `speech` or `image`. A file that is skipped is told of on stderr."""
     found = {}
     for kind, of, folder in (("speech", images_of, images), ("image", captions_of, captions)):
         if folder is not None:
-            found[kind] = of(pair, folder, split, f"embedding {folder}" if progress else "")
+            found[kind] = of(pair, folder, split, served)
             for line in found[kind].skipped:
                 print(f"skipped: {line}", file=sys.stderr)
     return found
@@ -106,18 +106,19 @@ def _of_files(
     kind: str,
     read: Callable[[Path], Tensor],
     embed: Callable[[list[Tensor]], Tensor],
-    label: str,
+    served: bool,
 ) -> Collection:
     found: list[Path] = []
     skipped: list[str] = []
     parts: list[Tensor] = []
     paths = _files_below(folder, endings)
     # Decoded files are larger than embeddings: few at a time.
-    for start in _shown(range(0, len(paths), BATCH_SIZE), label, len(paths) / BATCH_SIZE):
+    within = partial(_within, folder) if served else Path
+    for start in _shown(range(0, len(paths), BATCH_SIZE), folder, len(paths) / BATCH_SIZE, served):
         readable: list[Tensor] = []
         for path in paths[start : start + BATCH_SIZE]:
             try:
-                readable.append(read(path))
+                readable.append(read(within(path)))
                 found.append(path)
             except UserError as error:
                 skipped.append(str(error))
@@ -125,10 +126,10 @@ def _of_files(
     if not found:
         raise UserError(f"{folder}: no readable {kind}; the first: {skipped[0]}")
     names = [path.relative_to(folder).as_posix() for path in found]
-    return Collection(torch.cat(parts), names, [""] * len(names), found.__getitem__, skipped)
+    return Collection(torch.cat(parts), names, [""] * len(names), lambda row: within(found[row]), skipped)
 
 
-def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, label: str) -> Collection:
+def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, served: bool) -> Collection:
     pool = PreparedPool(pair, folder)
     captions = pool.corpus.captions
     indices = pool.corpus.split(split) if split else list(range(len(captions)))
@@ -137,7 +138,7 @@ def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool,
         for index in sorted(indices, key=lambda index: not captions[index].text):
             first.setdefault(captions[index].image_id, index)
         indices = sorted(first.values())
-    pieces = _shown(pool.embedded(indices, images), label, len(indices) / PIECE)
+    pieces = _shown(pool.embedded(indices, images), folder, len(indices) / PIECE, served)
     embeddings = torch.cat([piece for _, piece in pieces])
     names = [captions[index].image_id if images else captions[index].utterance_id for index in indices]
     original = pool.corpus.image if images else partial(recording_of, pool.corpus)
@@ -145,5 +146,12 @@ def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool,
     return Collection(embeddings, names, texts, lambda row: original(indices[row]))
 
 
-def _shown(pieces: Iterable[Item], label: str, total: float) -> Iterable[Item]:
-    return tracked(pieces, label, ceil(total)) if label else pieces
+def _within(folder: Path, path: Path) -> Path:
+    """A file below the folder. Raises UserError where a link has led out of it."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: leads out of {folder}; copy it there to have it served")
+    return path
+
+
+def _shown(pieces: Iterable[Item], folder: Path, total: float, served: bool) -> Iterable[Item]:
+    return tracked(pieces, f"embedding {folder}", ceil(total)) if served else pieces

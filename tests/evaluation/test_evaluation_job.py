@@ -20,6 +20,7 @@ from sia.run.folder import RunFolder
 
 OPTIONS = {"checkpoint": "best", "split": "test", "sample": None, "pool": None, "folds": 1}
 OPTIONS |= {"intervals": False, "corpus": None}
+WAYS = ("speech_to_image", "image_to_speech")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,20 @@ def test_the_task_writes_what_evaluation_returns_or_its_error(
         list(evaluate_on_slurm([run], Profile(), failing.options))
     assert "no checkpoint epoch=77" in (read_json(failing.result) or {})["error"]
     assert failing.result != task.result and failing.job_record != task.job_record, "of other options"
+
+
+def test_several_runs_are_one_table_with_intervals_the_best_first(desk: Desk) -> None:
+    names = [run.name for run in desk.runs("two")]
+    one = desk.call("evaluate.py", *names, "--json")
+    measured = [json.loads(line) for line in one.stdout.splitlines()]
+    means = [sum(result["measures"][f"{way}/R_at_10"] for way in WAYS) for result in measured]
+    assert len(means) == 2 and means == sorted(means, reverse=True)
+    assert all("speech_to_image/R_at_10_low" in result["measures"] for result in measured)
+    told = desk.call("evaluate.py", *names).stdout
+    assert told.count("R@10 (%)") == 2 and "best checkpoints of 2 runs" in told
+    assert told.index(measured[0]["run"]) < told.index(measured[1]["run"])
+    refused = desk.call("evaluate.py", *names, "--checkpoint", "epoch=9")
+    assert refused.returncode == 1 and not refused.stdout and refused.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

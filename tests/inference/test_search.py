@@ -55,6 +55,19 @@ def test_images_or_recordings_below_a_folder_in_the_order_of_their_names(pair: T
     torch.testing.assert_close(spoken.embeddings[0], pair.embed_speech(album / "b" / "spoken.wav"))
 
 
+def test_what_is_served_lies_in_the_folder_at_every_look(pair: TrainedPair, album: Path, raw: Path) -> None:
+    (album / "linked.png").symlink_to(raw / "test-0-2.png")
+    assert "linked.png" in images_of(pair, album).names, "a person may search where links lead"
+    found = images_of(pair, album, served=True)
+    assert found.names == ["a.PNG", "b/second.png", "c/d/third.png"]
+    assert any("linked.png: leads out of" in line for line in found.skipped)
+    (album / "a.PNG").unlink()
+    (album / "a.PNG").symlink_to(raw / "test-0-2.png")
+    assert found.original(1) == album / "b/second.png"
+    with pytest.raises(UserError, match="leads out of"):
+        found.original(0)
+
+
 def test_a_corpus_has_each_image_once_and_every_caption(pair: TrainedPair, corpus: Path, raw: Path) -> None:
     images, captions = images_of(pair, corpus), captions_of(pair, corpus, "train")
     assert len(images.names) == len(set(images.names)) == 48 and len(captions.names) == 48

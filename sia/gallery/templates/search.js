@@ -1,7 +1,7 @@
 // What is chosen, dropped or recorded goes to the page's own address; the answer is HTML that it made.
 const state = document.getElementById("state"), answer = document.getElementById("answer");
 const drop = document.getElementById("drop"), record = document.getElementById("record");
-const SPEECH_RATE = 16000;
+const SPEECH_RATE = 16000, MARGIN = SPEECH_RATE / 20, SILENCE = 0.02; // samples a second, samples, share of the loudest
 
 async function search(file, name) {
   const kind = file.type.startsWith("image/") ? "image" : "speech";
@@ -44,7 +44,7 @@ record?.addEventListener("click", async () => {
       recording(false);
       const decoder = new OfflineAudioContext(1, 1, SPEECH_RATE);
       const sound = await decoder.decodeAudioData(await new Blob(parts).arrayBuffer());
-      search(wav(sound.getChannelData(0)), "Your recording");
+      search(wav(spoken(sound.getChannelData(0))), "Your recording");
     };
     recorder.start();
     recording(true);
@@ -57,6 +57,14 @@ function recording(goesOn) {
   record.textContent = goesOn ? "Stop" : "Record";
   record.setAttribute("aria-pressed", goesOn);
   state.textContent = goesOn ? "Recording ..." : "";
+}
+
+// Without the silence before and after: whoever records presses the button too early and too late.
+function spoken(samples) {
+  const loudest = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
+  const loud = (sample) => Math.abs(sample) > SILENCE * loudest;
+  const last = samples.findLastIndex(loud);
+  return samples.slice(Math.max(0, samples.findIndex(loud) - MARGIN), last + MARGIN);
 }
 
 function wav(samples) {
