@@ -16,7 +16,7 @@ from sia.inference.embedding_file import step_timing
 from sia.inference.trained_pair import TrainedPair
 
 WIDTH, HEIGHT = 1000, 100  # of a drawing, in its own units
-COLUMNS = 500
+COLUMNS = 800
 
 
 class Attention(NamedTuple):
@@ -61,14 +61,14 @@ def attention_of(pair: TrainedPair, frames: Tensor) -> Attention:
 def strip(attention: Attention, samples: np.ndarray, words: Sequence[Word]) -> Strip:
     """Samples of 16 kHz; none where the recording cannot be had."""
     seconds = len(samples) / SAMPLE_RATE or attention.seconds
-    highest = attention.weights.max()
+    highest = max(float(attention.weights.max()), 2 / len(attention.weights))  # even attention is a line half-way up
     heights = HEIGHT * (1 - attention.weights / highest)
     across = WIDTH * attention.centres / seconds
     return Strip(
         seconds,
         _wave(samples),
         _path([(across[0], HEIGHT), *zip(across, heights, strict=True), (across[-1], HEIGHT)]),
-        round(HEIGHT * float(1 - 1 / len(heights) / highest), 1),
+        round(HEIGHT * (1 - 1 / len(heights) / highest), 1),
         [_said(word, attention, seconds) for word in words],
     )
 
@@ -91,4 +91,4 @@ def _wave(samples: np.ndarray) -> str:
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.0f} {y:.1f}" for x, y in points) + "Z"
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z"

@@ -21,7 +21,7 @@ def test_a_spoken_query_and_the_images_that_it_finds_in_one_file(
     page = (desk.folder / "found.html").read_text()
     expected = images_of(pair, raw).nearest(pair.embed_speech(query), 4)
     assert re.findall(r'class="name">([^<]+)<', page) == [hit.name for hit in expected]
-    assert page.count("data:image/webp") == 4 and page.count("data:audio/flac") == 1
+    assert page.count("data:image/webp") == 4 and page.count("data:audio/mpeg") == 1
     assert 'class="attention"' in page and "&lt;i&gt;low" in page and "http" not in page
 
 

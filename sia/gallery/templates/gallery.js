@@ -6,6 +6,8 @@ document.addEventListener("play", (event) => {
     if (!now) return;
     now.hidden = false;
     now.style.left = `${100 * event.target.currentTime / event.target.duration}%`;
+    const strip = now.closest(".strip"), ahead = now.offsetLeft - strip.scrollLeft;
+    if (ahead < 0 || ahead > strip.clientWidth - 20) strip.scrollLeft = now.offsetLeft - 20;
     if (!event.target.paused) requestAnimationFrame(follow);
   };
   follow();
