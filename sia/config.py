@@ -80,7 +80,7 @@ class Training(Section):
         "sync", description="statistics over all ranks' captions, or over each rank's own: those depend on the ranks"
     )
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     train_recall_sample: Annotated[int, Field(ge=0)] = Field(1000, description="training captions whose R@10 is logged")
     select_on: Literal["validation", "test"] = Field(
         "validation", description="the split that chooses the best epoch; the paper's own protocol is test"

@@ -8,12 +8,33 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from sia.errors import UsageError
 
 UNKNOWN = ("extra_forbidden", "not_of_this_kind")  # pydantic's name of such a fault, and ours
+# What to do about a value, by pydantic's name of its fault, filled with what it tells of it.
+CURES = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "give a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "give a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "give true or false"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "give keys with their values"),
+    **dict.fromkeys(("string_type", "string_unicode"), "give a text, in quotes if it looks like a number"),
+    "string_pattern_mismatch": "use letters, digits, '.', '_' and '-', a letter or digit first",
+    "finite_number": "give a number that is not infinite",
+    "list_type": "give a list, such as [1, 2] or ['a']",
+    "too_short": "give {min_length} or more values",
+    "greater_than": "give more than {gt:g}",
+    "invalid_key": "keys are text, in quotes if they look like numbers",
+    "less_than": "give less than {lt:g}",
+    "greater_than_equal": "give {ge:g} or more",
+    "less_than_equal": "give {le:g} or less",
+    "multiple_of": "give a multiple of {multiple_of:g}",
+    "literal_error": "use {expected}",
+    "missing": "it is missing",
+    "extra_forbidden": "no such key is known",
+}
 
 
 class Section(BaseModel):
@@ -53,7 +74,7 @@ class Kind(Section):
         kind = next((kind for name, kind in kinds.items() if name == wanted), None)
         if kind is None:
             place = () if isinstance(value, str) else ("name",)
-            raise _fault("no_such_kind", f"Input should be {_either(list(kinds))}", place, wanted)
+            raise _fault("no_such_kind", f"use {_either(list(kinds))}", place, wanted)
         for key in values:
             if key not in kind.model_fields:
                 valid = [field for field in kind.model_fields if field != "name"]
@@ -84,19 +105,34 @@ def validate(model: type[Any], values: Any, source: str) -> Any:
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     # An unknown key is reported before the wrong values, because it may be the cause of them.
     first = min(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN)
-    # Items count from 1, as stages do everywhere else.
-    place = [str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"]]
+    # Items count from 1, as stages do everywhere else; of a key that is wrong itself, its name is the value.
+    of_key = first["loc"][-1:] == ("[key]",)
+    place = [str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"][: -2 if of_key else None]]
     dotted = ".".join(place)
     if first["type"] == "not_of_this_kind":
         close = difflib.get_close_matches(place[-1], first["input"], n=1, cutoff=0.8)
         meant = [f"; the nearest valid one is {'.'.join([*place[:-1], one])!r}" for one in close]
         return f"unknown key {dotted!r}{''.join(meant)}; {first['msg']}"
     if first["type"] != "extra_forbidden":
-        given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list)) else ""
-        return f"{dotted or 'value'}: {first['msg'].removeprefix('Value error, ')}{given}"
+        return ": ".join(
+            [*filter(None, [dotted, "its keys" if of_key else ""]), cure_of(first) + _told(first["input"])]
+        )
     number = next((part for part in place if part.isdecimal()), "1")
-    near = _nearest(dotted, _known_keys(model, number))
+    near = _nearest(dotted, known_keys(model, number))
     return f"unknown key {dotted!r}; the nearest valid one is {near!r}"
+
+
+def _told(value: Any) -> str:
+    """What was given, as YAML has it."""
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return f", not {shown}" if isinstance(value, (str, int, float, list)) else ""
+
+
+def cure_of(fault: ErrorDetails) -> str:
+    """What pydantic found, as a person says it; what a validator of ours said, as it said it."""
+    if (cure := CURES.get(fault["type"])) is not None:
+        return cure.format(**fault.get("ctx", {}))
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _nearest(dotted: str, known: list[str]) -> str:
@@ -108,7 +144,7 @@ def _nearest(dotted: str, known: list[str]) -> str:
     return (clearly or difflib.get_close_matches(dotted, siblings, n=1, cutoff=0.0) or known)[0]
 
 
-def _known_keys(model: type[BaseModel], number: str, prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel], number: str, prefix: str = "") -> list[str]:
     """The dotted keys below `model`, of a setting of several kinds those of all; `number` is the place in a list."""
     keys = []
     for name, field in model.model_fields.items():
@@ -118,5 +154,5 @@ def _known_keys(model: type[BaseModel], number: str, prefix: str = "") -> list[s
             kind, below = get_args(kind)[0], f"{below}{number}."
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             for one in kind.kinds().values() if issubclass(kind, Kind) else [kind]:
-                keys += _known_keys(one, number, below)
+                keys += known_keys(one, number, below)
     return keys

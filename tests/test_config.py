@@ -1,6 +1,7 @@
 """The typed experiment: what it refuses, what lies over what, and what its signature means."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,11 @@ from typing import Any, Literal, get_args
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from sia.cluster.profile import Profile
 from sia.config import (
     ADDED,
     NOT_IN_SIGNATURE,
@@ -32,7 +36,8 @@ from sia.models.backbones import Backbone
 from sia.objectives import Loss
 from sia.run.folder import RunFolder
 from sia.schedules import Cylr, Schedule
-from sia.section import Kind
+from sia.section import Kind, known_keys, validate
+from sia.sweep.grid import GridFile
 
 
 def refused(*layers: dict[str, Any]) -> str:
@@ -58,22 +63,22 @@ def unknown(wrong: str, near: str) -> str:
         ({"model.image_blocks": [1]}, "", unknown("model.image_blocks", "model.image.blocks")),
         ({"stages": [{"multiplier": 2}]}, "", unknown("stages.1.multiplier", "stages.1.schedule.multiplier")),
         ({"model": {"latent_size": 7}}, "model.latent_size: ", "multiple of 2"),
-        ({"model": {"gru_layers": 0}}, "model.gru_layers: ", "greater than 0"),
-        ({"model": {"image": {"blocks": []}}}, "model.image.blocks: ", "at least 1"),
+        ({"model": {"gru_layers": 0}}, "model.gru_layers: ", "more than 0"),
+        ({"model": {"image": {"blocks": []}}}, "model.image.blocks: ", "1 or more values"),
         ({"loss": {"normaliser": "median"}}, "loss.normaliser: ", "'mean' or 'sum'"),
-        ({"training": {"batch_size": "many"}}, "training.batch_size: ", "integer"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size: ", "a whole number"),
         ({"training": {"precision": "fp16"}}, "training.precision: ", "'auto', 'float32' or 'bf16'"),
         ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate: ", "finite"),
-        ({"data": {"flip_probability": 1.5}}, "data.flip_probability: ", "less than or equal to 1"),
+        ({"data": {"flip_probability": 1.5}}, "data.flip_probability: ", "1 or less"),
         ({"data": {"crop_size": 300}}, "data: ", "crop_size 300 is larger than short_side 256"),
-        ({"stages": []}, "stages: ", "at least 1"),
+        ({"stages": []}, "stages: ", "1 or more values"),
         ({"stages": [{"schedule": "cosine"}]}, "stages.1.schedule: ", "'calr', 'calwr', 'cylr'"),
         ({"loss": {"name": "triplet"}}, "loss.name: ", "'hinge', 'hinge_hardest'"),
         ({"loss": {"name": ["hinge"]}}, "loss.name: ", "'hinge', 'hinge_hardest'"),
-        ({"loss": 3}, "loss: ", "dictionary"),
-        ({"stages": [{"schedule": {"multiplier": 0}}]}, "stages.1.schedule.multiplier: ", "greater than 0"),
+        ({"loss": 3}, "loss: ", "keys with their values"),
+        ({"stages": [{"schedule": {"multiplier": 0}}]}, "stages.1.schedule.multiplier: ", "more than 0"),
         ({"model": 3}, "model: ", "3"),
-        ({"model": None}, "model: ", "dictionary"),
+        ({"model": None}, "model: ", "keys with their values"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_key_and_what_is_allowed(values, key, said):
@@ -362,3 +367,25 @@ def test_what_would_take_for_ever_is_refused_in_a_line(tmp_path, text):
             read(file)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     assert time.process_time() - began < 20
+
+
+GIVEN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=2) | st.dates(),
+    lambda below: (
+        st.lists(below, max_size=2) | st.dictionaries(st.sampled_from(["name", "epochs", 1]), below, max_size=2)
+    ),
+    max_leaves=4,
+)
+MODELS = (Experiment, GridFile, Profile)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([(model, key) for model in MODELS for key in known_keys(model, "1")]), GIVEN)
+def test_whatever_is_wrong_is_told_in_our_own_words(place, value):
+    model, key = place
+    try:
+        validate(model, nest({key: value}), "x.yaml")
+    except UsageError as error:
+        said = str(error)
+        assert "\n" not in said and said.startswith("x.yaml: ")
+        assert not re.search("should|valid (str|int|num|list|dict)|required|Extra|nable to|error,|Keys", said), said

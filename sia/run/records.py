@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from sia.atomic import CURE, read_json, write_json
 from sia.config import Stage
 from sia.errors import UserError
+from sia.section import cure_of
 
 Own = TypeVar("Own", bound="Record")
 
@@ -27,7 +28,7 @@ class Record(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             fault = error.errors()[0]
-            why = ": ".join([*(str(key) for key in fault["loc"]), fault["msg"]])
+            why = ": ".join([*(str(key) for key in fault["loc"]), cure_of(fault)])
             raise UserError(f"{path}: not a {cls.__name__} of this program ({why}); {CURE}") from None
 
     @classmethod

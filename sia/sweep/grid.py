@@ -197,7 +197,9 @@ def _points(file: GridFile, source: str) -> list[Overrides]:
 def _check_filter(filters: Overrides, grid: Mapping[str, Any], points: list[Overrides], source: str) -> None:
     for key in filters:
         if key not in grid:
-            raise UsageError(f"{source}: {key!r} is used to choose points, but `grid:` has only {', '.join(grid)}")
+            raise UsageError(
+                f"{source}: {key!r} is used to choose points, but `grid:` has {', '.join(grid) or 'no key'}"
+            )
     if not any(_matches(values, filters) for values in points):
         raise UsageError(f"{source}: {filters} matches no point of the grid; correct it or remove it")
 

@@ -24,8 +24,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("values", "said"),
     [
         (None, "damaged"),
-        ({}, "cluster: Field required"),
-        ({"cluster": "slurm"}, "job_id: Field required"),
+        ({}, "cluster: it is missing"),
+        ({"cluster": "slurm"}, "job_id: it is missing"),
         ({"cluster": "slurm", "job_id": 17}, "job_id: "),
         ({"cluster": "slurm", "job_id": "17", "of_a_later_version": 1}, "of_a_later_version: "),
         ({**LOCAL, "job_id": "../17"}, "a local job has a host, a folder"),
