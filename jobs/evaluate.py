@@ -57,7 +57,7 @@ def main() -> None:
         # It loads torch: not before the runs are known to be there.
         from sia.evaluation.of_run import evaluate_run
 
-        results = (evaluate_run(run, **options) for run in runs)
+        results = (evaluate_run(run, **options, label="" if arguments.json else run.name) for run in runs)
     from sia.evaluation.table import INTERVALS_NOTE, best_first
 
     measured = best_first(list(results))

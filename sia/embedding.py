@@ -1,6 +1,7 @@
 """Embed the captions and images of a prepared corpus, and measure recall over them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sia.data.loader import image_batches, speech_batches
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.models.dual_encoder import DualEncoder
+from sia.progress import tracked
 from sia.recall import recall_report
 from sia.run.folder import RunFolder
 
@@ -27,6 +29,7 @@ class Embedder:
         self.model, self.corpus, self.data, self.ranks = model, corpus, data, ranks
         self.batch_size, self.bf16 = batch_size, bf16
         self.mean, self.std = pixel_statistics(data, corpus, ranks.device)
+        self.label = ""  # beside which a terminal shows how far it has come; in training it does not
 
     def speech(self, indices: Sequence[int]) -> Tensor:
         """Unit embeddings [N, D] of float32 of the captions, in their order."""
@@ -54,13 +57,16 @@ class Embedder:
         training = self.model.training
         self.model.eval()
         with torch.inference_mode(), torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
-            parts = [batch.float().cpu() for batch in batches]
+            parts = [batch.float().cpu() for batch in self._shown(batches, len(places))]
         self.model.train(training)
         width = self.model.image.latent_size
         rows = self.ranks.gather(torch.cat([torch.empty(0, width), *parts]))
         ordered = torch.empty(count, width)
         ordered[self.ranks.gather(torch.tensor(places, dtype=torch.long))] = rows
         return ordered
+
+    def _shown(self, batches: Iterable[Tensor], count: int) -> Iterable[Tensor]:
+        return tracked(batches, self.label, ceil(count / self.batch_size)) if self.label else batches
 
 
 def embedder_of(run: RunFolder, checkpoint: str, corpus: PreparedCorpus, ranks: Ranks) -> tuple[Chosen, Embedder]:

@@ -23,11 +23,13 @@ def evaluate_run(
     folds: int = 1,
     intervals: bool = False,
     corpus: Path | None = None,
+    label: str = "",
 ) -> dict[str, Any]:
     """Recall of a checkpoint (best, last, epoch=N) over a split, or over `sample` fixed captions of it.
 
     `pool`, `folds` and `intervals` are those of `sia.recall.recall_report`; `corpus` is the folder of a prepared corpus
-    in place of the run's own. Returns run, stage, epoch, the corpus's folder, selected_on, num_captions, num_images and
+    in place of the run's own; `label` stands beside the progress that a terminal is shown, if any. Returns run, stage,
+    epoch, the corpus's folder, selected_on, num_captions, num_images and
     pool_sizes of what was measured, num_candidates (images of the whole split), pool, folds, and `measures` (named as
     recall_report's).
     Raises UserError where checkpoint, corpus, split or pools are not there or do not fit.
@@ -39,6 +41,7 @@ def evaluate_run(
         indices = fixed_sample(indices, sample, experiment.training.seed)
     counts = _counts(prepared, indices, pool, folds)
     chosen, embedder = embedder_of(run, checkpoint, prepared, Ranks.alone())
+    embedder.label = label
     measures = recalls(embedder, {split: indices}, pool, folds, intervals)
     return {
         **{"run": run.name, "stage": chosen.stage, "epoch": chosen.epoch, "corpus": str(prepared.folder)},

@@ -68,6 +68,7 @@ def gallery_of(run: RunFolder, checkpoint: str = "best", split: str = "test", li
     pair, folder = load_run(run, checkpoint), run.experiment().data.path
     pool = PreparedPool(pair, folder)
     check_identity(folder, pool.corpus.description, TrainedOn.read(run.corpus), run.path)
+    pool.embedder.label = f"gallery of {run.name}"
     return _Room(pair, pool, split, Shelf(limit_mb)).gallery(run.name, checkpoint)
 
 

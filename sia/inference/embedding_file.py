@@ -13,6 +13,7 @@ and, where the features tell, seconds_a_state and first_state_centre_seconds.
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sia.inference.settings import depth_of
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair, full_precision
 from sia.models.parameter_counts import CONV_CHANNELS, CONV_KERNEL
 from sia.models.speech_encoder import CONV_STRIDE, steps_of
+from sia.progress import tracked
 
 PROVENANCE = ("run", "study", "signature", "checkpoint", "stage", "epoch")
 
@@ -41,6 +43,7 @@ def write_embeddings(
     """
     depth = None if layer is None else depth_of(layer, pair.settings.model.gru_layers)
     pool = PreparedPool(pair, folder)
+    pool.embedder.label = split
     indices = pool.corpus.split(split)
 
     def fill(stream: Any) -> None:
@@ -76,7 +79,7 @@ def _write_states(file: h5py.File, pair: TrainedPair, pool: PreparedPool, indice
     file["state_offsets"] = offsets
     width = pair.latent_size if depth else CONV_CHANNELS
     dataset = file.create_dataset("states", (int(offsets[-1]), width), np.float32)
-    for start in range(0, len(indices), BATCH_SIZE):
+    for start in tracked(range(0, len(indices), BATCH_SIZE), "states", ceil(len(indices) / BATCH_SIZE)):
         some = indices[start : start + BATCH_SIZE]
         rows = torch.cat(caption_states(pair, [torch.from_numpy(pool.corpus.frames(index)) for index in some], depth))
         dataset[offsets[start] : offsets[start + len(some)]] = rows.numpy()

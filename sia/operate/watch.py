@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from sia import command
@@ -66,9 +67,10 @@ class SweepDisplay:
         self._thread.join(timeout=10)
 
     def _live(self) -> None:
-        with Live(LiveStudies(self._look()), console=command.live_console(), refresh_per_second=2) as live:
+        turning = Spinner("line")  # characters that any encoding has
+        with Live(LiveStudies(self._look(), turning), console=command.live_console(), refresh_per_second=4) as live:
             while not self._over.wait(EVERY_SECONDS):
-                live.update(LiveStudies(self._look()))
+                live.update(LiveStudies(self._look(), turning))
             live.update(LiveStudies(self._look()))
 
     def _lines(self) -> None:
@@ -114,16 +116,18 @@ class LiveStudies:
     """Studies as they fit the terminal. Where not every study's table does, those under way have theirs first."""
 
     studies: Sequence[StudyView]
+    turning: Spinner | None = None  # moves beside how far they have come, between two looks
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         notes = [_line(SLURM_IS_SILENT)] * slurm_is_silent()
         room = options.max_height - 1 - len(notes)  # the last line is the cursor's
         heights = [
-            [len(console.render_lines(_fitted(one, n), options, pad=False)) for n in (0, 1)] for one in self.studies
+            [len(console.render_lines(self._fitted(one, n), options, pad=False)) for n in (0, 1)]
+            for one in self.studies
         ]
         yield from notes
         for one, rows in zip(self.studies, self._rows(room, heights), strict=True):
-            yield _fitted(one, rows)
+            yield self._fitted(one, rows)
 
     def _rows(self, room: int, heights: list[list[int]]) -> list[int]:
         """How many rows each study's table has; 0: no table. heights: of each study, with none and with one."""
@@ -141,21 +145,26 @@ class LiveStudies:
             rows[place] = count if 1 + more == count - 1 else 1 + more
         return rows
 
-
-def _fitted(study: StudyView, rows: int) -> RenderableType:
-    """A study with so many rows of its table; the runs without one are counted."""
-    head = [line for line in (study.driver_line, count_line(study.runs) if study.runs else "", way_line(study)) if line]
-    if not rows:
-        return Group(*map(_line, head))
-    ordered = study.runs
-    if rows < len(study.runs):
-        ordered = sorted(study.runs, key=lambda run: SOONEST.index(run.state))
-    rest, errors = ordered[rows:], _errors(study)
-    tail = [f"  ... and {len(rest)} more: {counts(rest)}"] * bool(rest) + errors[:MOST_ERRORS]
-    if (more := len(errors) - MOST_ERRORS) > 0:
-        tail.append(f"... and {more} more of such lines: python jobs/status.py {study.study}")
-    table = views_table(study.study, ordered[:rows], study.runs, one_line=True)
-    return Group(*map(_line, head), table, *map(_line, tail))
+    def _fitted(self, study: StudyView, rows: int) -> RenderableType:
+        """A study with so many rows of its table; the runs without one are counted."""
+        lines = (study.driver_line, count_line(study.runs) if study.runs else "")
+        head: list[RenderableType] = [_line(line) for line in lines if line]
+        if self.turning is not None:
+            self.turning.update(text=_line(way_line(study)))
+            head.append(self.turning)
+        elif way := way_line(study):
+            head.append(_line(way))
+        if not rows:
+            return Group(*head)
+        ordered = study.runs
+        if rows < len(study.runs):
+            ordered = sorted(study.runs, key=lambda run: SOONEST.index(run.state))
+        rest, errors = ordered[rows:], _errors(study)
+        tail = [f"  ... and {len(rest)} more: {counts(rest)}"] * bool(rest) + errors[:MOST_ERRORS]
+        if (more := len(errors) - MOST_ERRORS) > 0:
+            tail.append(f"... and {more} more of such lines: python jobs/status.py {study.study}")
+        table = views_table(study.study, ordered[:rows], study.runs, one_line=True)
+        return Group(*head, table, *map(_line, tail))
 
 
 def _errors(study: StudyView) -> list[str]:

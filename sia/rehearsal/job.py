@@ -4,13 +4,13 @@ import math
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from sia.atomic import read_json, write_json
@@ -113,22 +113,21 @@ class Rehearse(Task):
 
 @contextmanager
 def first_holds(run: RunFolder, place: Place) -> Iterator[None]:
-    """The first rank holds the run's lock meanwhile; told to end, it lets it go and ends at once."""
-    if place.rank != 0:
+    """The first rank of a job holds the run's lock meanwhile; told to end, it lets it go and ends at once."""
+    if place.rank != 0 or not place.job_id:
         yield
         return
-    with HeartbeatLock(run.lock, on_lost=end_at_once, job_id=place.job_id, cluster=place.cluster, stage=1) as lock:
+    # Before there are threads, which have it so, too: one thread alone hears it, even while torch is at work.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    with HeartbeatLock(run.lock, end_at_once, job_id=place.job_id, cluster=place.cluster, stage=1) as lock:
+        threading.Thread(target=_leave_when_told, args=(lock,), daemon=True).start()
+        yield
 
-        def leave(number: int, frame: FrameType | None) -> None:
-            lock.release()
-            os._exit(128 + number)
 
-        before = signal.signal(signal.SIGTERM, leave) if place.job_id else None
-        try:
-            yield
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+def _leave_when_told(lock: HeartbeatLock) -> None:
+    number = signal.sigwait([signal.SIGTERM])
+    lock.release()
+    os._exit(128 + number)
 
 
 def largest_batch(peaks: tuple[float, float], memory: float, wanted: int) -> int:

@@ -93,16 +93,21 @@ def _start_ray(workers: int) -> None:
     for noisy in ("ray", "ray.tune"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     on_term = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address="local",  # not somebody's cluster that happens to run on this login node
-        num_cpus=workers,
-        include_dashboard=False,
-        object_store_memory=80 << 20,
-        _temp_dir=_short_folder(),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
+    try:
+        ray.init(
+            address="local",  # not somebody's cluster that happens to run on this login node
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=80 << 20,
+            _temp_dir=_short_folder(),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except SystemExit:  # Ray's own answer to a SIGTERM, without a word
+        if callable(on_term):
+            on_term(signal.SIGTERM, None)
+        raise
     signal.signal(signal.SIGTERM, on_term)  # Ray's own prints the stack of its C++ code
 
 

@@ -24,6 +24,7 @@ from sia.data.corpora.scenes.plan import Block, plan_blocks
 from sia.data.corpora.scenes.recipe import VERSION, Recipe
 from sia.data.manifest import Reading, SpokenCaption, read_captions, write_captions
 from sia.errors import UserError
+from sia.progress import tracked
 
 MARKER = "scenes.json"
 CAPTIONS = "captions.jsonl"
@@ -76,7 +77,7 @@ def _make(root: Path, recipe: Recipe) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     blocks = plan_blocks(recipe)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(partial(_make_block, root), blocks))
+        list(tracked(threads.map(partial(_make_block, root), blocks), "scenes: blocks", len(blocks)))
     captions = [caption for block in blocks for caption in _captions(block)]
     write_captions(root / CAPTIONS, captions)
     write_json(root / MARKER, {**_identity(recipe), "counts": _counts(captions)})
