@@ -76,9 +76,12 @@ def recall_by_epoch(study: Compared, directions: Sequence[str] = tuple(DIRECTION
             axes.axvline(after_epoch + 0.5, color=INK, linewidth=0.8, alpha=0.2, zorder=0)
         _draw_others(axes, [run for group in others for run in group.runs], direction)
         for group in named:
-            for run in group.runs:
-                _draw_run(axes, run, f"{run.selected_on}/{direction}/R_at_10", looks[group.label])
-                _draw_rate(rate, run, looks[group.label])
+            look = looks[group.label]
+            for number, run in enumerate(group.runs):
+                # Of several seeds one has the markers: all of them would hide the lines.
+                drawn = {**look, "marker": ""} if number else look
+                _draw_run(axes, run, f"{run.selected_on}/{direction}/R_at_10", drawn)
+                _draw_rate(rate, run, look)
         _draw_chance(axes, [split for split in splits_of(groups) if split in chances], chances, direction)
         axes.set(title=DIRECTIONS[direction], ylim=(0, None), xlim=(0.5, None))
         rate.set(xlabel="epoch", ylim=(0, None))
@@ -226,7 +229,7 @@ def _tick_sizes(axes: "Axes", sizes: list[int]) -> None:
     """A tick at each size that stands apart from the one before it."""
     from matplotlib.ticker import EngFormatter, NullLocator
 
-    apart = (sizes[-1] / sizes[0]) ** 0.14
+    apart = (sizes[-1] / sizes[0]) ** 0.17
     kept = sizes[:1]
     for size in sizes[1:]:
         kept += [size] * (size / kept[-1] > apart)

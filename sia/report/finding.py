@@ -20,14 +20,22 @@ def finding(summaries: list[RunSummary], chances: Chances | None = None) -> str:
     groups = sorted((one for one in grouped(summaries) if one.finished), key=_value, reverse=True)
     if not groups:
         return "No run has finished yet, so nothing is found."
+    if (sets := len({_tested_on(run) for group in groups for run in group.finished})) > 1:
+        return f"The runs were tested on {sets} different sets, so that their recalls do not compare."
     best, others = groups[0], groups[1:]
     told = [f"{best.label} finds the right image among ten for {_told(best, 0)} of the captions it hears"]
     told[0] += f", and the right caption among ten for {_told(best, 1)} of the images{_by_chance(best, chances)}."
     if others:
         told.append(_order(best, others))
+    if "test" in {run.selected_on for group in groups for run in group.finished}:
+        told.append("Where epochs were chosen on test, as in the paper, a recall is a little too high.")
     if (left := sum(not run.finished for run in summaries)) > 0:
         told.append(f"{left} of {len(summaries)} runs have not finished: this may change.")
     return " ".join(told)
+
+
+def _tested_on(run: RunSummary) -> tuple[str, int | None, int | None]:
+    return run.corpus_identity or run.corpus, run.num_test_captions, run.num_test_images
 
 
 def _value(group: Group) -> float:

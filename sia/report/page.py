@@ -26,6 +26,7 @@ LATEX: dict[str, str | int | None] = {
 }
 ROWS_OF_A_PAGE = 25  # of which each may be folded
 LONGEST_CELL = 36
+MANY_VALUES = 16
 TOLD = (tables.duration, "{:.3g}".format, "{:.2g}".format)
 
 
@@ -96,16 +97,22 @@ def page(opening: Opening, summaries: list[RunSummary], corpus: CorpusFacts, gal
     return environment().get_template("report.html").render(**vars(opening), **context, **told)
 
 
-def varied(groups: Sequence[Group]) -> dict[str, list[str]]:
+def varied(groups: Sequence[Group]) -> dict[str, str]:
     """The values of each setting in which configurations differ, by its dotted key; and the seeds, of several."""
-    found = differing([group.runs[0].configuration for group in groups])
-    values: dict[str, list[str]] = {}
-    for one in found:
+    values: dict[str, list[Any]] = {}
+    for one in differing([group.runs[0].configuration for group in groups]):
         for key, value in one.items():
-            values.setdefault(key, []).append(text(value))
-    seeds = sorted({run.seed for group in groups for run in group.runs})
-    values |= {"training.seed": [str(seed) for seed in seeds]} if len(seeds) > 1 else {}
-    return {key: list(dict.fromkeys(many)) for key, many in values.items()}
+            values.setdefault(key, []).append(value)
+    seeds = [run.seed for group in groups for run in group.runs]
+    values |= {"training.seed": seeds} if len({*seeds}) > 1 else {}
+    return {key: _values(many) for key, many in values.items()}
+
+
+def _values(many: list[Any]) -> str:
+    """'32 · 64'; numbers in their order, and of many the first and the last."""
+    numbers = all(isinstance(value, (int, float)) for value in many)
+    told = list(dict.fromkeys(map(text, sorted(many) if numbers else many)))
+    return " · ".join(told) if len(told) <= MANY_VALUES else f"{len(told)} values, {told[0]} to {told[-1]}"
 
 
 def held(groups: Sequence[Group]) -> dict[str, str]:

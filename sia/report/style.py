@@ -70,7 +70,7 @@ def legend(figure: "Figure", looks: Mapping[str, Look], marks: Sequence[str], ot
     """Below the panels: what each colour and each mark is. The figure grows by its lines."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=textwrap.fill(name, WIDEST), **look) for name, look in looks.items()]
+    handles = [Line2D([], [], label=_plain(name), **look) for name, look in looks.items()]
     handles += [Line2D([], [], label=f"{others} others", color=INK, alpha=0.35)] * bool(others)
     handles += [Line2D([], [], label=mark, **{"color": INK, **MARKS[mark]}) for mark in marks]
     widest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
@@ -85,6 +85,11 @@ def _settle(figure: "Figure") -> None:
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")
+
+
+def _plain(name: str) -> str:
+    """A name in lines, none of which is taken for a formula."""
+    return textwrap.fill(name, WIDEST).replace("$", r"\$")
 
 
 def png(figure: "Figure") -> bytes:

@@ -98,6 +98,12 @@ def test_an_svg_takes_the_pages_ink_and_shares_no_id_with_another(tmp_path):
     assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', one)) <= ids[0], "what is referred to is there"
 
 
+def test_a_name_is_no_formula(tmp_path):
+    runs = [finish_run(tmp_path, "size", experiment(**{"data.corpus": name})) for name in ("a$b^{c$d", "plain")]
+    figure = recall_by_epoch(compared([summarise(run) for run in runs]))
+    assert r"a\$b^{c\$d" in "".join(labels(figure)) and png(figure)
+
+
 def test_chance_is_a_line_in_every_figure_that_knows_it(tmp_path):
     runs = [finish_run(tmp_path, "size", experiment(**{"model.gru_layers": layers})) for layers in (1, 2)]
     for run in runs:

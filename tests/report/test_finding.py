@@ -36,6 +36,8 @@ def seeds(layers, *recalls):
             ["another seed"],
         ),
         ([*seeds(3, 0.7, 0.5), *seeds(2, 0.5, 0.51)], ["Its lead over DG2A1024 is not settled"], ["another seed"]),
+        ([summary(), replace(summary(layers=2), num_test_images=50)], ["2 different sets"], ["%", "leads"]),
+        ([summary(**{"training.select_on": "test"})], ["chosen on test, as in the paper"], []),
         ([with_intervals(summary(recall=0.03))], ["no more than chance, which is 2.5 %"], []),
         ([with_intervals(summary()), unfinished(summary(layers=2))], ["1 of 2 runs have not finished"], []),
     ],

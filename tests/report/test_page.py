@@ -10,7 +10,8 @@ from test_tables import summary
 from written_runs import experiment, finish_run
 
 from sia.data.corpus_record import Description
-from sia.report.page import latex, latex_escaped
+from sia.report.groups import grouped
+from sia.report.page import held, latex, latex_escaped, varied
 from sia.report.write import write_report
 from sia.run.folder import study_file
 from sia.run.records import Study, TrainedOn
@@ -63,6 +64,20 @@ def test_a_latex_table_needs_booktabs_alone_and_is_cut_where_a_page_ends():
     text = latex(rows)
     assert text.count(r"\begin{tabular}{@{}lr@{}}") == text.count(r"\bottomrule") == 4
     assert r"a\_89 & 50.0 $\pm$ 1 \\" in text and text.isascii()
+
+
+def test_what_was_varied_is_told_in_order_and_what_was_held_beside_it():
+    rates = [
+        summary(layers=2 + number % 2, **{"optimizer.learning_rate": 1e-3 * (20 - number)}) for number in range(20)
+    ]
+    groups = grouped([*rates, summary(seed=1, **{"optimizer.learning_rate": 0.02})])
+    told = {
+        "model.gru_layers": "2 · 3",
+        "optimizer.learning_rate": "20 values, 0.001 to 0.02",
+        "training.seed": "0 · 1",
+    }
+    assert varied(groups) == told
+    assert held(groups)["loss.margin"] == "0.2" and not held(groups).keys() & told.keys()
 
 
 def test_every_template_is_installed():
