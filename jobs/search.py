@@ -56,6 +56,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError(f"{path}: no such file; give the file to search by with --{name}")
         if name in ("images", "captions") and not path.is_dir():
             raise UserError(f"{path}: no such folder; give a folder of files, or of a prepared corpus")
+    if arguments.html and arguments.html.is_dir():
+        raise UsageError(f"--html {arguments.html}: a folder; give the file that the page is to be")
     if not is_export(Path(arguments.run)):
         choose_checkpoint(find_run(arguments.run), arguments.checkpoint)
 
