@@ -18,7 +18,7 @@ def main() -> None:
     from sia.data.corpora import READERS
 
     parser = command.parser(__doc__)
-    parser.add_argument("--corpus", help=f"the reader of what lies there: {', '.join(READERS)} (table for a .csv)")
+    parser.add_argument("--corpus", help=f"the reader of what lies there: {', '.join(READERS)} (default: table)")
     parser.add_argument("--root", type=Path, help="the corpus's folder, or a table; of scenes, where it is made")
     parser.add_argument("--out", type=Path, required=True, help="the prepared corpus's folder")
     parser.add_argument("--shards", type=int, help="number of shards and tasks (default: one for 1000 captions)")
@@ -44,13 +44,11 @@ def prepare(arguments: argparse.Namespace) -> None:
     from sia.cluster.profile import choose_cluster, load_profile
     from sia.errors import UsageError
 
-    if arguments.corpus is None and arguments.root is not None and arguments.root.suffix in (".csv", ".jsonl"):
-        arguments.corpus = "table"
-    if arguments.corpus is None:
-        raise UsageError("--corpus is missing; name the corpus to prepare, or give --verify to check --out")
+    if arguments.corpus is None and arguments.root is None:
+        raise UsageError("--corpus is missing; name the corpus, give --root TABLE.csv, or --verify to check --out")
     command.check_counts(arguments, "shards", "image_short_side", "limit")
     prepared = prepare_corpus(
-        arguments.corpus,
+        arguments.corpus or "table",
         arguments.root,
         arguments.out,
         short_side=arguments.image_short_side,

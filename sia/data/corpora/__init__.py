@@ -25,7 +25,8 @@ def read(name: str, root: Path | str, allowed: Sequence[Path] = ()) -> Reading:
     """
     root = Path(root)
     if name not in READERS:
-        raise UsageError(f"--corpus {name}: unknown corpus; use one of {', '.join(READERS)}")
+        cure = f"use one of {', '.join(READERS)}; a table of your own is --root TABLE.csv, without --corpus"
+        raise UsageError(f"--corpus {name}: unknown corpus; {cure}")
     reader: Callable[[Path], Reading] = import_module(READERS[name]).read
     reading = reader(root)
     if not reading.captions:
