@@ -4,24 +4,20 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sia.errors import UsageError, UserError
 from sia.inference.originals import recording_of
-from sia.inference.prepared_pool import PIECE, PreparedPool
+from sia.inference.prepared_pool import PreparedPool
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair
 from sia.progress import tracked
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 SPEECH_ENDINGS = (".wav", ".flac", ".ogg")
-
-
-Item = TypeVar("Item")
 
 
 class Hit(NamedTuple):
@@ -114,7 +110,8 @@ def _of_files(
     paths = _files_below(folder, endings)
     # Decoded files are larger than embeddings: few at a time.
     within = partial(_within, folder) if served else Path
-    for start in _shown(range(0, len(paths), BATCH_SIZE), folder, len(paths) / BATCH_SIZE, served):
+    starts = range(0, len(paths), BATCH_SIZE)
+    for start in tracked(starts, f"embedding {folder}", len(starts), quiet=not served):
         readable: list[Tensor] = []
         for path in paths[start : start + BATCH_SIZE]:
             try:
@@ -131,6 +128,7 @@ def _of_files(
 
 def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, served: bool) -> Collection:
     pool = PreparedPool(pair, folder)
+    pool.embedder.label = f"embedding {folder}" if served else ""
     captions = pool.corpus.captions
     indices = pool.corpus.split(split) if split else list(range(len(captions)))
     if images:
@@ -138,8 +136,7 @@ def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool,
         for index in sorted(indices, key=lambda index: not captions[index].text):
             first.setdefault(captions[index].image_id, index)
         indices = sorted(first.values())
-    pieces = _shown(pool.embedded(indices, images), folder, len(indices) / PIECE, served)
-    embeddings = torch.cat([piece for _, piece in pieces])
+    embeddings = torch.cat([piece for _, piece in pool.embedded(indices, images)])
     names = [captions[index].image_id if images else captions[index].utterance_id for index in indices]
     original = pool.corpus.image if images else partial(recording_of, pool.corpus)
     texts = [captions[index].text for index in indices]
@@ -151,7 +148,3 @@ def _within(folder: Path, path: Path) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: leads out of {folder}; copy it there to have it served")
     return path
-
-
-def _shown(pieces: Iterable[Item], folder: Path, total: float, served: bool) -> Iterable[Item]:
-    return tracked(pieces, f"embedding {folder}", ceil(total)) if served else pieces
