@@ -64,8 +64,8 @@ def _by_chance(best: Group, chances: Chances | None) -> str:
     if chances is None:
         return ""
     guesses = mean(chances.values())
-    guessed = _sampling(best) < inf and _value(best) - guesses < _sampling(best)
-    return f"; {'that is no more than chance, which' if guessed else 'chance'} is {guesses * 100:.2g} %"
+    guessed = _sampling(best) < inf and _value(best) - guesses <= _sampling(best)
+    return f"; {'that is no more than chance, which' if guessed else 'chance'} is {guesses * 100:.3g} %"
 
 
 def _order(best: Group, others: list[Group]) -> str:

@@ -48,6 +48,14 @@ def test_a_finding_tells_its_uncertainty(runs, told, not_told):
     assert [part for part in not_told if part in text] == [], text
 
 
+def test_a_pool_of_ten_is_told_as_chance():
+    """A corpus of a few images: whatever a pair does, the right one is among the ten."""
+    (run,) = seeds(3, 1.0)
+    sure = {f"{direction}/R_at_10_{bound}": 1.0 for direction in chance(4, 4) for bound in ("low", "high")}
+    told = finding([replace(run, test={**run.test, **sure})], chance(4, 4))
+    assert "that is no more than chance, which is 100 %" in told
+
+
 def test_what_the_paper_found_stands_beside_what_was_found_here(tmp_path):
     run = summarise(finish_run(tmp_path, "size", experiment()))
     assert restart_gains(run) == [pytest.approx((0.5 - 0.45) * 95)]
