@@ -153,6 +153,19 @@ def costs(groups: Sequence[Group]) -> list[dict[str, Any]]:
     ]
 
 
+def costs_table(groups: Sequence[Group]) -> list[tables.Row]:
+    """The same for Markdown."""
+    keys = ("Training time", "Pairs a second", "Peak memory, GB")
+    return [
+        {
+            "Configuration": row["label"],
+            **{key: cell[0] if cell else tables.NONE_YET for key, cell in zip(keys, row["cells"], strict=True)},
+            "Ranks × device": row["by"],
+        }
+        for row in costs(groups)
+    ]
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

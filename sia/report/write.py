@@ -11,7 +11,7 @@ from sia.report import figures, tables
 from sia.report.corpus import corpus_facts
 from sia.report.finding import finding
 from sia.report.groups import grouped
-from sia.report.page import Opening, latex, page, svgs
+from sia.report.page import Opening, costs_table, latex, page, svgs
 from sia.report.paper import beside
 from sia.report.style import png
 from sia.report.summary import RunSummary, summarise
@@ -88,12 +88,13 @@ def _panels(shown: Shown, compared: figures.Compared) -> list[Any]:
 
 def report_text(told: Opening, summaries: list[RunSummary], drawn: list[Shown]) -> str:
     """report.md; `drawn` are the figures that were."""
-    compared = beside(summaries)
+    compared, costs = beside(summaries), costs_table(grouped(summaries))
     sections = {
         "Table 1: sizes of the encoder pairs": tables.markdown(tables.table1_beside(summaries)),
         "Table 2: R@10 on the test split, in percent": f"{tables.markdown(tables.table2(summaries))}\n{TABLE_2_NOTE}",
         **{one.title: f"![{one.title}]({one.name}.png)\n\n{one.caption}\n" for one in drawn},
         **({"Beside the paper": f"{tables.markdown(compared)}\n{PAPER_NOTE}\n"} if compared else {}),
+        **({"What it cost, a run on average": tables.markdown(costs)} if costs else {}),
         "Every run": tables.markdown(tables.results_table(summaries)),
         "How it came to it": f"{tables.markdown(tables.course_table(summaries))}\n{RUNS_NOTE}",
         **({"Damaged runs, left out": "".join(f"- {line}\n" for line in told.damaged)} if told.damaged else {}),
