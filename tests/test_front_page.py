@@ -1,4 +1,4 @@
-"""The front page's examples, run as they stand there, after a small `make sweep`."""
+"""The front page's examples, and the guides' on the same study, run as they stand there, after a small `make sweep`."""
 
 import re
 import shlex
@@ -13,6 +13,13 @@ from desk import REPOSITORY, Desk
 
 PAGE = (REPOSITORY / "README.md").read_text()
 COMMANDS = re.findall(r"^python (.*)", PAGE.partition("After `make sweep`:")[2].partition("\n```\n\n")[0], re.MULTILINE)
+# Of the guide to the commands, those on the same study that neither wait nor ask.
+GUIDE = (REPOSITORY / "jobs/README.md").read_text()
+ON_THE_STUDY = [
+    line
+    for line in re.findall(r"^python (jobs/\w+\.py size-miniature\b.*)", GUIDE, re.MULTILINE)
+    if not re.search(r"--watch|--only|--keep|ui\.py", line)
+]
 # What is added to a command, so that it takes seconds here.
 IN_SHORT = {
     "jobs/submit.py --grid sweeps/losses.yaml --miniature": ["--dry-run"],
@@ -44,7 +51,7 @@ def expanded(desk: Desk, words: list[str]) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "--serve" not in line])
+@pytest.mark.parametrize("line", [line for line in COMMANDS + ON_THE_STUDY if "--serve" not in line])
 def test_a_command_after_make_sweep_works_as_it_stands(desk: Desk, line: str) -> None:
     line = line.partition("#")[0].strip()
     script, *words = shlex.split(line)
@@ -63,4 +70,4 @@ def test_the_example_of_one_clip_works_as_it_stands(desk: Desk, monkeypatch: pyt
 
 
 def test_the_page_has_examples() -> None:
-    assert len(COMMANDS) >= 5 and all(line in " ".join(COMMANDS) for line in IN_SHORT)
+    assert len(COMMANDS) >= 5 and len(ON_THE_STUDY) >= 5 and all(line in " ".join(COMMANDS) for line in IN_SHORT)
