@@ -82,9 +82,10 @@ def _with_folder(facts: CorpusFacts, folder: Path, identity: str) -> CorpusFacts
     corpus = PreparedCorpus.open(folder)
     if corpus.identity != identity:
         raise UserError(f"{folder}: not the corpus of the runs")
+    measured = {split: pool for split, pool in facts.pools.items() if split == "test"}
     own = {split: indices for split, indices in corpus.indices_of_split.items() if indices}
     pools = {split: (len(indices), len(corpus.image_pool(indices))) for split, indices in own.items()}
-    return replace(facts, samples=tuple(_samples(corpus)), pools={**facts.pools, **pools})
+    return replace(facts, samples=tuple(_samples(corpus)), pools={**facts.pools, **pools, **measured})
 
 
 def _samples(corpus: "PreparedCorpus") -> list[Sample]:

@@ -221,7 +221,8 @@ def pareto(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 def _bar(spread: Spread) -> tuple[float, float]:
     """How far a bar reaches below and above the mean (percent): the seeds' deviation, or one seed's interval."""
     if spread.low is not None and spread.high is not None:
-        return (spread.mean - spread.low) * 100, (spread.high - spread.mean) * 100
+        # By rounding, a bound may lie on the wrong side of a mean that it equals.
+        return max(0.0, spread.mean - spread.low) * 100, max(0.0, spread.high - spread.mean) * 100
     return ((spread.deviation or 0.0) * 100,) * 2
 
 

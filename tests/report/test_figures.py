@@ -104,6 +104,13 @@ def test_a_name_is_no_formula(tmp_path):
     assert r"a\$b^{c\$d" in "".join(labels(figure)) and png(figure)
 
 
+def test_a_name_is_no_markup_either(tmp_path):
+    names = ("--><script>alert(1)</script><!--", "plain")
+    runs = [finish_run(tmp_path, "size", experiment(**{"data.corpus": name})) for name in names]
+    svg = inline_svg(recall_by_epoch(compared([summarise(run) for run in runs]), ["speech_to_image"]), "one", names[0])
+    assert "<script" not in svg and "--><" not in svg.replace("-->\n", "")
+
+
 def test_chance_is_a_line_in_every_figure_that_knows_it(tmp_path):
     runs = [finish_run(tmp_path, "size", experiment(**{"model.gru_layers": layers})) for layers in (1, 2)]
     for run in runs:

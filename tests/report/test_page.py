@@ -1,10 +1,10 @@
 """The page and the LaTeX tables: they hold all they need, and what comes from data stays text."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-import small_scenes
 from desk import Desk
 from test_tables import summary
 from written_runs import experiment, finish_run
@@ -34,8 +34,8 @@ def test_the_page_needs_no_other_file_and_asks_the_studys_question(runs):
     assert 'src="http' not in page and "{{" not in page
 
 
-def test_the_page_shows_the_corpus_and_what_guessing_reaches(runs, tmp_path):
-    corpus = small_scenes.prepare(tmp_path / "scenes")
+def test_the_page_shows_the_corpus_and_what_guessing_reaches(runs, tmp_path, corpus):
+    corpus = shutil.copytree(corpus, tmp_path / "corpus")
     run = finish_run(runs, "size", experiment(**{"data.folder": str(corpus)}))
     described = Description.read(corpus / "corpus.json").model_dump(exclude={"checksums"})
     TrainedOn(**described, folder=str(corpus)).write(run.corpus)
