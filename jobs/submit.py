@@ -79,7 +79,7 @@ def main() -> int:
         return preflight.show(console)
     from sia.sweep.submission import submit_grid
 
-    return submit_grid(preflight, arguments.yes, console)
+    return submit_grid(preflight, console, arguments.yes, watch=not arguments.detach)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
             lambda: study_views([sweep.study]), WATCH_SECONDS, goes_on=lambda: driver_status(sweep.study).lives
         )
     except KeyboardInterrupt:
-        print(f"\nleft: {driver.who} goes on; `{again(sweep.study)}` attaches to it", file=sys.stderr)
+        who = driver_status(sweep.study).who or "nobody"
+        print(f"\nleft: driven by {who}; `{again(sweep.study)}` attaches to it", file=sys.stderr)
         return 130
     made = [run for run in sweep.runs if run.config.exists()]
     errors = {run.name: "not begun" for run in sweep.runs if run not in made} | how_unfinished(made)

@@ -17,16 +17,17 @@ from sia.sweep.preflight import MOST_JOBS, Preflight, count_of_jobs
 from sia.sweep.request import remember, submitted_runs
 
 
-def submit_grid(preflight: Preflight, yes: bool, console: Console) -> int:
+def submit_grid(preflight: Preflight, console: Console, yes: bool, watch: bool) -> int:
     """Begin it, or attach to whoever drives the study; the exit status. Raises UserError for what is refused.
 
-    yes: more than MOST_JOBS jobs are begun without a question.
+    yes: more than MOST_JOBS jobs are begun without a question. watch: whoever drives the study is watched, not only
+    told of.
     """
     request, grid = preflight.request, preflight.grid
     _raise_first(preflight)
     sweep = _sweep(preflight)
     if request.cluster != "debug" and (driver := another_driver(grid.study)) is not None:
-        return _attach(sweep, driver, request.detach, console)
+        return _attach(sweep, driver, watch, console)
     own = OWN_JOB in os.environ  # a driver that is a job: whoever asked for it has answered
     count = preflight.num_jobs()
     if count > MOST_JOBS and not confirmed(yes or own, f"{count_of_jobs(count)} would begin: go on?"):
@@ -60,14 +61,13 @@ def _sweep(preflight: Preflight) -> Sweep:
     return Sweep(grid.study, runs, launches, request.scheduler, at_once, request.cluster != "auto", create)
 
 
-def _attach(sweep: Sweep, driver: Driver, detached: bool, console: Console) -> int:
-    """Watch the driver; where another one was to be detached, only tell of it."""
+def _attach(sweep: Sweep, driver: Driver, watch: bool, console: Console) -> int:
     known = submitted_runs(sweep.study)
     new = [run for run in sweep.runs if run.name not in known]
     if new:
         command = f"python jobs/submit.py {shlex.join(sys.argv[1:])}"
         print(f"{count_of(new)} of this grid not among its driver's; once that has ended: {command}", file=sys.stderr)
-    if not detached:
+    if watch:
         return watch_driver(sweep, driver, console)
     print(f"{sweep.study}: driven by {driver.who} already; watch it with python jobs/status.py {sweep.study} --watch")
     return 1 if new else 0
