@@ -69,14 +69,14 @@ def main() -> int:
     profile = Path(request.profile) if request.profile else None
     launches = choose_launches(of_grid, request.cluster, profile, arguments.dry_run, request.max_concurrent)
     console = command.console()
+    preflight = Preflight(request, grid, launches, arguments.dependency)
+    if arguments.dry_run:
+        return preflight.show(console)
     if arguments.rehearse:
         from sia.rehearsal.grid import show_rehearsal
 
         show_rehearsal(grid, launches, console)
         return 0
-    preflight = Preflight(request, grid, launches, arguments.dependency)
-    if arguments.dry_run:
-        return preflight.show(console)
     from sia.sweep.submission import submit_grid
 
     return submit_grid(preflight, console, arguments.yes, watch=not arguments.detach)

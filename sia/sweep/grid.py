@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ class GridPoint:
     experiment: Experiment
     profile: Path | None = None
 
-    @property
+    @cached_property
     def run(self) -> RunFolder:
         return run_of(self.study, self.experiment)
 

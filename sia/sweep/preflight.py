@@ -4,6 +4,7 @@ It loads no torch.
 """
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from sia.sweep.corpora import check_fit, check_is_there, check_settings, is_to_b
 from sia.sweep.detach import check_detach, driver_profile, driving_task
 from sia.sweep.grid import Grid, GridPoint
 from sia.sweep.plan_table import BEGIN, action, count_of, plan_table
+from sia.trackers.tracker import tracker_of
 
 MOST_JOBS = 200  # that are begun without a question
 
@@ -70,8 +72,12 @@ class Preflight:
         return list({str(fault): fault for fault in self._faults()}.values())
 
     def _faults(self) -> Iterator[UserError]:
+        place = existing(runs_root() / self.grid.study)
+        if not os.access(place, os.W_OK):
+            yield UserError(f"{place}: you may not write there; name another folder by the variable SIA_RUNS")
         if fault := gate.open_between(runs_root(), runs_root() / self.grid.study):
             yield UserError(fault)
+        yield from _faults_of(tracker_of, self.grid.study)
         small = f"python jobs/submit.py --grid {self.request.grid} --miniature" if self.grid.has_miniature else ""
         first = next(iter(self.launches.values()))
         yield from _faults_of(check_detach, first) if self.request.detach else ()
@@ -125,7 +131,8 @@ class Preflight:
         if not begun:
             yield "nothing would begin"
         else:
-            yield f"{count_of_jobs(self.num_jobs())} would begin, for {count_of(begun)}"
+            asked = ", after a question (or --yes)" if (count := self.num_jobs()) > MOST_JOBS else ""
+            yield f"{count_of_jobs(count)} would begin, for {count_of(begun)}{asked}"
             yield f"time: {total_hours(begun, self.launches)}"
             room = sum(checkpoint_gb(point.experiment) for point in begun)
             free = shutil.disk_usage(existing(runs_root())).free / 1e9
@@ -148,7 +155,7 @@ class Script:
         return []
 
 
-def _faults_of(check: Callable[..., None], *given: object) -> Iterator[UserError]:
+def _faults_of(check: Callable[..., object], *given: object) -> Iterator[UserError]:
     try:
         check(*given)
     except UserError as error:

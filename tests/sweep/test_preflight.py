@@ -36,6 +36,7 @@ SUBMIT = ("submit.py", "--grid", "grid.yaml", "--cluster", "local", "--profile",
         ({"model.frame_features": 13, "training.batch_size": 3}, (), 1, "its frames have 40 coefficients"),
         ({"training.batch_size": 3}, ("--detach",), 2, "--detach needs Slurm"),
         ({"training.batch_size": 3}, ("--profile", "none.yaml"), 1, "none.yaml: No such file"),
+        ({"training.seed": -1}, (), 2, "training.seed: give 0 or more, not -1"),
         ({"training.batch_size": 3}, ("--profile", "two.yaml"), 2, "nodes is 2"),
     ],
 )
@@ -48,6 +49,17 @@ def test_both_refuse_the_same(
     for done in (desk.call(*SUBMIT, *flags), desk.call(*SUBMIT, *flags, "--dry-run")):
         assert done.returncode == status and said in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1 and not (desk.folder / "runs").exists()
+
+
+def test_others_may_not_write_into_the_runs_and_the_tracker_is_known(desk: Desk, corpus: Path) -> None:
+    desk.write("grid.yaml", {"experiment": values(corpus)})
+    (desk.folder / "runs").mkdir()
+    for flags in ((), ("--dry-run",)):
+        (desk.folder / "runs").chmod(0o755)
+        assert "name a tracker as MODULE:CLASS" in desk.call(*SUBMIT[:-2], *flags, SIA_TRACKER="none:None").stderr
+        (desk.folder / "runs").chmod(0o777)
+        assert "chmod -R go-w" in desk.call(*SUBMIT[:-2], *flags).stderr
+    assert not desk.runs("grid")
 
 
 def test_a_dry_run_tells_all_faults_and_what_would_begin(desk: Desk, corpus: Path) -> None:
