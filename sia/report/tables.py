@@ -183,6 +183,8 @@ def narrowed(rows: list[Row]) -> tuple[list[Row], str]:
     """A table without the columns that are the same in all rows, and these in words; what a row is of, and R@K stay."""
     stay = {next(iter(rows[0])), *(key for key in rows[0] if key.startswith("R@"))}
     kept = [key for key in rows[0] if key in stay or len({row[key] for row in rows}) > 1]
+    if len(kept) == 1:
+        return rows, ""
     common = ", ".join(f"{key} {value}" for key, value in rows[0].items() if key not in kept and value != "")
     return [{key: row[key] for key in kept} for row in rows], f"In every row: {common}." if common else ""
 

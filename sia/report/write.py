@@ -109,7 +109,8 @@ def _states(summaries: list[RunSummary]) -> str:
     states = Counter(run.state for run in summaries)
     told = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     corpora = ", ".join(sorted({f"{run.corpus} {run.corpus_identity}".strip() for run in summaries}))
-    return f"{len(summaries)} runs: {told}. Corpus: {corpora}."
+    runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
+    return f"{runs}: {told}. Corpus: {corpora}."
 
 
 def _notes(summaries: list[RunSummary], changes: list[str]) -> list[str]:

@@ -55,6 +55,7 @@ def test_what_all_rows_have_in_common_is_told_once():
     assert common == "In every row: Seed 1."
     assert rows == [{"Run": "a", "State": state, "R@10": 5} for state in ("failed", "lost")]
     assert tables.narrowed([row]) == ([{"Run": "a", "R@10": 5}], "In every row: Seed 1, State failed.")
+    assert tables.narrowed([{"Run": "a", "Stage": 1}]) == ([{"Run": "a", "Stage": 1}], "")
 
 
 def test_the_papers_rows_claim_no_number_and_stand_beside_runs_on_its_corpus_only():
