@@ -55,6 +55,11 @@ class RunView:
     reason: str = ""  # what Slurm makes a pending job wait for
     settings: dict[str, Any] = field(default_factory=dict)  # those in which the study's runs differ, by dotted key
 
+    @property
+    def epochs_begun(self) -> int:
+        """Those before the one that is under way; the last of them may not be saved yet, and tell no recall."""
+        return self.step["epoch"] - 1 if self.step else self.epoch
+
 
 @dataclass(frozen=True)
 class StudyView:
@@ -150,7 +155,6 @@ def _view(run: RunFolder) -> RunView:
     recalls = selecting_recalls(last) if last else (None, None)
     epoch = last.get("epoch", 0)
     step = latest_step(run, epoch) if status.state == State.RUNNING else None
-    epoch = step.epoch - 1 if step else epoch
     epoch_seconds = found.epoch_seconds or _expected_seconds(run, step, status.state)
     # Whose log tells of a failure that is not rank 0's.
     whose_log = f" (rank {status.rank}: python jobs/logs.py {run.name} --rank {status.rank})" if status.rank else ""
@@ -204,7 +208,7 @@ def _expected_seconds(run: RunFolder, step: StepRow | None, state: State) -> flo
 
 def _left(run: RunView) -> Left:
     unfinished = run.state not in OVER
-    epochs = run.epochs - run.epoch - (run.share_of_epoch or 0.0) if unfinished else 0.0
+    epochs = run.epochs - run.epochs_begun - (run.share_of_epoch or 0.0) if unfinished else 0.0
     return Left(max(0.0, epochs), run.epoch_seconds, run.state in (State.RUNNING, State.PENDING))
 
 

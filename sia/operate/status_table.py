@@ -62,7 +62,7 @@ def status_cells(run: RunView) -> dict[str, str]:
         "run": run.run,
         "state": run.state,
         "stage": f"{run.stage}/{run.stages}" if known else "",
-        "epoch": f"{run.epoch}/{run.epochs}{under_way}" if known else "",
+        "epoch": f"{run.epochs_begun}/{run.epochs}{under_way}" if known else "",
         "job": f"{run.job_id} {run.reason}".strip(),
         "s→i": percent(run.speech_to_image),
         "i→s": percent(run.image_to_speech),
@@ -89,8 +89,8 @@ def way_line(study: StudyView) -> str:
     """For example `31 of 60 epochs, 830 pairs/s, about 3.2 min left`; empty where nothing is under way."""
     if is_rehearsal(study.study) or not any(run.state in (State.RUNNING, State.PENDING) for run in study.runs):
         return ""
-    epochs, steps = [sum(getattr(run, key) for run in study.runs) for key in ("epoch", "epochs")], _steps(study)
-    told = [f"{epochs[0]} of {epochs[1]} epochs"]
+    steps, begun = _steps(study), sum(run.epochs_begun for run in study.runs)
+    told = [f"{begun} of {sum(run.epochs for run in study.runs)} epochs"]
     told += [f"{sum(step['pairs_per_second'] for step in steps):.3g} pairs/s"] if steps else []
     told += [] if (left := study.seconds_left) is None else [f"about {in_words(left / 3600)} left"]
     return ", ".join(told)

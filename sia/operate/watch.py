@@ -14,6 +14,7 @@ from rich.text import Text
 from sia import command
 from sia.operate.status import DAMAGED, SLURM_IS_SILENT, RunView, StudyView, run_views, slurm_is_silent
 from sia.operate.status_table import count_line, counts, percent, views_table, way_line
+from sia.run.cost import in_words
 from sia.run.folder import RunFolder, study_of
 
 EVERY_SECONDS = 1.0
@@ -108,7 +109,8 @@ def _measures(run: RunView) -> str:
     if run.speech_to_image is None:
         return ""
     recalls = f"s→i {percent(run.speech_to_image)}, i→s {percent(run.image_to_speech)}"
-    return f", epoch {run.epoch}, {run.measured_on} R@10 in percent: {recalls}"
+    left = "" if run.seconds_left is None else f", {in_words(run.seconds_left / 3600)} left"
+    return f", epoch {run.epoch}, {run.measured_on} R@10 in percent: {recalls}{left}"
 
 
 @dataclass(frozen=True)

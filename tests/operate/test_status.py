@@ -121,6 +121,13 @@ def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(roo
     assert (cells["epoch"], cells["loss"], cells["pairs/s"], cells["left"]) == ("1/5 +25%", "2.346", "415", "3.1 min")
     study = StudyView("size", None, [found])
     assert (study.seconds_left, way_line(study)) == (187.5, "1 of 5 epochs, 415 pairs/s, about 3.1 min left")
+    with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
+        StepWriter(run.steps, 50).add(STEP.model_copy(update={"epoch": 3, "step": 90}))
+        found = view(run)
+    cells = {column.header: next(column.cells) for column in views_table("size", [found]).columns}
+    assert (found.epoch, cells["epoch"], found.seconds_left) == (1, "2/5 +25%", 2.75 * 50.0), (
+        "the second is being saved"
+    )
     write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4), epoch_row(2, 1, 2, 0.4)])
     assert view(run).heartbeat_seconds is None
 
