@@ -18,6 +18,7 @@ import io
 import locale
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,11 @@ def run(main: Callable[[], int | None]) -> None:
         _no_more_words()
         by_term = signal.SIGTERM in told
         print("ended by SIGTERM" if by_term else "interrupted", file=sys.stderr)
-        sys.exit(ENDED_BY_TERM if by_term else INTERRUPTED)
+        status = ENDED_BY_TERM if by_term else INTERRUPTED
+        if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            sys.stdout.flush()
+            os._exit(status)  # Python would wait for what they do
+        sys.exit(status)
 
 
 def _catch_signals() -> list[int]:

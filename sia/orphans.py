@@ -38,9 +38,9 @@ class Pool(ProcessPoolExecutor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         if isinstance(error, KeyboardInterrupt):
-            self.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()
+            self.shutdown(cancel_futures=True)
         return super().__exit__(kind, error, trace)
 
 

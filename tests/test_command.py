@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CODE = """
-import os, resource, sys, time
+import os, resource, sys, threading, time
 from pathlib import Path
 from sia.atomic import write_text
 from sia.command import console, run
@@ -38,6 +38,10 @@ def table() -> None:
 
 def text() -> None:
     print("naïve → 山")
+
+def wait_beside() -> None:
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    wait()
 
 def wait() -> None:
     print("begun", flush=True)
@@ -87,8 +91,9 @@ def test_nobody_else_may_write_into_what_a_command_makes(tmp_path: Path, umask: 
     assert (tmp_path / "new").stat().st_mode & 0o777 == mode
 
 
-def test_a_command_that_is_told_to_end_says_so_in_one_line() -> None:
-    with subprocess.Popen(command("wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
+@pytest.mark.parametrize("does", ["wait", "wait_beside"])
+def test_a_command_that_is_told_to_end_says_so_in_one_line(does: str) -> None:
+    with subprocess.Popen(command(does), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
         assert one.stdout is not None and one.stdout.readline() == "begun\n"
         one.terminate()
         assert one.communicate(timeout=30)[1] == "ended by SIGTERM\n"

@@ -20,7 +20,8 @@ def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> lis
 
     source: where the profile was read. runs: the folder of all studies. tracker: whose store is examined.
     """
-    with ThreadPoolExecutor(4) as pool:
+    pool = ThreadPoolExecutor(4)
+    try:
         probed = pool.submit(machine.probe_torch)
         of_tracker = pool.submit(tracker.findings)
         of_cluster = pool.submit(_cluster, profile, source)
@@ -33,6 +34,8 @@ def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> lis
             return [*found, torch]
         devices = [machine.gpu(probed.result(), profile.gpus_per_node), machine.collectives(probed.result())]
         return [*found, torch, *devices]
+    finally:  # whoever presses Ctrl-C does not wait for a program that hangs
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _cluster(profile: Profile, source: str) -> tuple[list[Finding], set[str]]:

@@ -4,6 +4,7 @@ Run as a program, it is the probe of torch: a JSON line a step, so that one that
 """
 
 import json
+import os
 import platform
 import re
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 from sia.checks import Answer, Finding, ask, check, ok, problem, warning
 from sia.cluster.profile import visible_gpus
+from sia.orphans import end_with
 
 INSTALL = "make a fresh environment with `make`, or: pip install -e ."
 # The driver of a sweep with Ray Tune, and sixteen trials of about 116 MB.
@@ -160,4 +162,5 @@ def probe() -> None:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())  # a command that is left does not look after it
     probe()
