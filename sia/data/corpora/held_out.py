@@ -50,8 +50,8 @@ def make_splits(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], str
     """Give each image a split, a fifth of them and at most HELD_OUT_IMAGES to validation, as many to test; and a clause
     that tells what was done.
 
-    No speaker is heard in two splits, unless speakers and images are so entangled that two splits would have no half
-    of this: then images alone keep the splits apart.
+    No speaker is heard in two splits, unless speakers are so few, or describe so many images together, that validation
+    or test would have no half of this: then images alone keep the splits apart.
     """
     images = sorted({caption.image_id for caption in captions})
     wanted = min(HELD_OUT_IMAGES, max(round(SHARE_OF_A_SPLIT * len(images)), int(len(images) > 2)))
@@ -63,7 +63,8 @@ def make_splits(captions: list[SpokenCaption]) -> tuple[list[SpokenCaption], str
         counts = Counter(split_of.values())
     told = f"no split column: {', '.join(f'{counts[split]:,} images to {split}' for split in SPLITS if counts[split])}"
     if any(caption.speaker for caption in captions):
-        told += ", no speaker to two" if apart else "; speakers describe the same images, so they are in several splits"
+        entangled = "; speakers are in several of them: they are too few, or describe the same images"
+        told += ", no speaker to two" if apart else entangled
     return [replace(caption, split=split_of[caption.image_id]) for caption in captions], told
 
 
