@@ -76,6 +76,9 @@ class Training(Section):
     chunk_size: Annotated[int, Field(ge=2)] | None = Field(
         None, description="captions embedded at once, over all ranks; a batch larger than memory goes in such chunks"
     )
+    recompute: bool = Field(
+        False, description="compute parts of the image branch twice, for a third of its memory; densenet alone has any"
+    )
     batch_norm: Literal["sync", "local"] = Field(
         "sync", description="statistics over all ranks' captions, or over each rank's own: those depend on the ranks"
     )
@@ -132,6 +135,12 @@ class Experiment(Section):
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
     runtime: Runtime = Runtime()
 
+    @model_validator(mode="after")
+    def recomputes_what_it_has(self) -> "Experiment":
+        if self.training.recompute and not self.model.image.recomputable:
+            raise ValueError(f"training.recompute: {self.model.image.name} has no part that is; leave it out")
+        return self
+
     @property
     def signature(self) -> str:
         """Ten hexadecimal digits of the hash of what is signed."""
@@ -154,6 +163,7 @@ class Experiment(Section):
 
 NOT_IN_SIGNATURE = {
     "data.folder": "the same corpus may lie elsewhere; its identity is recorded beside the signature and checked",
+    "training.recompute": "the same is learnt in less memory, so that a run which had too little goes on with it",
     "runtime": "workers, retention and logging change how a run is carried out, not what it learns",
 }
 

@@ -21,6 +21,7 @@ class Backbone(Kind):
 
     default: ClassVar[str] = "densenet"
     letter: ClassVar[str]
+    recomputable: ClassVar[bool] = False  # whether sia/training/recompute.py knows its layers
 
     @property
     def title(self) -> str:
@@ -39,6 +40,7 @@ class DenseNet(Backbone):
     """Torchvision's DenseNet; the defaults are DenseNet-264 (paper, section 4.2)."""
 
     letter: ClassVar[str] = "D"
+    recomputable: ClassVar[bool] = True
     bottleneck: ClassVar[int] = 4  # a layer's 1x1 convolution makes so many times growth_rate features
     name: Literal["densenet"] = "densenet"
     blocks: Annotated[list[Positive], Field(min_length=1)] = [6, 12, 64, 48]

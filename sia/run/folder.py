@@ -108,10 +108,13 @@ class RunFolder:
         return planned
 
     def create(self, experiment: Experiment) -> None:
-        """Write the resolved experiment, once; one that is there is left as it is, unless it is damaged."""
+        """Write the resolved experiment; one that says the same is left as it is.
+
+        Of the same signature, it may be damaged, or differ in what changes nothing that is learnt, which is as asked.
+        """
         own_folder(self.jobs)
         try:
-            known = self.experiment().signature == experiment.signature
+            known = self.experiment() == experiment
         except UserError as error:
             known = False
             if self.config.exists():

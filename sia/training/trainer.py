@@ -20,6 +20,7 @@ from sia.models.dual_encoder import DualEncoder
 from sia.schedules import Rate, warmup
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
+from sia.training.recompute import recompute
 from sia.training.objective import Objective, batch_loss
 
 
@@ -116,6 +117,8 @@ def build_trainer(
     # 2. Synchronised statistics replace the layers before the optimizer and DDP see the parameters.
     if training.batch_norm == "sync" and ranks.world_size > 1:
         synchronise(model, ranks)
+    if training.recompute:
+        recompute(model)
     optimizer = _optimizer(experiment, model, objective)
     dataset = PairDataset(corpus, experiment)
     bucket_size, place = experiment.data.bucket_size, (ranks.rank, ranks.world_size)

@@ -46,6 +46,8 @@ def test_create_writes_the_experiment_once(root):
     run.config.write_text(written + "# mine\n")
     run.create(config)
     assert run.config.read_text() == written + "# mine\n"
+    run.create(experiment(**{"training.recompute": True}))
+    assert run.experiment().training.recompute, "as asked: the run is the same"
     assert run.jobs.stat().st_mode & 0o022 == 0, "submitit executes the pickles in it"
 
 

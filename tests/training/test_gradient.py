@@ -43,6 +43,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "default": {},
     "chunks": {"training.chunk_size": 6},
     "bf16": {"training.precision": "bf16"},
+    "recompute": {"training.recompute": True},
     "local": {"training.batch_norm": "local"},
 }
 IMAGE_IDS = [0, 1, 2, 0, 4, 5, 6, 1, 8, 9, 10, 11]
@@ -153,7 +154,7 @@ def test_ranks_learn_what_one_process_does(on: Any, world_size: int) -> None:
     for rank in (first, *others):
         for case in FROZEN + LIVE:
             assert_close(rank[case], alone[case])
-    for case in ("default", "chunks", "bf16"):
+    for case in ("default", "chunks", "bf16", "recompute"):
         near = {"rtol": 0.1, "atol": 0.02} if case == "bf16" else {"rtol": 1e-4, "atol": 1e-4}
         assert_close(first[case], alone[case], **near)
         for other in others:
