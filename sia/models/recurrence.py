@@ -98,14 +98,15 @@ class _Layer(torch.autograd.Function):
             r, z, by_state = gate.split(hidden, dim=-1)
             n.addcmul_(r, by_state).tanh_()
             state = torch.lerp(n, state, z, out=after)
-        ctx.save_for_backward(turn, w_ih, w_hh, inputs, gates, new, states)
+        # Not the inputs: turned round they are twice the steps, which the layer before has made anyway.
+        ctx.save_for_backward(steps, turn, w_ih, w_hh, gates, new, states)
         first, second = states[:, 1:].flatten(1, 2)  # [S * B, H]
         return torch.cat([first, second.index_select(0, turn)], dim=1).view(length, batch, 2 * hidden)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        turn, w_ih, w_hh, inputs, gates, new, states = ctx.saved_tensors
+        steps, turn, w_ih, w_hh, gates, new, states = ctx.saved_tensors
         length, batch, hidden = *gradient.shape[:2], w_hh.shape[2]
         r, z, by_state = gates.split(hidden, dim=-1)  # [2, S, B, H]
         # What is added to r, z and n before their sigmoid and tanh has the gradient of the state, times these factors.
@@ -124,7 +125,7 @@ class _Layer(torch.autograd.Function):
         by_w_hh = flat.mT @ states[:, :-1].flatten(1, 2)
         by_b_hh = flat.sum(dim=1)
         pre[..., 2 * hidden :] = to_n.mul_(later)
-        by_w_ih = flat.mT @ inputs
+        by_w_ih = flat.mT @ _both((steps, steps), turn)  # [2, 3H, F]
         by_b_ih = flat.sum(dim=1)
         first, second = flat @ w_ih
         by_steps = first.add_(second.index_select(0, turn)).view(length, batch, -1)

@@ -1,8 +1,7 @@
 """Less memory for some more arithmetic: a dense block's concatenations and normalised features are made a second time.
 
 They are most of what a DenseNet's gradient needs: each layer concatenates all that the layers before it made. Kept are
-the features that each layer adds, and its first convolution's; no convolution is computed twice but those between
-blocks.
+the features that each layer adds, and those of its first convolution. Convolutions between blocks alone run twice.
 """
 
 from collections.abc import Callable, Iterator

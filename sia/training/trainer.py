@@ -20,8 +20,8 @@ from sia.models.dual_encoder import DualEncoder
 from sia.schedules import Rate, warmup
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
-from sia.training.recompute import recompute
 from sia.training.objective import Objective, batch_loss
+from sia.training.recompute import recompute
 
 
 @dataclass

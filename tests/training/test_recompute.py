@@ -1,4 +1,4 @@
-"""With `training.recompute` a step learns what it does without, in less memory; ranks: tests/training/test_gradient.py."""
+"""With `training.recompute` a step learns what it does without, in less memory; test_gradient.py has it on ranks."""
 
 from pathlib import Path
 from typing import Any
