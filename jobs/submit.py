@@ -51,6 +51,8 @@ def what_is_asked(arguments: argparse.Namespace) -> "tuple[Request, Grid]":
 
     how = {name: getattr(arguments, name) for name in ("cluster", "scheduler", "max_concurrent")}
     how |= {"profile": arguments.profile and str(arguments.profile.absolute()), "detach": arguments.detach or None}
+    if arguments.cluster in ("local", "debug"):
+        how["detach"] = arguments.detach  # one that was asked for before belongs to Slurm
     if arguments.again:
         return repeat(arguments.again, **how)
     given = {name: value for name, value in how.items() if value is not None}

@@ -34,7 +34,7 @@ def test_a_study_is_submitted_again_with_all_its_settings(desk: Desk) -> None:
     assert first.returncode == 0, first.stderr
     (run,) = desk.runs("tiny-seed-7")
     told = Request.read(request_of("tiny-seed-7"))
-    assert told == Request(
+    assert told is not None and told == Request(
         grid=str(desk.folder / "tiny.yaml"),
         overrides=["training.seed=7"],
         cluster="debug",
@@ -48,11 +48,16 @@ def test_a_study_is_submitted_again_with_all_its_settings(desk: Desk) -> None:
     desk.write("tiny.yaml", {"experiment": run.experiment().model_dump(), "grid": {"model.gru_layers": [2, 3]}})
     changed = desk.call(*AGAIN, "--dry-run")
     assert "tiny.yaml makes other runs now (2 new, 1 gone)" in changed.stderr and "finished" in changed.stdout
+    told.model_copy(update={"cluster": "slurm", "detach": True}).write(request_of("tiny-seed-7"))
     (desk.folder / "tiny.yaml").unlink()
     gone = desk.call(*AGAIN, "--cluster", "local", "--profile", "two.yaml")
     assert gone.returncode == 0 and "tiny.yaml: No such file" in gone.stderr and desk.runs("tiny-seed-7") == [run]
     told = Request.read(request_of("tiny-seed-7"))
-    assert told is not None and (told.cluster, told.profile) == ("local", str(desk.folder / "two.yaml"))
+    assert told is not None and (told.cluster, told.detach, told.profile) == (
+        "local",
+        False,
+        str(desk.folder / "two.yaml"),
+    )
 
 
 def test_what_was_never_submitted_is_not_repeated(desk: Desk) -> None:
