@@ -19,7 +19,7 @@ from sia.models.backbones import Backbone, DenseNet
 from sia.objectives import Hinge, Loss
 from sia.schedules import Calwr, Schedule
 from sia.section import Section, validate
-from sia.strict_yaml import StrictLoader
+from sia.strict_yaml import StrictLoader, what_is_wrong
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -200,17 +200,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give the path of an existing YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid YAML: {_what_is_wrong(error)}") from None
+        raise UsageError(f"{path}: not valid YAML: {what_is_wrong(error)}") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected 'key: value' lines, found {type(value).__name__}")
     return value
-
-
-def _what_is_wrong(error: Exception) -> str:
-    """With its place, where that is known."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:

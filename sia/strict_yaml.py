@@ -46,3 +46,10 @@ def expanded(node: yaml.Node, known: dict[int, float]) -> float:
         parts = [part for item in below for part in (item if isinstance(item, tuple) else (item,))]
         known[id(node)] = 1 + sum(expanded(part, known) for part in parts)
     return known[id(node)]
+
+
+def what_is_wrong(error: Exception) -> str:
+    """In one line, with its place where that is known."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
