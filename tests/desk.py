@@ -166,7 +166,8 @@ def mlflow_history(uri: str, study: str) -> dict[str, dict[str, list[int]]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    found = client.search_runs([client.get_experiment_by_name(study).experiment_id])
+    own = "tags.`sia.kind` != 'report'"
+    found = client.search_runs([client.get_experiment_by_name(study).experiment_id], own)
     histories: dict[str, dict[str, list[int]]] = {}
     for run in found:
         stage = run.data.tags.get("sia.stage", "")

@@ -13,6 +13,7 @@ PARTS = {
     "recall": "recall of N captions among N images, against the float32 product alone, and against sorting",
     "trial": "a study of tiny runs, with Tune and without: what a trial costs beside its training",
     "commands": "what a person waits for: help, a dry run of 1,000 points, status of 1,000 runs, a report of 200",
-    "scale": "what 1, 2, 4 and 8 times the work costs, and the exponent: open, shuffle, plan, status, mirror, report",
+    "scale": "what 1, 2, 4 and 8 times the work costs, and the exponent: open, shuffle, plan, status, mirror, report; "
+    "and mirror-200, a large study in the tracker",
     "plan": "what each pair of --grid would cost on 1, 8 and 64 ranks, by steps measured now or by its rehearsal",
 }

@@ -9,8 +9,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -40,14 +40,32 @@ EPOCHS = 20  # of each run
 def compare(what: str, least: int, make: Callable[[int, Path], Action], turns: int) -> Comparison:
     """CPU seconds of each size; the exponent over all sizes, and that of the last doubling."""
     gc.freeze()  # no command looks through all that is loaded here for garbage
-    with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, SIA_RUNS=f"{name}/runs"):
-        sides = {f"{least * times:,} {what}": partial(make, least * times, Path(name)) for times in TIMES}
+    with _own_runs() as folder:
+        sides = {f"{least * times:,} {what}": partial(make, least * times, folder) for times in TIMES}
         compared = in_turn(f"{what}, CPU time", sides, turns, clock=time.process_time)
     medians = [statistics.median(taken) for taken in compared.seconds.values()]
     slope = np.polyfit(np.log(TIMES), np.log(medians), 1)[0]
     facts = {"exponent": round(float(slope), 2), "of the last doubling": round(math.log2(medians[-1] / medians[-2]), 2)}
     compared.facts.update(facts)
     return compared
+
+
+def whole_study(turns: int) -> Comparison:
+    """A large study into the tracker's store, by the clock, and what it holds of it on disk."""
+    began = time.process_time()
+    with _own_runs() as folder:
+        compared = in_turn("200 runs of 100 epochs mirrored", {"ours": partial(mirror, 200, folder, 100)}, turns)
+        held = (path for path in (folder / "tracker").rglob("*") if path.is_file())
+        compared.facts["CPU seconds"] = round((time.process_time() - began) / (turns + 1), 1)
+        compared.facts["MB on disk"] = round(sum(path.stat().st_size for path in held) / 1e6 / (turns + 1), 1)
+    return compared
+
+
+@contextmanager
+def _own_runs() -> Iterator[Path]:
+    """A folder that goes again, with an empty folder of studies in it that is this process's meanwhile."""
+    with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, SIA_RUNS=f"{name}/runs"):
+        yield Path(name)
 
 
 def opening(count: int, folder: Path) -> Action:
@@ -93,21 +111,21 @@ def report(count: int, folder: Path) -> Action:
     return write
 
 
-def mirror(count: int, folder: Path) -> Action:
+def mirror(count: int, folder: Path, epochs: int = EPOCHS) -> Action:
     """Each turn a copy of the study, which the tracker takes for other runs."""
-    study, number = _study(count), itertools.count()
+    study, number = _study(count, epochs), itertools.count()
 
     def fill() -> None:
         copy = f"{study}-{next(number)}"
         shutil.copytree(run_folder.runs_root() / study, run_folder.runs_root() / copy)
         with redirect_stdout(io.StringIO()):
-            track(copy, f"sqlite:///{folder / 'tracker.db'}")
+            track(copy, f"sqlite:///{folder / 'tracker' / 'tracker.db'}")
 
     return fill
 
 
-def _study(count: int) -> str:
-    make_up_study(run_folder.runs_root() / f"study-{count}", count, EPOCHS)
+def _study(count: int, epochs: int = EPOCHS) -> str:
+    make_up_study(run_folder.runs_root() / f"study-{count}", count, epochs)
     return f"study-{count}"
 
 
@@ -116,6 +134,7 @@ CASES = {
     "shuffle": partial(compare, "captions shuffled", 50_000, shuffling),
     "plan": partial(compare, "grid points planned", 125, planning),
     "status": partial(compare, "runs listed", 125, status),
+    "mirror-200": whole_study,
     "mirror": partial(compare, "runs mirrored", 5, mirror),
     "report": partial(compare, "runs reported", 25, report),
 }

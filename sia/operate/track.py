@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sia.errors import UserError
 from sia.operate.damage import FAULTS, damage
 from sia.run.driver import driver_status
-from sia.run.folder import RunFolder, runs_of, runs_root
+from sia.run.folder import RunFolder, report_folder, runs_of, runs_root
 from sia.run.state import State, look
-from sia.trackers.tracker import Ending, tracker_of
+from sia.trackers.tracker import Ending, StoreFault, Tracker, tracker_of
 
 # What has no marker in the run folder, and only a driver would go on with.
 UNDRIVEN = {
@@ -46,6 +47,8 @@ def track(study: str, uri: str | None = None) -> Tracked:
     done = tracker.sync(runs, ended)
     held = [one for one in done.values() if one is not None]
     num_gone = 0 if tracker.trouble else tracker.close_gone()
+    if held:
+        _keep_report(tracker)
     troubles = [f"{name}: {fault}" for name, fault in tracker.left_out.items()]
     troubles += [line for path, line in unknown.items() if path.name not in tracker.left_out]
     troubles += [] if tracker.trouble is None else [tracker.trouble]
@@ -59,6 +62,23 @@ def track(study: str, uri: str | None = None) -> Tracked:
         num_gone=num_gone,
         troubles=tuple(troubles),
     )
+
+
+def keep_report(study: str) -> list[str]:
+    """Hand the study's report to the tracker, where that holds any run of it; a line on what it does not take."""
+    tracker = tracker_of(study)
+    if not tracker.how_to_open(runs_of(study)):
+        return []
+    _keep_report(tracker)
+    return tracker.told(f"python jobs/track.py {study} makes up for it")
+
+
+def _keep_report(tracker: Tracker) -> None:
+    if tracker.trouble is None and report_folder(tracker.study).is_dir():
+        try:
+            tracker.keep_report(report_folder(tracker.study))
+        except (StoreFault, UserError, OSError) as fault:
+            tracker.trouble = f"its report: {fault}"
 
 
 def close(study: str, runs: list[RunFolder]) -> list[str]:

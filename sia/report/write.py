@@ -15,7 +15,8 @@ from sia.report.page import Opening, costs_table, latex, page, svgs
 from sia.report.paper import beside
 from sia.report.style import png
 from sia.report.summary import RunSummary, summarise
-from sia.run.folder import RunFolder, runs_of, runs_root, studies, study_of
+from sia.run.folder import RunFolder, report_folder, runs_of, runs_root, studies, study_of
+from sia.trackers.tracker import tracker_of
 
 PAGE = "report.html"
 
@@ -39,7 +40,7 @@ def write_report(study: str, out: Path | None = None, gallery: Any = None) -> Pa
         known = ", ".join(studies()) or "none yet"
         raise UserError(f"{study}: no such study under {runs_root()}; there are: {known}")
     summaries, damaged = _summaries(runs)
-    folder, corpus, about = out or runs_root().parent / "reports" / study, corpus_facts(summaries), study_of(study)
+    folder, corpus, about = out or report_folder(study), corpus_facts(summaries), study_of(study)
     write_text(folder / "table1.csv", tables.csv_text(tables.table1(summaries, thousands="")))
     write_text(folder / "table2.csv", tables.csv_text(tables.table2_records(summaries)))
     write_text(folder / "runs.csv", tables.csv_text(tables.runs_records(summaries)))
@@ -52,7 +53,16 @@ def write_report(study: str, out: Path | None = None, gallery: Any = None) -> Pa
     # Last, so that they never name a file that is not there yet.
     write_text(folder / "report.md", report_text(told, summaries, drawn))
     panels = [{"title": one.title, "caption": one.caption, "svgs": _panels(one, compared)} for one in drawn]
-    notes = {"table2_note": TABLE_2_NOTE, "paper_note": PAPER_NOTE, "runs_note": RUNS_NOTE, "grid": about.grid}
+    tracker = tracker_of(study)
+    pages = {run.name: address for run in runs if (address := tracker.page_of(run)) is not None}
+    notes = {
+        "tracker": tracker.name,
+        "pages": pages,
+        "table2_note": TABLE_2_NOTE,
+        "paper_note": PAPER_NOTE,
+        "runs_note": RUNS_NOTE,
+        "grid": about.grid,
+    }
     write_text(folder / PAGE, page(told, summaries, corpus, gallery, figures=panels, **notes))
     return folder / PAGE
 

@@ -180,6 +180,10 @@ def study_of(study: str) -> Study:
     return Study.read_sound(study_file(study)) or Study()
 
 
+def report_folder(study: str) -> Path:
+    return runs_root().parent / "reports" / study
+
+
 def studies() -> list[str]:
     """Those that have runs. Raises UserError where the folder of all studies may not be read."""
     root = runs_root()

@@ -13,7 +13,7 @@ from sia.cluster.launch import Launch
 from sia.cluster.profile import Cluster
 from sia.operate.damage import how_unfinished, readable
 from sia.operate.status import study_views
-from sia.operate.track import undriven
+from sia.operate.track import keep_report, undriven
 from sia.operate.watch import SweepDisplay, watch_studies
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
@@ -84,6 +84,8 @@ def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
 def _tell_end(sweep: Sweep, errors: dict[str, str], console: Console) -> int:
     console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
     print(f"report: {write_report(sweep.study)}")
+    for line in keep_report(sweep.study):
+        print(line, file=sys.stderr)
     print(f"        python jobs/report.py {sweep.study} adds what the best pair finds, to see and hear")
     print(f"runs:   python jobs/status.py {sweep.study}")
     print(_where(tracker_of(sweep.study), sweep))

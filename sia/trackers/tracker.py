@@ -80,6 +80,10 @@ class Tracker(ABC):
         """Show these runs beside each other by what they differ in; before any is mirrored. May raise StoreFault."""
         return
 
+    def keep_report(self, folder: Path) -> None:
+        """Keep the files of the study's report. May raise StoreFault."""
+        return
+
     def end_gone(self) -> int:
         """Close what is held, as open, of the study's runs whose folders are gone; how many. May raise StoreFault."""
         return 0

@@ -5,6 +5,7 @@ import shutil
 import socket
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from desk import Desk
@@ -54,7 +55,7 @@ def finished(tmp_path):
 def trials(uri):
     client = connect(uri)
     found = client.search_runs([client.get_experiment_by_name(STUDY).experiment_id])
-    return {one.data.tags["sia.run"].partition("/")[2]: one for one in found if "sia.stage" not in one.data.tags}
+    return {one.data.tags["sia.run"].partition("/")[2]: one for one in found if one.data.tags["sia.kind"] == "trial"}
 
 
 def statuses(uri, runs):
@@ -130,6 +131,20 @@ def test_a_run_whose_folder_is_gone_is_closed_and_nobody_elses(uri, runs, tmp_pa
     assert theirs.info.end_time == int((BEGAN + 60) * 1000) and "folder is gone" in theirs.data.tags["sia.ended"]
     shutil.rmtree(bob / STUDY)
     assert Desk(tmp_path).call("track.py", STUDY, "--uri", uri, SIA_RUNS=str(bob)).returncode == 0
+
+
+def test_the_report_is_artifacts_of_one_run_to_which_the_experiment_leads(uri, finished, tmp_path):
+    (tmp_path / "reports" / STUDY).mkdir(parents=True)
+    client, page = connect(uri), tmp_path / "reports" / STUDY / "report.html"
+    for content in ("<p>one", "<p>two", "<p>two"):
+        page.write_text(content)
+        assert track(STUDY, uri).troubles == ()
+        study = client.get_experiment_by_name(STUDY)
+        (report,) = client.search_runs([study.experiment_id], "tags.`sia.kind` = 'report'")
+        held = client.download_artifacts(report.info.run_id, page.name, str(tmp_path))
+        assert (Path(held).read_text(), report.info.status) == (content, "FINISHED")
+    assert f"runs/{report.info.run_id}/artifacts/report.html" in study.tags["mlflow.note.content"]
+    assert len(trials(uri)) == 3
 
 
 def test_cancel_and_clean_close_what_they_end(uri, runs, tmp_path, monkeypatch):

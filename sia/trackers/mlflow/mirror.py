@@ -7,7 +7,6 @@ Several people may have runs of one name on one store: a mirror changes only wha
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from sia.atomic import read_json, write_json
 from sia.checks import Finding
 from sia.errors import UserError, one_line
-from sia.run.folder import RunFolder, runs_root
+from sia.run.folder import RunFolder, runs_root, study_of
 from sia.run.records import TrainedOn
 from sia.run.steps import steps_after
-from sia.trackers.mlflow import check, endings, points, values
+from sia.trackers.mlflow import check, endings, points, report, values
+from sia.trackers.mlflow.note import mark
 from sia.trackers.mlflow.store import (
     artifact_location,
     concerns_one_run,
@@ -34,6 +34,7 @@ from sia.trackers.mlflow.store import (
 )
 from sia.trackers.mlflow.values import Part, Reading, read_run
 from sia.trackers.mlflow.view import experiment_tags, name_of, run_url, settings_of, view_urls
+from sia.trackers.run_id import run_id
 from sia.trackers.tracker import Ending, Mirrored, StoreFault, Tracker
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class MlflowMirror(Tracker):
                 # What a person has written there since is left alone.
                 if known.get(key) != text and (key != values.NOTE_TAG or key not in known):
                     client.set_experiment_tag(experiment_id, key, text)
+
+    def keep_report(self, folder: Path) -> None:
+        root = RunFolder(runs_root())
+        with self._faults():
+            report.keep(*self._open(), run_id(root), study_of(self.study), folder)
 
     def end_gone(self) -> int:
         if (path := sqlite_path(self.uri)) is not None and not path.exists():
@@ -259,13 +265,9 @@ def _trial(found: list[Run], reading: Reading) -> tuple[Run | None, int]:
 def _with_own_note(tags: values.Texts, known: Mapping[str, str]) -> values.Texts:
     """The tags, with a mark by which our description is known; without it where a person has written another."""
     told = known.get(values.NOTE_TAG)
-    if values.NOTE_TAG not in tags or (told is not None and known.get(NOTE_MARK) != _mark(told)):
+    if values.NOTE_TAG not in tags or (told is not None and known.get(NOTE_MARK) != mark(told)):
         return {key: text for key, text in tags.items() if key != values.NOTE_TAG}
-    return {**tags, NOTE_MARK: _mark(tags[values.NOTE_TAG])}
-
-
-def _mark(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {**tags, NOTE_MARK: mark(tags[values.NOTE_TAG])}
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:

@@ -1,5 +1,7 @@
 """What a run came to, in words: the description of its page in MLflow."""
 
+import hashlib
+
 from sia.run.folder import RunFolder, again
 from sia.run.metrics import Row
 from sia.run.records import Finished
@@ -15,6 +17,11 @@ def note_of(run: RunFolder, rows: list[Row], ending: Ending) -> str:
     why = f", {ending.why}" if ending.why else ""
     told = [f"**{STATES[ending.status]}**{why}. {_best(epochs)}", _tested(finished) if finished else ""]
     return "\n\n".join([*filter(None, told), _place(run)])
+
+
+def mark(text: str) -> str:
+    """By which what is there is known as what was written."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _best(epochs: list[Row]) -> str:

@@ -133,14 +133,18 @@ def _trial_tags(run: RunFolder, rows: list[Row], jobs: list[Row], ending: Ending
     outcome = finished.model_dump(exclude={"test"}) if finished else {}
     tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, FOLDER_TAG: run.path.absolute()}
     told = {STATE_TAG: STATES[ending.status], CHAIN_TAG: chain_text(run), NOTE_TAG: note_of(run, rows, ending)}
-    study = Study.read_sound(run.path.parent / "study.json") or Study()
-    source = {"mlflow.source.name": study.grid or "jobs/train.py", "mlflow.source.type": "LOCAL"}
+    source = source_tags(Study.read_sound(run.path.parent / "study.json") or Study())
     try:
         owner = run.config.owner()
     except KeyError:  # a container's user without a name
         owner = str(run.config.stat().st_uid)
     own = {**tags, **told, **source, "mlflow.user": owner, "mlflow.source.git.commit": job.get("git_commit") or None}
     return _texts({**flatten({"provenance": job, "finished": outcome}), **own})
+
+
+def source_tags(study: Study) -> Texts:
+    """The grid file, or what trains a run without one."""
+    return {"mlflow.source.name": study.grid or "jobs/train.py", "mlflow.source.type": "LOCAL"}
 
 
 def chain_text(run: RunFolder) -> str:

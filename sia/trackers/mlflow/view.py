@@ -61,9 +61,7 @@ def name_of(run: RunFolder, settings: Settings) -> str:
 
 
 def experiment_tags(many: Sequence[Settings]) -> Texts:
-    """The tags of the experiment of runs with these settings: the view that the addresses open, what it shows, and that
-    the pages for language models are not wanted.
-    """
+    """The tags of the experiment of runs with these settings: the view that the addresses open, and what it shows."""
     keys = list(dict.fromkeys(key for one in many for key in one))
     varied = {f"tags.`{key}`" if key == CHAIN_TAG else f"params.`{key}`": key for key in keys}
     columns = [*varied, *AFTER, *LAST]
@@ -87,8 +85,7 @@ def experiment_tags(many: Sequence[Settings]) -> Texts:
             *_charts_of([key for key in keys if key != CHAIN_TAG]),
         ],
     }
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return {f"mlflow.sharedViewState.{VIEW}": json.dumps(view), NOTE_TAG: NOTE, **kind}
+    return {f"mlflow.sharedViewState.{VIEW}": json.dumps(view), NOTE_TAG: NOTE}
 
 
 def _charts_of(keys: list[str]) -> list[dict[str, Any]]:
