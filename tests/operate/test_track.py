@@ -13,6 +13,7 @@ from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, fin
 
 from sia.atomic import read_json, write_json
 from sia.operate.track import Tracked, close, track
+from sia.report.write import write_report
 from sia.run.metrics import append_row
 from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at, note_file
 from sia.trackers.mlflow.store import connect
@@ -145,6 +146,14 @@ def test_the_report_is_artifacts_of_one_run_to_which_the_experiment_leads(uri, f
         assert (Path(held).read_text(), report.info.status) == (content, "FINISHED")
     assert f"runs/{report.info.run_id}/artifacts/report.html" in study.tags["mlflow.note.content"]
     assert len(trials(uri)) == 3
+
+
+def test_a_report_leads_to_each_runs_page(uri, finished, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert track(STUDY, uri).num_runs == 3
+    pages = [MlflowMirror(STUDY, uri).page_of(run) for run in finished]
+    told = write_report(STUDY).read_text()
+    assert all(f'<a href="{page}">' in told for page in pages) and len(set(pages)) == 3
 
 
 def test_cancel_and_clean_close_what_they_end(uri, runs, tmp_path, monkeypatch):

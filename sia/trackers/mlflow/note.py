@@ -14,8 +14,9 @@ STATES = {"RUNNING": "running", "FINISHED": "finished", "FAILED": "failed", "KIL
 def note_of(run: RunFolder, rows: list[Row], ending: Ending) -> str:
     """Its state, best epoch, recall with its interval; where it lies, and which command goes on with it."""
     epochs, finished = [row for row in rows if "stage_epoch" in row], Finished.read(run.finished)
-    why = f", {ending.why}" if ending.why else ""
-    told = [f"**{STATES[ending.status]}**{why}. {_best(epochs)}", _tested(finished) if finished else ""]
+    state = STATES[ending.status]
+    ended = ending.why if ending.why.startswith(state) else ", ".join(filter(None, (state, ending.why)))
+    told = [f"**{ended}**. {_best(epochs)}", _tested(finished) if finished else ""]
     return "\n\n".join([*filter(None, told), _place(run)])
 
 
