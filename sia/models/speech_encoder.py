@@ -33,7 +33,8 @@ class SpeechEncoder(nn.Module):
         Raises ValueError for a caption with fewer frames than the convolution's kernel.
         """
         states, num_steps = self.states(frames, num_frames, self.gru.num_layers)
-        return unit(self.attention(states, valid_steps(num_steps, states)))
+        with torch.autocast(states.device.type, enabled=False):
+            return unit(self.attention(states, valid_steps(num_steps, states)))
 
     def attention_over_time(self, frames: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames [B, T, 40] and their valid numbers [B] -> weights [B, S, D] and valid steps [B].
@@ -53,7 +54,9 @@ class SpeechEncoder(nn.Module):
         if not 0 <= depth <= self.gru.num_layers:
             raise ValueError(f"depth {depth}: use 0 (the convolution) to {self.gru.num_layers}, the last GRU layer")
         num_steps = steps_of(num_frames.cpu())  # [B]
-        steps = self.conv(frames.transpose(1, 2)).transpose(1, 2)  # [B, S, 64]
+        # MFCC frames have numbers in the hundreds: bf16 would keep eight bits of them.
+        with torch.autocast(frames.device.type, enabled=False):
+            steps = self.conv(frames.transpose(1, 2)).transpose(1, 2)  # [B, S, 64]
         return states_of(self.gru, steps[:, : int(num_steps.max())], num_steps, depth), num_steps  # [B, S, W]
 
 

@@ -108,6 +108,17 @@ def test_embeddings_have_unit_norm(dtype: torch.dtype) -> None:
     torch.testing.assert_close(embedded.float().norm(dim=-1), torch.ones(len(LENGTHS)), rtol=0, atol=1e-6)
 
 
+def test_bf16_hardly_moves_an_embedding_of_900_frames() -> None:
+    """Of frames like those of MFCC, whose first coefficient is in the hundreds."""
+    torch.manual_seed(0)
+    speech, frames = SpeechEncoder(128, 3), torch.randn(2, 900, 40) * 20
+    frames[..., 0] -= 300
+    exactly = speech(frames, torch.tensor([900, 640]))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = speech(frames, torch.tensor([900, 640]))
+    assert (found - exactly).norm(dim=1).max() < 0.01
+
+
 def test_too_few_frames_are_refused() -> None:
     with pytest.raises(ValueError, match=r"5 frames.*at least 6"):
         encoder()(*padded(captions(40, 5)))
