@@ -46,15 +46,16 @@ MINIATURE = Size(4, 64, (135, 210), 64, 32, (("blocks", [2, 2, 2]), ("growth_rat
 FULL = Size(3, 1024, (200, 2000), 224, 16)
 
 
-def compare(case: str, size: Size, turns: int, recomputed: bool = False) -> Comparison:
-    """Seconds, peak memory, and the loss that both sides give of one batch before their first step."""
+def compare(case: str, size: Size, turns: int, **training: object) -> Comparison:
+    """Seconds, peak memory, and the loss that both sides give of one batch before their first step.
+
+    training: settings of ours, such as precision or recompute.
+    """
     with tempfile.TemporaryDirectory() as folder:
         make_up(Path(folder), EPOCH * size.batch_size, size.num_frames, size.side)
-        sides = {"ours": partial(ours, size, Path(folder)), "plain": partial(plain, size, Path(folder))}
-        if recomputed:
-            sides["ours, recomputed"] = partial(ours, size, Path(folder), recompute=True)
+        sides = {"ours": partial(ours, size, Path(folder), **training), "plain": partial(plain, size, Path(folder))}
         compared = in_turn(case, sides, turns)
-        compared.facts.update(losses(size, Path(folder)))
+        compared.facts.update(losses(size, Path(folder), **training))
         compared.memory_mb.update(peaks_mb(sides))
     return compared
 
@@ -82,9 +83,9 @@ def plain(size: Size, folder: Path) -> Action:
     return step
 
 
-def losses(size: Size, folder: Path) -> dict[str, float]:
+def losses(size: Size, folder: Path, **training: object) -> dict[str, float]:
     """What both sides say of the same batch with the same weights."""
-    trainer = _trainer(size, folder)
+    trainer = _trainer(size, folder, **training)
     batch, pair = bucketed_batch(trainer), _plain_pair(trainer)
     images = normalise(batch.images.to(trainer.ranks.device), trainer.pixel_mean, trainer.pixel_std)
     frames = batch.frames.to(trainer.ranks.device)
@@ -119,7 +120,10 @@ def _plain_pair(trainer: Trainer) -> PlainPair:
     return pair.to(trainer.ranks.device)
 
 
+PAIR = "DG3A1024, 224 px, 16 captions of 2 to 20 s"
 CASES = {
     "miniature": partial(compare, "DG4A64, 64 px, 32 captions of 1.4 to 2.1 s", MINIATURE),
-    "full": partial(compare, "DG3A1024, 224 px, 16 captions of 2 to 20 s", FULL, recomputed=True),
+    "full": partial(compare, PAIR, FULL),
+    "full-bf16": partial(compare, f"{PAIR}, ours in bf16", FULL, precision="bf16"),
+    "full-memory": partial(compare, f"{PAIR}, ours in bf16, recomputed", FULL, precision="bf16", recompute=True),
 }

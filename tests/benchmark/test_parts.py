@@ -9,7 +9,7 @@ import pytest
 import torch
 from desk import Desk
 
-from sia.benchmark import PARTS, checkpoint, loading, preparing, recall, step, trial
+from sia.benchmark import PARTS, checkpoint, curves, loading, preparing, recall, step, trial
 from sia.benchmark.harness import Action, Comparison, in_turn, machine, peaks_mb, table_of
 from sia.benchmark.made_up_corpus import make_up
 from sia.data.prepared_corpus import PreparedCorpus
@@ -63,6 +63,19 @@ def test_a_random_batch_has_more_padding(tmp_path: Path) -> None:
         for batch in (step.bucketed_batch(trainer), step.random_batch(trainer))
     )
     assert bucketed < 0.1 < plain
+
+
+def test_both_precisions_learn_from_the_same_weights_and_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_up(tmp_path, 48, SIZE.num_frames, SIZE.side, ("train", "train", "validation", "test"))
+    own = {"data.folder": str(tmp_path), "data.crop_size": SIZE.side, "data.short_side": SIZE.side}
+    tiny = {**own, "model.latent_size": 8, "model.image": dict(SIZE.image), "training.batch_size": 4}
+    monkeypatch.setattr(curves, "EXPERIMENT", {**curves.EXPERIMENT, **tiny})
+    facts = curves.compare("case", epochs=2, turns=2).facts
+    first, second = ([float(loss) for loss in facts[f"loss by epoch, {side}"].split()] for side in ("float32", "bf16"))
+    assert len(first) == 2 and first == pytest.approx(second, rel=0.05) and first != second
+    assert facts["R@10 in the end, bf16"].count(",") == 1
 
 
 def test_all_sides_of_recall_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
