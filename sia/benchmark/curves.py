@@ -4,8 +4,10 @@ Each seed is trained in both, one after the other: the same weights at the start
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 
 from sia.benchmark.harness import Comparison
@@ -49,7 +51,8 @@ def compare(case: str, epochs: int, turns: int) -> Comparison:
 
 def learnt(precision: str, seed: int, epochs: int) -> Curve:
     experiment = experiment_of(precision, seed, epochs)
-    provide_corpora([experiment])
+    with redirect_stdout(sys.stderr):  # --json prints one document
+        provide_corpora([experiment])
     corpus = PreparedCorpus.open(experiment.data.path)
     trainer = build_trainer(experiment, experiment.stages[0], corpus, Ranks.alone())
     state, curve = trainer.state, Curve()
