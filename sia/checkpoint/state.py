@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sia.atomic import write_atomically
+from sia.checkpoint.background import PastTheCache
 from sia.checkpoint.chosen import Chosen, no_checkpoint, sound_checkpoints
 from sia.config import Model, flatten
 from sia.data.sampler import BucketBatchSampler
@@ -62,19 +63,12 @@ class TrainingState:
         write_checkpoint(path, self.content())
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint holds, its tensors not copied.
-
-        Raises UserError for weights that are no numbers: they never take the place of good ones.
-        """
-        model = self.model.state_dict()
-        sums = [value.detach().sum() for value in model.values() if value.is_floating_point()]
-        if not torch.stack(sums).isfinite().all():
-            raise UserError(f"weights are no numbers after {self.progress.step} steps; lower optimizer.learning_rate")
+        """What a checkpoint holds, its tensors not copied."""
         return {
             "checkpoint_version": CHECKPOINT_VERSION,
             "architecture": self.architecture.model_dump(),
             "stage": self.progress.stage,
-            "model": model,
+            "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
             "sampler": self.sampler.state_dict(),
             "progress": vars(self.progress),
@@ -118,8 +112,15 @@ class TrainingState:
 
 
 def write_checkpoint(path: Path, content: dict[str, Any], confirm: Callable[[], None] = lambda: None) -> None:
-    """Write a state's content; confirm: called right before the file counts."""
-    write_atomically(path, lambda stream: torch.save(content, stream), confirm=confirm)
+    """Write a state's content; confirm: called right before the file counts.
+
+    Raises UserError for weights that are no numbers: they never take the place of good ones.
+    """
+    sums = [value.sum() for value in content["model"].values() if value.is_floating_point()]
+    if not torch.stack(sums).isfinite().all():
+        steps = content["progress"]["step"]
+        raise UserError(f"weights are no numbers after {steps} steps; lower optimizer.learning_rate")
+    write_atomically(path, lambda stream: torch.save(content, PastTheCache(stream.fileno())), confirm=confirm)
 
 
 def without_moments(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """A copy is what the state was, and a thread's errors are not lost."""
 
+import fcntl
+import os
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sia.checkpoint.background import Background, KeptCopy
+from sia.checkpoint.background import BLOCK, PIECE, Background, KeptCopy, PastTheCache
 
 
 def content(fill: float, width: int = 3) -> dict[str, Any]:
@@ -63,3 +66,27 @@ def test_one_task_at_a_time_whose_error_the_next_to_come_raises() -> None:
     background.wait()
     background.wait()
     assert done == [2]
+
+
+@pytest.mark.parametrize("takes_it", [True, False])
+@pytest.mark.parametrize("sizes", [(3,), (BLOCK,), (5, PIECE, 7), (PIECE - 1, 1, 2 * PIECE + BLOCK + 9)])
+def test_what_goes_past_the_cache_is_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], takes_it: bool
+) -> None:
+    """Also where the file system takes the mode and then no write of it, and what follows a flush."""
+    write = os.write
+
+    def refuse(descriptor: int, data: bytes) -> int:
+        if not takes_it and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(22, "Invalid argument")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", refuse)
+    given = [os.urandom(size) for size in sizes]
+    with open(tmp_path / "file", "wb") as stream:
+        out = PastTheCache(stream.fileno())
+        assert [out.write(memoryview(one)) for one in given] == list(sizes)
+        out.flush()
+        out.write(b"more")
+        out.flush()
+    assert (tmp_path / "file").read_bytes() == b"".join([*given, b"more"])

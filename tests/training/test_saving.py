@@ -17,7 +17,9 @@ from stages import STEPS, experiment
 
 from sia.checkpoint.chosen import damage_of
 from sia.config import Stage
+from sia.errors import UserError
 from sia.run.folder import RunFolder
+from sia.training.trainer import Trainer
 
 EPOCHS = 3
 KILLED = """
@@ -132,6 +134,25 @@ def test_a_full_disk_ends_the_job_and_leaves_the_epoch_before(
         stages.train(run)
     monkeypatch.undo()
     assert holds(run, epoch - 1, epoch - 1)
+    assert goes_on_as(run, whole)
+
+
+def test_weights_that_are_no_numbers_at_an_epochs_end_leave_the_epoch_before(run: RunFolder, whole: RunFolder) -> None:
+    """After a last step whose loss was good: found in the copy, beside the next epoch, or before the stage is done."""
+    ends = iter(range(EPOCHS))
+
+    def break_weights(trainer: Trainer) -> dict[str, float]:
+        measured = measure(trainer)
+        if next(ends) == EPOCHS - 1:
+            torch.nn.init.constant_(next(trainer.state.model.parameters()), float("nan"))
+        return measured
+
+    measure = Trainer.measure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "measure", break_weights)
+        with pytest.raises(UserError, match=rf"weights are no numbers after {EPOCHS * STEPS} steps; lower optimizer"):
+            stages.train(run)
+    assert holds(run, EPOCHS - 1, EPOCHS - 1)
     assert goes_on_as(run, whole)
 
 
