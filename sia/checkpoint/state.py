@@ -120,7 +120,12 @@ def write_checkpoint(path: Path, content: dict[str, Any], confirm: Callable[[], 
     if not torch.stack(sums).isfinite().all():
         steps = content["progress"]["step"]
         raise UserError(f"weights are no numbers after {steps} steps; lower optimizer.learning_rate")
-    write_atomically(path, lambda stream: torch.save(content, PastTheCache(stream.fileno())), confirm=confirm)
+
+    def fill(stream: Any) -> None:
+        past: Any = PastTheCache(stream.fileno())  # torch asks a stream for no more than `write` and `flush`
+        torch.save(content, past)
+
+    write_atomically(path, fill, confirm=confirm)
 
 
 def without_moments(content: dict[str, Any]) -> dict[str, Any]:
