@@ -18,7 +18,7 @@ SERVED = "--images, --captions or both", (["images"], ["captions"], ["images", "
 def parse() -> argparse.Namespace:
     parser = command.parser(__doc__)
     parser.add_argument("run", help="a run's folder or name, or an exported folder")
-    parser.add_argument("--speech", type=Path, metavar="FILE", help="the query: a wav, flac or ogg file")
+    parser.add_argument("--speech", type=Path, metavar="FILE", help="the query: a wav, flac, ogg or mp3 file")
     parser.add_argument("--image", type=Path, metavar="FILE", help="the query: an image file")
     parser.add_argument("--images", type=Path, metavar="DIR", help="what --speech searches: images, or a corpus")
     parser.add_argument("--captions", type=Path, metavar="DIR", help="what --image searches: recordings, or a corpus")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import uvicorn
@@ -21,8 +22,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from sia.data.mfcc import LONGEST_SECONDS, read_speech
 from sia.errors import UserError
 from sia.gallery.page import rendered
-from sia.gallery.searched import answer_of
-from sia.inference.search import Collection
+from sia.gallery.searched import Offer, answer_of, is_of_embedded_corpus, offers_of
+from sia.inference.search import IMAGE_ENDINGS, SPEECH_ENDINGS, Collection, Example
 from sia.inference.trained_pair import TrainedPair
 
 HOST, NAMES = "127.0.0.1", ["127.0.0.1", "localhost"]
@@ -35,31 +36,58 @@ def app_of(pair: TrainedPair, collections: Mapping[str, Collection], top: int, n
     app = FastAPI(openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES)
     router, one_at_a_time = APIRouter(prefix=f"/{secret}"), Lock()
+    offers = {offer.kind: offer for offer in offers_of(pair, collections)}
+    facts = {
+        "offers": list(offers.values()),
+        "pair": name,
+        "embedded": is_of_embedded_corpus(pair),
+        "endings": {"speech": SPEECH_ENDINGS, "image": IMAGE_ENDINGS},
+    }
 
-    def answer(kind: str, content: bytes, sent: str) -> str:
+    def answer(kind: str, query: Path | bytes, *shown: Any) -> str:
+        return rendered("answer.html", answer=answer_of(pair, kind, collections[kind], query, *shown))
+
+    def answer_to_sent(kind: str, content: bytes, sent: str) -> str:
         with TemporaryDirectory() as folder, one_at_a_time:
             path = Path(folder) / "sent"
             path.write_bytes(content)
             try:
                 if kind == "speech":
                     read_speech(path, LONGEST_SECONDS)  # of a longer one, no more than that is unpacked
-                return rendered("answer.html", answer=answer_of(pair, kind, collections[kind], path, sent, top))
+                return answer(kind, path, sent, top)
             except UserError as error:
                 raise HTTPException(422, str(error).replace(str(path), sent)) from None
+
+    def answer_to_example(kind: str, one: Example) -> str:
+        try:
+            with one_at_a_time:
+                return answer(kind, one.original(), one.name, top, one.text, one.right)
+        except UserError as error:
+            raise HTTPException(422, str(error)) from None
+
+    def offered(kind: str, request: Request) -> Offer:
+        refuse_other_sites(request)
+        if kind not in offers:
+            raise HTTPException(404, f"nothing here is searched by {kind}; start it with {SEARCHED_BY}")
+        return offers[kind]
 
     @router.get("/")
     def page() -> Response:
         nonce = secrets.token_urlsafe(12)
-        content = rendered("search.html", kinds=list(collections), pair=name, nonce=nonce)
-        return HTMLResponse(content, headers=headers(nonce))
+        return HTMLResponse(rendered("search.html", nonce=nonce, **facts), headers=headers(nonce))
 
     @router.post("/{kind}")
     async def search(kind: str, request: Request) -> Response:
-        refuse_other_sites(request)
-        if kind not in collections:
-            raise HTTPException(404, f"nothing here is searched by {kind}; start it with {SEARCHED_BY}")
+        offered(kind, request)
         content, sent = await upload(request), unquote(request.headers.get("x-name", "it"))
-        return HTMLResponse(await run_in_threadpool(answer, kind, content, sent))
+        return HTMLResponse(await run_in_threadpool(answer_to_sent, kind, content, sent))
+
+    @router.post("/{kind}/{number:int}")
+    def search_by_example(kind: str, number: int, request: Request) -> Response:
+        examples = offered(kind, request).examples
+        if number >= len(examples):
+            raise HTTPException(404, f"there is no example {number}; load the page anew")
+        return HTMLResponse(answer_to_example(kind, examples[number]))
 
     @app.exception_handler(HTTPException)
     async def told(_: Request, error: HTTPException) -> Response:

@@ -1,15 +1,17 @@
 """Which images or recordings lie nearest to a query: of a folder, or of a prepared corpus."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UsageError, UserError
 from sia.inference.originals import recording_of
 from sia.inference.prepared_pool import PreparedPool
@@ -17,7 +19,17 @@ from sia.inference.trained_pair import BATCH_SIZE, TrainedPair
 from sia.progress import tracked
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-SPEECH_ENDINGS = (".wav", ".flac", ".ogg")
+SPEECH_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+EXAMPLES = 4  # of a page's collection
+
+
+class Example(NamedTuple):
+    """A query that a corpus has itself. original: its file, or its bytes; right: the names that belong to it."""
+
+    name: str
+    text: str
+    original: Callable[[], Path | bytes]
+    right: frozenset[str]
 
 
 class Hit(NamedTuple):
@@ -32,6 +44,7 @@ class Collection:
     """What is searched: unit embeddings [N, D], names and texts [N], and a line for each file that was skipped.
 
     original: of a row, the file that was embedded, or its bytes; raises UserError where it cannot be had any more.
+    source: what a page calls it. examples: for a page, a few queries of a prepared corpus.
     """
 
     embeddings: Tensor
@@ -39,6 +52,8 @@ class Collection:
     texts: list[str]
     original: Callable[[int], Path | bytes]
     skipped: list[str] = field(default_factory=list)
+    source: str = ""
+    examples: list[Example] = field(default_factory=list)
 
     def nearest(self, query: Tensor, count: int) -> list[Hit]:
         """The `count` most similar ones to a unit embedding [D], best first; ties in the collection's order."""
@@ -123,7 +138,7 @@ def _of_files(
     if not found:
         raise UserError(f"{folder}: no readable {kind}; the first: {skipped[0]}")
     names = [path.relative_to(folder).as_posix() for path in found]
-    return Collection(torch.cat(parts), names, [""] * len(names), lambda row: within(found[row]), skipped)
+    return Collection(torch.cat(parts), names, [""] * len(names), lambda row: within(found[row]), skipped, folder.name)
 
 
 def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, served: bool) -> Collection:
@@ -140,7 +155,33 @@ def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool,
     names = [captions[index].image_id if images else captions[index].utterance_id for index in indices]
     original = pool.corpus.image if images else partial(recording_of, pool.corpus)
     texts = [captions[index].text for index in indices]
-    return Collection(embeddings, names, texts, lambda row: original(indices[row]))
+    unheard = indices if split else pool.corpus.indices_of_split["test"] or indices
+    examples = list(_examples(pool.corpus, unheard, images)) if served else []
+    source = pool.corpus.description.name
+    return Collection(embeddings, names, texts, lambda row: original(indices[row]), [], source, examples)
+
+
+def _examples(corpus: PreparedCorpus, among: list[int], images: bool) -> Iterator[Example]:
+    """Recordings that search the images of these captions, or images that search the captions.
+
+    Those whose file cannot be had are left out.
+    """
+    captions = corpus.captions
+    image = captions.column("image")
+    for place in range(min(EXAMPLES, len(among))):
+        index = among[len(among) * place // EXAMPLES]
+        caption = captions[index]
+        if images:
+            name, right = caption.utterance_id, {caption.image_id}
+            original: Callable[[], Path | bytes] = partial(recording_of, corpus, index)
+        else:
+            name, original = caption.image_id, partial(corpus.image, index)
+            right = {captions[other].utterance_id for other in np.flatnonzero(image == image[index]).tolist()}
+        try:
+            original()
+        except UserError:
+            continue
+        yield Example(name, caption.text, original, frozenset(right))
 
 
 def _within(folder: Path, path: Path) -> Path:

@@ -100,6 +100,7 @@ def _provenance(run: RunFolder, chosen: Chosen, checkpoint: str) -> dict[str, An
         "select_on": experiment.training.select_on,
         "selection_value": chosen.value,
         "test": finished.test if finished and of_best else None,
+        "test_pool": [finished.num_test_captions, finished.num_test_images] if finished and of_best else None,
         "git_commit": jobs[-1].get("git_commit") if jobs else None,
     }
 

@@ -1,23 +1,29 @@
 """A finished run on a corpus whose names and sentences would be markup if they were not escaped."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import stages
 import tiny_corpus
 import torch
+import uvicorn
 
 import sia
 from sia.config import Stage
 from sia.data.words import WORDS, Word, lines_of
 from sia.distributed import Ranks
+from sia.gallery import serve
+from sia.inference.search import collections_of
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
 from sia.training.finish import finish_run
 
 torch.set_num_threads(1)
 MARKUP = "<script>alert(1)</script>"
+SECRET = "secret"
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +54,16 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="session")
 def pair(run: RunFolder) -> TrainedPair:
     return sia.load(run.path, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def port(pair: TrainedPair, corpus: Path) -> Iterator[int]:
+    """That of a page over the corpus's test images, and over its test recordings."""
+    app = serve.app_of(pair, collections_of(pair, corpus, corpus, "test", served=True), 3, "<b>pair", SECRET)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    bound = serve.listening(0)
+    thread = Thread(target=server.run, args=([bound],))
+    thread.start()
+    yield bound.getsockname()[1]
+    server.should_exit = True
+    thread.join()

@@ -4,40 +4,25 @@ import http.client
 import io
 import re
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
 import soundfile
-import uvicorn
+from conftest import SECRET
 from desk import Desk, wait_until
 from PIL import Image
 
 from sia.errors import UserError
 from sia.gallery import serve
+from sia.gallery.page import rendered
+from sia.gallery.searched import is_of_embedded_corpus, offers_of
 from sia.inference.search import collections_of
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
 
-SECRET = "secret"
 Answer = tuple[int, str, dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def port(pair: TrainedPair, corpus: Path, raw: Path) -> Iterator[int]:
-    """That of a page over the corpus's test images, and over the recordings below a folder."""
-    collections = collections_of(pair, corpus, corpus, "test")
-    app = serve.app_of(pair, collections, 3, "<b>pair", SECRET)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    bound = serve.listening(0)
-    thread = Thread(target=server.run, args=([bound],))
-    thread.start()
-    yield bound.getsockname()[1]
-    server.should_exit = True
-    thread.join()
 
 
 def ask(port: int, path: str, body: bytes | None = None, **headers: str) -> Answer:
@@ -50,11 +35,11 @@ def ask(port: int, path: str, body: bytes | None = None, **headers: str) -> Answ
 
 def test_the_page_asks_for_both_and_runs_its_own_script_alone(port: int) -> None:
     status, page, headers = ask(port, f"/{SECRET}/")
-    assert status == 200 and "&lt;b&gt;pair" in page and "Record" in page and 'accept="audio/*,image/*"' in page
+    assert status == 200 and "&lt;b&gt;pair" in page and "Record" in page and "Try a recording" in page
     policy = headers["content-security-policy"]
     nonce = re.findall(r"script-src 'nonce-([\w-]+)'", policy)[0]
     assert policy.startswith("default-src 'none'") and page.count("<script") == page.count(f'nonce="{nonce}"') == 2
-    assert "http" not in page and nonce not in ask(port, f"/{SECRET}/")[1]
+    assert "http:" not in page and "https:" not in page and nonce not in ask(port, f"/{SECRET}/")[1]
 
 
 def test_a_recording_finds_images_and_an_image_recordings(
@@ -68,6 +53,44 @@ def test_a_recording_finds_images_and_an_image_recordings(
         expected = [hit.name for hit in collection.nearest(embedded, 3)]
         assert re.findall(r'class="name">([^<]+)<', found) == expected
         assert found.count("data:image/webp" if kind == "speech" else "data:audio/mpeg") == 3
+
+
+def test_an_example_is_a_query_of_the_corpus_whose_right_answer_is_framed(
+    port: int, pair: TrainedPair, raw: Path
+) -> None:
+    page = ask(port, f"/{SECRET}/")[1]
+    framed = 0
+    for kind in ("speech", "image"):
+        examples = re.findall(rf'data-path="({kind}/\d)" data-name="([^"]+)"', page)
+        assert [path for path, _ in examples] == [f"{kind}/{number}" for number in range(4)]
+        for path, name in examples:
+            status, found, _ = ask(port, f"/{SECRET}/{path}", b"")
+            assert status == 200 and f'<h2 tabindex="-1">{name}<' in found
+            answers = re.findall(r'<li( class="right")?>.*?class="name">([^<]+)<', found, re.DOTALL)
+            of_one_image = ["-".join(one.split("-")[:3]) == "-".join(name.split("-")[:3]) for _, one in answers]
+            assert [bool(right) for right, _ in answers] == of_one_image
+            framed += any(of_one_image)
+    assert framed, "none of these pairs finds anything"
+    assert ask(port, f"/{SECRET}/speech/4", b"")[:2] == (404, "there is no example 4; load the page anew")
+    assert ask(port, f"/{SECRET}/speech/1", b"", Origin="null")[0] == 403
+
+
+def test_the_page_says_what_was_measured_and_what_the_embedded_corpus_is_good_for(
+    pair: TrainedPair, raw: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = " ".join(ask(port, f"/{SECRET}/")[1].split())
+    recall = pair.settings.provenance["test"]["speech_to_image/R_at_10"]
+    assert f"finds images</b>, among 16 of tiny. Test R@10 among 16: {100 * recall:.0f} %, chance 62.5 %." in page
+    assert "espeak" not in page
+    monkeypatch.setitem(pair.settings.corpus, "name", "scenes")
+    assert is_of_embedded_corpus(pair)
+    folders = collections_of(pair, raw, raw, served=True)
+    own = {offer.kind: offer for offer in offers_of(pair, folders)}
+    assert own["speech"].examples[0].name.endswith(".wav") and own["image"].pictures[0].source.startswith("data:image")
+    facts = {"pair": "it", "embedded": True, "endings": {"speech": [], "image": []}, "nonce": "1"}
+    assert "Your own voice finds no more than chance" in " ".join(
+        rendered("search.html", offers=[own["speech"]], **facts).split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from desk import Desk
 from hypothesis import given, settings
@@ -53,6 +54,15 @@ def test_images_or_recordings_below_a_folder_in_the_order_of_their_names(pair: T
     spoken = captions_of(pair, album)
     assert spoken.names == ["b/spoken.wav"] and not spoken.skipped
     torch.testing.assert_close(spoken.embeddings[0], pair.embed_speech(album / "b" / "spoken.wav"))
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("mp3", ("MP3", "MPEG_LAYER_III")), ("opus", ("OGG", "OPUS"))])
+def test_a_phones_recordings_are_searched(
+    pair: TrainedPair, raw: Path, tmp_path: Path, ending: str, kind: tuple[str, str]
+) -> None:
+    samples, rate = soundfile.read(raw / "test-0-1-0.wav")
+    soundfile.write(tmp_path / f"memo.{ending}", samples, rate, format=kind[0], subtype=kind[1])
+    assert captions_of(pair, tmp_path).names == [f"memo.{ending}"]
 
 
 def test_what_is_served_lies_in_the_folder_at_every_look(pair: TrainedPair, album: Path, raw: Path) -> None:

@@ -1,70 +1,136 @@
-// What is chosen, dropped or recorded goes to the page's own address; the answer is HTML that it made.
-const state = document.getElementById("state"), answer = document.getElementById("answer");
-const drop = document.getElementById("drop"), record = document.getElementById("record");
+// What is chosen, dropped, recorded or clicked goes to the page's own address; the answer is HTML that it made.
+const [state, answer, drop, record, clock] = ["state", "answer", "drop", "record", "clock"].map((id) => document.getElementById(id));
 const SPEECH_RATE = 16000, MARGIN = SPEECH_RATE / 20, SILENCE = 0.02; // samples a second, samples, share of the loudest
+const LONGEST_SECONDS = 100; // of a recording
+let latest = null; // the search that was asked for last: of others nothing is shown
 
-async function search(file, name) {
-  const kind = file.type.startsWith("image/") ? "image" : "speech";
-  state.textContent = `Searching by ${name} ...`;
+class Fault extends Error {} // told as it stands
+
+async function search(path, name, body = null) {
+  latest?.abort();
+  const own = latest = new AbortController();
+  tell(`Searching by ${name} ...`, true);
+  const [text, isFound] = await reply(path, name, body, own.signal);
+  if (own !== latest) return;
+  tell(isFound ? "" : text);
+  answer.innerHTML = isFound ? text : "";
+  answer.querySelector("h2")?.focus();
+}
+
+// body: what is sent, or the promise of it.
+async function reply(path, name, body, signal) {
   try {
-    const reply = await fetch(kind, { method: "POST", body: file, headers: { "X-Name": encodeURIComponent(name) } });
-    const text = await reply.text();
-    state.textContent = reply.ok ? "" : text;
-    answer.innerHTML = reply.ok ? text : "";
-  } catch {
-    state.textContent = "The page's server does not answer; start jobs/search.py again.";
+    const headers = { "X-Name": encodeURIComponent(name) };
+    const sent = await fetch(path, { method: "POST", body: await body, headers, signal });
+    return [await sent.text(), sent.ok];
+  } catch (error) {
+    return [error instanceof Fault ? error.message : "The page's server does not answer; start jobs/search.py again.", false];
   }
 }
 
+function tell(text, isBusy = false) {
+  state.textContent = text;
+  document.body.classList.toggle("busy", isBusy);
+}
+
+for (const button of document.querySelectorAll(".examples button"))
+  button.addEventListener("click", () => search(button.dataset.path, button.dataset.name));
+
 document.getElementById("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
-  if (file) search(file, file.name);
+  if (file) searchBy(file);
+  event.target.value = ""; // the same file can be chosen again
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", kind === "dragover");
     const [file] = kind === "drop" ? event.dataTransfer.files : [];
-    if (file) search(file, file.name);
+    if (file) searchBy(file);
   });
 }
 
-// The browser records in a format of its own; it is sent as the WAV that it decodes to.
+// What the server reads it is sent as it is; what else is a sound, as the WAV that it decodes to.
+function searchBy(file) {
+  const endsAs = (kind) => drop.dataset[kind].split(" ").some((ending) => file.name.toLowerCase().endsWith(ending));
+  if (file.type.startsWith("image/") || endsAs("image")) search("image", file.name, file);
+  else search("speech", file.name, endsAs("speech") ? file : decoded(file).then(wav));
+}
+
+async function decoded(sound) {
+  try {
+    const decoder = new OfflineAudioContext(1, 1, SPEECH_RATE);
+    const heard = await decoder.decodeAudioData(await sound.arrayBuffer());
+    const channels = Array.from({ length: heard.numberOfChannels }, (_, number) => heard.getChannelData(number));
+    return channels[0].map((_, place) => channels.reduce((sum, channel) => sum + channel[place], 0) / channels.length);
+  } catch {
+    throw new Fault(`${sound.name ?? "The recording"}: no sound that this browser can decode; give a WAV, FLAC, OGG or MP3 file.`);
+  }
+}
+
 let recorder = null;
 record?.addEventListener("click", async () => {
   if (recorder) return recorder.stop();
+  record.disabled = true;
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    const parts = [];
-    recorder = new MediaRecorder(stream);
-    recorder.ondataavailable = (event) => parts.push(event.data);
-    recorder.onstop = async () => {
-      stream.getTracks().forEach((track) => track.stop());
-      recorder = null;
-      recording(false);
-      const decoder = new OfflineAudioContext(1, 1, SPEECH_RATE);
-      const sound = await decoder.decodeAudioData(await new Blob(parts).arrayBuffer());
-      search(wav(spoken(sound.getChannelData(0))), "Your recording");
-    };
-    recorder.start();
-    recording(true);
+    recorded(await microphone());
   } catch (error) {
-    state.textContent = `No recording: ${error.message}.`;
+    tell(`No recording: ${error.message}.`);
   }
+  record.disabled = false;
 });
+
+async function microphone() {
+  if (!navigator.mediaDevices || !window.MediaRecorder)
+    throw new Fault("browsers give the microphone only to pages of https, 127.0.0.1 or localhost; open this one there, or choose a file");
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: true });
+  } catch (error) {
+    const known = { NotAllowedError: "the microphone is not allowed to this page", NotFoundError: "there is no microphone" };
+    throw new Fault(`${known[error.name] ?? error.message}; choose a file`);
+  }
+}
+
+// The browser records in a format of its own.
+function recorded(stream) {
+  const parts = [], began = Date.now();
+  recorder = new MediaRecorder(stream);
+  recorder.ondataavailable = (event) => parts.push(event.data);
+  recorder.onstop = () => {
+    clearInterval(ticking);
+    stream.getTracks().forEach((track) => track.stop());
+    recorder = null;
+    recording(false);
+    search("speech", "Your recording", decoded(new Blob(parts)).then(spoken).then(wav));
+  };
+  const tick = () => {
+    const seconds = (Date.now() - began) / 1000;
+    clock.textContent = `${inMinutes(seconds)} of ${inMinutes(LONGEST_SECONDS)}`;
+    if (seconds >= LONGEST_SECONDS) recorder?.stop();
+  };
+  const ticking = setInterval(tick, 200);
+  recorder.start();
+  recording(true);
+  tick();
+}
 
 function recording(goesOn) {
   record.textContent = goesOn ? "Stop" : "Record";
   record.setAttribute("aria-pressed", goesOn);
-  state.textContent = goesOn ? "Recording ..." : "";
+  clock.textContent = "";
+  tell(goesOn ? "Recording ..." : "");
+}
+
+function inMinutes(seconds) {
+  return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 }
 
 // Without the silence before and after: whoever records presses the button too early and too late.
 function spoken(samples) {
   const loudest = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
+  if (!loudest) throw new Fault("The recording is silent; is the microphone on?");
   const loud = (sample) => Math.abs(sample) > SILENCE * loudest;
-  const last = samples.findLastIndex(loud);
-  return samples.slice(Math.max(0, samples.findIndex(loud) - MARGIN), last + MARGIN);
+  return samples.slice(Math.max(0, samples.findIndex(loud) - MARGIN), samples.findLastIndex(loud) + MARGIN);
 }
 
 function wav(samples) {
