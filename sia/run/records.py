@@ -10,7 +10,12 @@ from sia.config import Stage
 from sia.errors import UserError
 from sia.section import cure_of
 
+OTHER = "use the version that wrote it, or "
 Own = TypeVar("Own", bound="Record")
+
+
+class OfAnotherVersion(UserError):
+    """A record that is as it was written, but not by this version of the program."""
 
 
 class Record(BaseModel):
@@ -20,7 +25,9 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls: type[Own], path: Path) -> Own | None:
-        """The record, or None where there is no file. Raises UserError that names a file which is damaged."""
+        """The record, or None where there is no file. Raises UserError that names a file which is damaged, and
+        OfAnotherVersion, one of these, for one that is whole.
+        """
         values = read_json(path)
         if values is None:
             return None
@@ -29,7 +36,7 @@ class Record(BaseModel):
         except ValidationError as error:
             fault = error.errors()[0]
             why = ": ".join([*(str(key) for key in fault["loc"]), cure_of(fault)])
-            raise UserError(f"{path}: not a {cls.__name__} of this program ({why}); {CURE}") from None
+            raise OfAnotherVersion(f"{path}: not a {cls.__name__} of this program ({why}); {OTHER}{CURE}") from None
 
     @classmethod
     def read_sound(cls: type[Own], path: Path) -> Own | None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.lock import living_holder
 from sia.run.metrics import Row, read_sound_rows, write_rows
-from sia.run.records import Finished, Record, StageDone, StagePlan
+from sia.run.records import Finished, OfAnotherVersion, Record, StageDone, StagePlan
 from sia.run.selection import selection_value
 
 
@@ -66,12 +67,12 @@ def mend(run: RunFolder) -> list[str]:
     """Mend the run's records and rows, unless a job has the run: it mends them itself; a line on each that was damaged.
 
     A marker of what is done goes: who does it again finds it done, and writes the marker anew. Raises UserError for
-    damage that only a person can answer.
+    damage that only a person can answer, and for what another version of the program wrote.
     """
     if living_holder(run.lock) is not None:
         return []
     lines = []
-    for path in _damaged_markers(run):
+    for path in list(_damaged_markers(run)):
         path.unlink()
         lines.append(f"{path}: damaged; it is written anew")
     rows, fault = sound_rows(run)
@@ -107,4 +108,10 @@ def _damaged_markers(run: RunFolder) -> Iterator[Path]:
     markers: list[tuple[type[Record], Path]] = [(Finished, run.finished)]
     for number in range(1, len(run.experiment().stages) + 1):
         markers += [(StagePlan, run.stage(number).plan), (StageDone, run.stage(number).done)]
-    return (path for kind, path in markers if path.exists() and kind.read_sound(path) is None)
+    for kind, path in markers:
+        try:
+            kind.read(path)
+        except OfAnotherVersion:
+            raise
+        except UserError:
+            yield path

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from desk import REPOSITORY
 
+from sia.atomic import read_json, write_json
 from sia.config import load_experiment
+from sia.errors import UserError
 from sia.models.backbones import DenseNet, ResNet
 from sia.objectives import Hinge, InfoNce
 from sia.operate.status import view
 from sia.report.summary import summarise
 from sia.run.folder import RunFolder
-from sia.run.rows import rows_of
+from sia.run.rows import mend, rows_of
 from sia.run.state import look
 from sia.schedules import Calr, Calwr, Cylr
 
@@ -57,3 +59,16 @@ def test_their_rows_and_what_came_of_them(kept: dict[str, RunFolder]) -> None:
     assert (summary.corpus_identity, summary.commit) == ("0123abcd", "a" * 40)
     assert [view(kept[state]).epoch for state in ("failed", "stopped")] == [1, 1]
     assert (view(kept["finished"]).best, view(kept["stopped"]).error) == (pytest.approx(0.475), "by cancel")
+
+
+def test_what_a_later_version_wrote_is_left_as_it_is(kept: dict[str, RunFolder]) -> None:
+    run = kept["finished"]
+    for path in (run.finished, run.stage(1).done, run.stage(2).plan):
+        values = read_json(path)
+        write_json(path, {**(values or {}), "of_a_later_version": 1})
+        later = path.read_bytes()
+        with pytest.raises(UserError, match=rf"{path}: not a .* of this program \(of_a_later_version.*use the version"):
+            mend(run)
+        assert path.read_bytes() == later
+        write_json(path, values or {})
+    assert mend(run) == []
