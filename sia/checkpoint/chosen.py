@@ -1,4 +1,7 @@
-"""Which file of a run is meant by best, last or epoch=N, and what stands in for a damaged one. It loads no torch."""
+"""Which file of a run best, last or epoch=N means, what stands in for a damaged one, and what a stage starts from.
+
+It loads no torch.
+"""
 
 import sys
 import zipfile
@@ -6,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sia.config import Stage
 from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder
+from sia.run.records import StagePlan
 from sia.run.rows import rows_of
 from sia.run.selection import selection_value
 
@@ -42,7 +47,7 @@ def sound_checkpoints(run: RunFolder, wanted: str, stages: Iterable[int]) -> Ite
     For best and last the next best or the one before stands in, and a line on stderr says so; for epoch=N none does.
     """
     meant: Chosen | None = None
-    for chosen in _candidates(_epochs(run, list(stages)), wanted, run):
+    for chosen in _candidates(run, wanted, list(stages)):
         meant = meant or chosen
         if (fault := damage_of(chosen.path)) is None:
             if chosen.epoch != meant.epoch:
@@ -64,14 +69,40 @@ def damage_of(path: Path) -> str | None:
     return None if broken is None else f"damaged ({broken} is not as it was written)"
 
 
-def _candidates(epochs: list[Chosen], wanted: str, run: RunFolder) -> Iterator[Chosen]:
+def plan_stage(run: RunFolder, number: int) -> None:
+    """Plan stage `number`, from 1, where that is not done yet. Raises UserError where no checkpoint is left to it."""
+    if StagePlan.read_sound(run.stage(number).plan) is not None:
+        return
+    planned = run.planned_stages()
+    settings, before = planned[number - 1], planned[: number - 1]
+    start = choose_checkpoint(run, settings.start_from or "best", stages=[number - 1]) if before else None
+    write_plan(run, number, settings, before, start)
+
+
+def write_plan(run: RunFolder, number: int, settings: Stage, before: list[Stage], start: Chosen | None) -> None:
+    """plan.json: a stage's settings, and the checkpoint of the stages before that it starts from."""
+    StagePlan(
+        stage=settings,
+        first_epoch=sum(stage.epochs for stage in before),
+        start_checkpoint=str(start.path.relative_to(run.path)) if start else None,
+        start_epoch=start.epoch if start else None,
+        start_lr=run.experiment().optimizer.learning_rate * settings.lr_scale,
+    ).write(run.stage(number).plan)
+
+
+def _candidates(run: RunFolder, wanted: str, stages: Iterable[int]) -> Iterator[Chosen]:
+    """Where the epochs that are wanted may be found, the one that is meant first."""
+    rows = [row for row in rows_of(run) if "stage_epoch" in row and row["stage"] in stages]
+    epochs = [Chosen(Path(), row["stage"], row["epoch"], selection_value(row)) for row in rows]
     if wanted == "best":
         ordered = sorted(epochs, key=lambda epoch: -epoch.value)
     elif wanted == "last":
         ordered = epochs[::-1]
     else:
-        number = _parse(wanted)
-        ordered = [epoch for epoch in epochs if epoch.epoch == number]
+        name, _, number = wanted.partition("=")
+        if name != "epoch" or not number.isdigit():
+            raise UsageError(f"checkpoint {wanted!r}: use best, last or epoch=N")
+        ordered = [epoch for epoch in epochs if epoch.epoch == int(number)]
     for epoch in ordered:
         of_stage = [other for other in epochs if other.stage == epoch.stage]
         files = list(_files(run, epoch, of_stage))
@@ -90,19 +121,6 @@ def _files(run: RunFolder, epoch: Chosen, of_stage: list[Chosen]) -> Iterator[Pa
     if epoch in of_stage[-2:-1]:
         yield stage.previous
     yield stage.weights_of_epoch(epoch.epoch)
-
-
-def _epochs(run: RunFolder, stages: list[int]) -> list[Chosen]:
-    """The epochs trained so far in these stages, without a path."""
-    rows = [row for row in rows_of(run) if "stage_epoch" in row and row["stage"] in stages]
-    return [Chosen(Path(), row["stage"], row["epoch"], selection_value(row)) for row in rows]
-
-
-def _parse(wanted: str) -> int:
-    name, _, number = wanted.partition("=")
-    if name != "epoch" or not number.isdigit():
-        raise UsageError(f"checkpoint {wanted!r}: use best, last or epoch=N")
-    return int(number)
 
 
 def _kept(run: RunFolder, stages: Iterable[int]) -> list[str]:

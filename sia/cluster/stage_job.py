@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sia.checkpoint.plan import plan_stage
+from sia.checkpoint.chosen import plan_stage
 from sia.cluster.task import Task
 from sia.data.staging import staged
 from sia.errors import UserError

@@ -14,8 +14,7 @@ from sia.gallery.clips import Clip, Picture, clip, picture
 from sia.gallery.media import LIMIT_MB, Shelf
 from sia.gallery.strip import Attention, attention_of
 from sia.inference.load import load_run
-from sia.inference.originals import recording_of
-from sia.inference.prepared_pool import PreparedPool
+from sia.inference.prepared import PreparedPool, recording_of
 from sia.inference.trained_pair import TrainedPair
 from sia.recall import ranks
 from sia.run.folder import RunFolder

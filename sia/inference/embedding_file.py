@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sia.atomic import write_atomically
 from sia.data.loader import pad
-from sia.inference.prepared_pool import PreparedPool
+from sia.inference.prepared import PreparedPool
 from sia.inference.settings import depth_of
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair, full_precision
 from sia.models.parameter_counts import CONV_CHANNELS, CONV_KERNEL

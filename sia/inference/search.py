@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UsageError, UserError
-from sia.inference.originals import recording_of
-from sia.inference.prepared_pool import PreparedPool
+from sia.inference.prepared import PreparedPool, recording_of
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair
 from sia.progress import tracked
 

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sia.checkpoint.chosen import choose_checkpoint
-from sia.checkpoint.plan import plan_stage, write_plan
+from sia.checkpoint.chosen import choose_checkpoint, plan_stage, write_plan
 from sia.clock import age_seconds
 from sia.cluster.launch import Launch, record_launch
 from sia.cluster.pack_job import ask_for_place, wait_for_place

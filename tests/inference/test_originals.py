@@ -7,7 +7,7 @@ import tiny_corpus
 
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UserError
-from sia.inference.originals import recording_of
+from sia.inference.prepared import recording_of
 
 
 def test_recordings_move_with_their_corpus(tmp_path: Path) -> None:
