@@ -15,7 +15,7 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.embedding import Embedder, recalls
 from sia.errors import UsageError, UserError
-from sia.inference import prepared_pool
+from sia.inference import prepared
 from sia.inference.embedding_file import write_embeddings
 from sia.inference.trained_pair import TrainedPair
 from sia.models.speech_encoder import valid_steps
@@ -27,7 +27,7 @@ from sia.run.folder import RunFolder
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces smaller than a split."""
-    monkeypatch.setattr(prepared_pool, "PIECE", 5)
+    monkeypatch.setattr(prepared, "PIECE", 5)
 
 
 def names(file: h5py.File, key: str) -> list[str]:
