@@ -1,105 +1,129 @@
-"""A page in Chromium, driven by its protocol over two pipes; without Chromium, a test that asks for it is skipped."""
+"""A page opened in Chromium, without a library: over two pipes it is told what to do, and tells what happened."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
-from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import Any, NamedTuple
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
+QUIET = ("first-run", "background-networking", "component-update", "sync", "default-apps")
+NETWORK = ("http:", "https:", "ws:", "wss:", "ftp:")
 
 
-class Page:
-    """One tab."""
+class Opened(NamedTuple):
+    """How wide a page is beyond its window, its console's complaints, and what it asked of a network."""
 
-    def __init__(self, write: int, read: int) -> None:
-        self._write, self._read, self._rest, self._number, self._session = write, os.fdopen(read, "rb", 0), b"", 0, ""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    overflow: int
+    faults: list[str]
+    requests: list[str]
 
-    def call(self, method: str, **given: Any) -> Any:
-        """A command's result; events are let pass."""
+
+class Browser:
+    def __init__(self, commands: int, answers: int) -> None:
+        self._commands, self._answers, self._left, self._number = commands, answers, b"", 0
+        self.events: list[dict[str, Any]] = []
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
-        asked = {"id": self._number, "method": method, "params": given, "sessionId": self._session or None}
-        os.write(self._write, json.dumps({key: value for key, value in asked.items() if value}).encode() + b"\0")
-        while (answer := self._next()).get("id") != self._number:
-            pass
-        assert "error" not in answer, answer["error"]
-        return answer["result"]
+        session = {"sessionId": self._session} if hasattr(self, "_session") else {}
+        command = {"id": self._number, "method": method, "params": params, **session}
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        while (said := self._next()).get("id") != self._number:
+            self.events.append(said)
+        assert "result" in said, said
+        result: dict[str, Any] = said["result"]
+        return result
 
     def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            got = self._read.read(1 << 20)
-            assert got, "Chromium has ended"
-            self._rest += got
-        message, _, self._rest = self._rest.partition(b"\0")
-        found: dict[str, Any] = json.loads(message)
-        return found
+        while b"\0" not in self._left:
+            if not (more := os.read(self._answers, 1 << 16)):
+                raise AssertionError("the browser has ended")
+            self._left += more
+        said, _, self._left = self._left.partition(b"\0")
+        answer: dict[str, Any] = json.loads(said)
+        return answer
 
-    def open(self, address: str) -> None:
-        self.call("Page.enable")
-        self.call("Page.navigate", url=address)
-        self.until("document.readyState == 'complete' && location.href != 'about:blank'")
+    def open(self, page: Path | str, width: int) -> Opened:
+        """A file, or an address."""
+        self.events.clear()
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
+        while not any(one.get("method") == "Page.loadEventFired" for one in self.events):
+            self.events.append(self._next())
+        script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        overflow = self.ask("Runtime.evaluate", expression=script)["result"]["value"]
+        return Opened(overflow, [*self._faults()], [one for one in self._asked() if one.startswith(NETWORK)])
 
-    def js(self, expression: str) -> Any:
-        """An expression's value, awaited where it is a promise."""
+    def run(self, script: str) -> Any:
+        """An expression's value, awaited where it is a promise, as if a person had just clicked."""
         wanted = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
-        result = self.call("Runtime.evaluate", expression=expression, **wanted)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
+        said = self.ask("Runtime.evaluate", expression=script, **wanted)
+        assert "exceptionDetails" not in said, said
+        return said["result"].get("value")
 
     def until(self, condition: str, seconds: float = 60) -> None:
         """Until an expression is true."""
-        looked = f"""(async () => {{
+        wait = f"""(async () => {{
             for (let left = {20 * seconds}; left > 0; left--) {{
                 if ({condition}) return true;
                 await new Promise((go) => setTimeout(go, 50));
             }}
             return false;
         }})()"""
-        assert self.js(looked), f"not within {seconds} s: {condition}; {self.js('document.body.innerText')}"
+        assert self.run(wait), f"not within {seconds} s: {condition}; {self.run('document.body.innerText')}"
 
     def choose(self, selector: str, file: Path) -> None:
         """A file in an input, as a person chooses it."""
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
-    def picture(self, path: Path, width: int, dark: bool = False) -> None:
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
-        )
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.call("Emulation.setEmulatedMedia", features=scheme)
-        path.write_bytes(b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+    def _faults(self) -> Iterator[str]:
+        for one in self.events:
+            params = one.get("params", {})
+            if one.get("method") == "Runtime.exceptionThrown" or params.get("type") == "error":
+                yield str(params)
+            elif one.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+                yield params["entry"]["text"]
+
+    def _asked(self) -> Iterator[str]:
+        for one in self.events:
+            if one.get("method") == "Network.requestWillBeSent":
+                yield one["params"]["request"]["url"]
 
 
 @contextmanager
-def page(profile: Path, *flags: str) -> Iterator[Page]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here; apt-get install chromium")
-    asked, ask = os.pipe()
-    answered, answer = os.pipe()
-    # It reads commands from 3 and answers to 4.
-    shell = ["bash", "-c", f'exec "$@" 3<&{asked} 4>&{answer}', "bash"]
-    command = [*shell, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, pass_fds=(asked, answer), **quiet)  # type: ignore[call-overload]
-    os.close(asked)
-    os.close(answer)
+def chromium(folder: Path, *more: str) -> Iterator[Browser]:
+    """`folder` is for its own files; more: flags."""
+    (theirs, commands), (answers, said) = os.pipe(), os.pipe()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
+    flags += [f"--no-{name}" if name == "first-run" else f"--disable-{name}" for name in QUIET]
+    flags += more
+    script = f'exec "$0" "$@" 3<&{theirs} 4>&{said}'
+    with open(folder.parent / "browser.log", "w") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", script, str(CHROMIUM), *flags],
+            pass_fds=(theirs, said),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    os.close(theirs)
+    os.close(said)
     try:
-        yield Page(ask, answered)
+        yield Browser(commands, answers)
     finally:
-        process.terminate()
-        process.wait(30)
-        os.close(ask)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(commands)
+        os.close(answers)
