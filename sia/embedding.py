@@ -56,17 +56,16 @@ class Embedder:
         """What the ranks make of their batches, by their places among so many."""
         training = self.model.training
         self.model.eval()
+        if self.label:
+            batches = tracked(batches, self.label, ceil(len(places) / self.batch_size))
         with torch.inference_mode(), torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
-            parts = [batch.float().cpu() for batch in self._shown(batches, len(places))]
+            parts = [batch.float().cpu() for batch in batches]
         self.model.train(training)
         width = self.model.image.latent_size
         rows = self.ranks.gather(torch.cat([torch.empty(0, width), *parts]))
         ordered = torch.empty(count, width)
         ordered[self.ranks.gather(torch.tensor(places, dtype=torch.long))] = rows
         return ordered
-
-    def _shown(self, batches: Iterable[Tensor], count: int) -> Iterable[Tensor]:
-        return tracked(batches, self.label, ceil(count / self.batch_size)) if self.label else batches
 
 
 def embedder_of(run: RunFolder, checkpoint: str, corpus: PreparedCorpus, ranks: Ranks) -> tuple[Chosen, Embedder]:

@@ -19,7 +19,7 @@ from sia.embedding import Embedder
 from sia.errors import UserError
 from sia.inference.trained_pair import TrainedPair, full_precision
 
-PIECE = 1024  # captions or images that are held in memory at a time
+PIECE, BATCH_SIZE = 1024, 64  # captions or images that are held in memory at a time, and embedded at once
 
 
 class PreparedPool:
@@ -28,14 +28,14 @@ class PreparedPool:
     Raises UserError for a corpus whose frames or images were made in another way than those trained on.
     """
 
-    def __init__(self, pair: TrainedPair, folder: Path, batch_size: int = 64) -> None:
+    def __init__(self, pair: TrainedPair, folder: Path) -> None:
         corpus = PreparedCorpus.open(folder)
         check_features(folder, corpus.description, pair.settings.features)
         check_inputs(folder, corpus.description, pair.settings.data, pair.settings.model)
         self.identity = corpus.identity
         self.corpus = corpus.normalised_as(pair.settings.corpus)
         ranks = Ranks(device=pair.device)
-        self.embedder = Embedder(pair.network, self.corpus, pair.settings.data, ranks, batch_size)
+        self.embedder = Embedder(pair.network, self.corpus, pair.settings.data, ranks, BATCH_SIZE)
 
     def embedded(self, indices: Sequence[int], images: bool) -> Iterator[tuple[int, Tensor]]:
         """Where a piece begins, and its unit embeddings [n, D]: of these captions, or of their images."""

@@ -76,9 +76,12 @@ def look(run: RunFolder) -> RunStatus:
     if not finished and job is not None and is_in_queue(job):
         return RunStatus(State.PENDING, number, job, reason=BEING_ENDED if by else reason(job), stopped_by=by)
     # Only now: a job that has left the queue meanwhile has written how it ended.
-    if (ending := ending_of(run, number)) is None:
-        return _without_an_end(run, number, job)
-    return ending if ending.state == State.FINISHED else replace(ending, job=job)
+    if (ending := ending_of(run, number)) is not None:
+        return ending if ending.state == State.FINISHED else replace(ending, job=job)
+    if job is not None and living_holder(run.submission) is None:  # else it is being submitted again
+        return RunStatus(State.LOST, number, job)
+    asked, planned = Launch.read(run.launch), run.stage(number).plan.exists() or number > 1
+    return RunStatus(State.WAITING if planned else State.NEW, number, error=asked.refused if asked else "")
 
 
 def ending_of(run: RunFolder, number: int | None = None) -> RunStatus | None:
@@ -94,13 +97,6 @@ def ending_of(run: RunFolder, number: int | None = None) -> RunStatus | None:
     if (failed := Failed.read(run.stage(number).failed)) is not None:
         return RunStatus(State.FAILED, number, error=failed.error, rank=failed.rank)
     return None
-
-
-def _without_an_end(run: RunFolder, number: int, job: Job | None) -> RunStatus:
-    if job is not None and living_holder(run.submission) is None:  # else it is being submitted again
-        return RunStatus(State.LOST, number, job)
-    asked, planned = Launch.read(run.launch), run.stage(number).plan.exists() or number > 1
-    return RunStatus(State.WAITING if planned else State.NEW, number, error=asked.refused if asked else "")
 
 
 def _stopped_by(run: RunFolder) -> str:
