@@ -85,7 +85,7 @@ def search(arguments: argparse.Namespace) -> None:
     elif arguments.html:
         from sia.gallery.searched import answer_of, write_contact_sheet
 
-        answer = answer_of(pair, kind, collection, query, query.name, arguments.top)
+        answer = answer_of(pair, kind, collection, query, arguments.top, query.name)
         print(write_contact_sheet(arguments.html, answer, arguments.run))
     else:
         print(*(f"{one.rank:4}  {one.similarity:7.4f}  {f'{one.name}  {one.text}'.strip()}" for one in hits), sep="\n")

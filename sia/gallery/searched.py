@@ -83,8 +83,8 @@ def answer_of(
     kind: str,
     collection: Collection,
     query: Path | bytes,
-    name: str,
     top: int,
+    name: str,
     text: str = "",
     right: frozenset[str] = frozenset(),
 ) -> Answer:

@@ -31,11 +31,40 @@ SEARCHED_BY = "--images DIR to search by speech, --captions DIR by an image"
 LARGEST_UPLOAD = 32_000_000  # bytes; of 16 bits, two channels and 48 kHz, 160 s
 
 
+class Answers:
+    """What is found, in HTML, a query at a time. Raises HTTPException for one that cannot be read."""
+
+    def __init__(self, pair: TrainedPair, collections: Mapping[str, Collection], top: int) -> None:
+        self.pair, self.collections, self.top, self._turn = pair, collections, top, Lock()
+
+    def to_what_was_sent(self, kind: str, content: bytes, name: str) -> str:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "sent"
+            path.write_bytes(content)
+            try:
+                if kind == "speech":
+                    read_speech(path, LONGEST_SECONDS)  # of a longer one, no more than that is unpacked
+                return self._answer(kind, path, name)
+            except UserError as error:
+                raise HTTPException(422, str(error).replace(str(path), name)) from None
+
+    def to_an_example(self, kind: str, one: Example) -> str:
+        try:
+            return self._answer(kind, one.original(), one.name, one.text, one.right)
+        except UserError as error:
+            raise HTTPException(422, str(error)) from None
+
+    def _answer(self, kind: str, query: Path | bytes, *shown: Any) -> str:
+        with self._turn:
+            answer = answer_of(self.pair, kind, self.collections[kind], query, self.top, *shown)
+        return rendered("answer.html", answer=answer)
+
+
 def app_of(pair: TrainedPair, collections: Mapping[str, Collection], top: int, name: str, secret: str) -> FastAPI:
     """The page over collections, each by the kind of query that searches it: `speech` or `image`."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES)
-    router, one_at_a_time = APIRouter(prefix=f"/{secret}"), Lock()
+    router, answers = APIRouter(prefix=f"/{secret}"), Answers(pair, collections, top)
     offers = {offer.kind: offer for offer in offers_of(pair, collections)}
     facts = {
         "offers": list(offers.values()),
@@ -43,27 +72,6 @@ def app_of(pair: TrainedPair, collections: Mapping[str, Collection], top: int, n
         "embedded": is_of_embedded_corpus(pair),
         "endings": {"speech": SPEECH_ENDINGS, "image": IMAGE_ENDINGS},
     }
-
-    def answer(kind: str, query: Path | bytes, *shown: Any) -> str:
-        return rendered("answer.html", answer=answer_of(pair, kind, collections[kind], query, *shown))
-
-    def answer_to_sent(kind: str, content: bytes, sent: str) -> str:
-        with TemporaryDirectory() as folder, one_at_a_time:
-            path = Path(folder) / "sent"
-            path.write_bytes(content)
-            try:
-                if kind == "speech":
-                    read_speech(path, LONGEST_SECONDS)  # of a longer one, no more than that is unpacked
-                return answer(kind, path, sent, top)
-            except UserError as error:
-                raise HTTPException(422, str(error).replace(str(path), sent)) from None
-
-    def answer_to_example(kind: str, one: Example) -> str:
-        try:
-            with one_at_a_time:
-                return answer(kind, one.original(), one.name, top, one.text, one.right)
-        except UserError as error:
-            raise HTTPException(422, str(error)) from None
 
     def offered(kind: str, request: Request) -> Offer:
         refuse_other_sites(request)
@@ -80,14 +88,14 @@ def app_of(pair: TrainedPair, collections: Mapping[str, Collection], top: int, n
     async def search(kind: str, request: Request) -> Response:
         offered(kind, request)
         content, sent = await upload(request), unquote(request.headers.get("x-name", "it"))
-        return HTMLResponse(await run_in_threadpool(answer_to_sent, kind, content, sent))
+        return HTMLResponse(await run_in_threadpool(answers.to_what_was_sent, kind, content, sent))
 
     @router.post("/{kind}/{number:int}")
     def search_by_example(kind: str, number: int, request: Request) -> Response:
         examples = offered(kind, request).examples
         if number >= len(examples):
             raise HTTPException(404, f"there is no example {number}; load the page anew")
-        return HTMLResponse(answer_to_example(kind, examples[number]))
+        return HTMLResponse(answers.to_an_example(kind, examples[number]))
 
     @app.exception_handler(HTTPException)
     async def told(_: Request, error: HTTPException) -> Response:
