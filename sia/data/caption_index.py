@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -24,19 +24,24 @@ from sia.errors import UserError
 
 LINES, NUMBERS = "captions.jsonl", "captions.npy"
 CURE = "run `python jobs/prepare.py` for its corpus again"
+DECODER = json.JSONDecoder()
 
-INDEX = np.dtype(
-    [
-        ("line_end", "<i8"),  # in bytes of captions.jsonl
-        ("line_crc", "<u4"),  # CRC-32 of its bytes
-        ("image", "<i4"),  # number of the image, in the order in which images first appear
-        ("shard", "<i4"),
-        ("row", "<i4"),
-        ("image_row", "<i4"),
-        ("num_frames", "<i4"),
-        ("split", "<i4"),  # place in SPLITS
-    ]
-)
+
+class Numbers(NamedTuple):
+    """A caption in the index."""
+
+    line_end: int  # in bytes of captions.jsonl
+    line_crc: int  # CRC-32 of its bytes
+    image: int  # number of the image, in the order in which images first appear
+    shard: int
+    row: int
+    image_row: int
+    num_frames: int
+    split: int  # place in SPLITS
+
+
+INDEX = np.dtype([("line_end", "<i8"), ("line_crc", "<u4"), *((name, "<i4") for name in Numbers._fields[2:])])
+ID_BEGINS = len('{"utterance_id": ')  # in a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class PlacedCaptions:
     def __init__(self, folder: Path, checksum: str) -> None:
         self.folder, self.checksum = folder, checksum
         size = (folder / LINES).stat().st_size if (folder / LINES).is_file() else -1
-        if len(self) and self._index[-1]["line_end"] != size:
+        if len(self) and self.numbers(-1).line_end != size:
             raise UserError(f"{folder / NUMBERS}: not the index of {LINES} beside it; {CURE}")
 
     def __len__(self) -> int:
@@ -104,12 +109,10 @@ class PlacedCaptions:
 
     def utterance_id(self, index: int) -> str:
         """That of a caption, of whose line no more is parsed."""
-        line = self._line(index).decode()
-        return str(json.JSONDecoder().raw_decode(line, len('{"utterance_id": '))[0])
+        return str(DECODER.raw_decode(self._line(index).decode(), ID_BEGINS)[0])
 
-    def numbers(self, index: int) -> np.void:
-        """A caption's INDEX."""
-        return self._index[index]
+    def numbers(self, index: int) -> Numbers:
+        return Numbers(*self._index.item(index))
 
     def column(self, name: str) -> np.ndarray:
         """A field of INDEX for all captions [N]: image, shard, row, image_row, num_frames or split."""
@@ -117,10 +120,10 @@ class PlacedCaptions:
 
     def _line(self, index: int) -> bytes:
         place = range(len(self))[index]
-        start = self._index[place - 1]["line_end"] if place else 0
-        numbers = self._index[place]
-        line = os.pread(self._lines.fileno(), numbers["line_end"] - start, start)
-        if zlib.crc32(line) != numbers["line_crc"]:
+        start = self._index.item(place - 1)[0] if place else 0
+        numbers = self.numbers(place)
+        line = os.pread(self._lines.fileno(), numbers.line_end - start, start)
+        if zlib.crc32(line) != numbers.line_crc:
             raise UserError(f"{self.folder / LINES}, line {place + 1}: not the one that was written; {CURE}")
         return line
 

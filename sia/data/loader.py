@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sia.config import Experiment
-from sia.data.images import centre_view, pixels, random_view, read_image, resize_short_side
+from sia.data.images import batched, centre_view, decode, pixels, random_view, read_image, resize_short_side
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.sampler import BucketBatchSampler
 from sia.orphans import end_with
@@ -30,8 +29,11 @@ class Batch(NamedTuple):
 
     frames: Tensor  # [B, T, F] of float32, padded with zeros
     num_frames: Tensor  # [B]
-    images: Tensor  # [B, 3, H, W] of uint8
+    images: Tensor  # [B, 3, H, W] of uint8, channels last in memory
     image_ids: Tensor  # [B], equal for captions of the same image
+
+
+Pair = tuple[np.ndarray, np.ndarray, int]  # frames [T, F], view [H, W, 3], number of the image
 
 
 class PairDataset(Dataset[Any]):
@@ -59,7 +61,7 @@ class PairDataset(Dataset[Any]):
         """The utterance id of a caption of the split."""
         return self.corpus.captions[int(self.captions[position])].utterance_id
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+    def __getitem__(self, place: tuple[int, int]) -> Pair:
         position, epoch = place
         index = int(self.captions[position])
         shown = int(self.shown_numbers[self.image_numbers[position]])
@@ -104,16 +106,17 @@ def image_batches(
     """The centre crops [B, 3, H, W] of chosen captions' images, for embedding; short_side: as of `decoded`."""
     for start in range(0, len(indices), batch_size):
         shown = [decoded(corpus, index, short_side) for index in indices[start : start + batch_size]]
-        yield torch.stack([centre_view(image, crop_size) for image in shown])
+        yield batched([centre_view(image, crop_size) for image in shown])
 
 
-def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> Tensor:
+def speech_frames(corpus: PreparedCorpus, index: int, standardise: bool) -> np.ndarray:
     """A caption's frames [T, F]; standardised, each coefficient has mean 0 and deviation 1 over the training split."""
     frames = corpus.frames(index)
     if standardise:
-        mean, std = corpus.description.frame_mean, corpus.description.frame_std
-        frames = (frames - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return torch.from_numpy(frames)
+        mean, std = corpus.frame_statistics
+        frames -= mean
+        frames /= std
+    return frames
 
 
 def decoded(corpus: PreparedCorpus, index: int, short_side: int) -> np.ndarray:
@@ -121,24 +124,26 @@ def decoded(corpus: PreparedCorpus, index: int, short_side: int) -> np.ndarray:
 
     Raises UserError that names the caption where they are damaged.
     """
-    stored = io.BytesIO(corpus.image(index))
+    stored = corpus.image(index)
     if corpus.description.short_side is not None:
         # As the preparation encoded it: upright, in RGB.
-        with Image.open(stored) as image:
-            return pixels(image)
+        return pixels(decode(stored))
     name = f"{corpus.folder}: image of {corpus.captions.utterance_id(index)!r}"
-    return pixels(resize_short_side(read_image(stored, name), short_side))
+    return pixels(resize_short_side(read_image(io.BytesIO(stored), name), short_side))
 
 
-def pad(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def pad(frames: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
     """Captions' frames [T_b, F] -> padded frames [B, T, F] and their valid numbers [B]."""
-    num_frames = torch.tensor([len(caption) for caption in frames])
-    return torch.nn.utils.rnn.pad_sequence(list(frames), batch_first=True), num_frames
+    num_frames = [len(caption) for caption in frames]
+    padded = np.zeros((len(frames), max(num_frames), frames[0].shape[1]), np.float32)
+    for row, caption in zip(padded, frames, strict=True):
+        row[: len(caption)] = caption
+    return torch.from_numpy(padded), torch.tensor(num_frames)
 
 
-def collate(pairs: Sequence[tuple[Tensor, Tensor, int]]) -> Batch:
-    frames, images, image_ids = zip(*pairs, strict=True)
-    return Batch(*pad(frames), torch.stack(images), torch.tensor(image_ids))
+def collate(pairs: Sequence[Pair]) -> Batch:
+    frames, views, image_ids = zip(*pairs, strict=True)
+    return Batch(*pad(frames), batched(views), torch.tensor(image_ids))
 
 
 def training_loader(

@@ -80,18 +80,23 @@ class PreparedCorpus:
         _, first = np.unique(self.captions.column("image")[among], return_index=True)
         return among[np.sort(first)].tolist()
 
+    @cached_property
+    def frame_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation [F] of the training split's frames."""
+        return np.float32(self.description.frame_mean), np.float32(self.description.frame_std)
+
     def frames(self, index: int) -> np.ndarray:
         """The speech frames [T, F] of a caption; F is the corpus's `coefficients`.
 
         Raises UserError that names shard and caption where they are not those that were written; `image` likewise.
         """
         numbers = self.captions.numbers(index)
-        return self._read(index, "frames", self._rows(numbers["shard"])[0], numbers["row"])
+        return self._read(index, "frames", self._rows(numbers.shard)[0], numbers.row)
 
     def image(self, index: int) -> bytes:
         """The encoded file of a caption's image."""
         numbers = self.captions.numbers(index)
-        return self._read(index, "image", self._rows(numbers["shard"])[1], numbers["image_row"]).tobytes()
+        return self._read(index, "image", self._rows(numbers.shard)[1], numbers.image_row).tobytes()
 
     def _rows(self, shard: int) -> tuple[Rows, Rows]:
         if shard not in self._shards:

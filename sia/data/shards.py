@@ -170,8 +170,8 @@ class Rows(NamedTuple):
         """The frames [T, 40] or the bytes [n] of a row. Raises ValueError where they are not those that were written,
         OSError where they cannot be read.
         """
-        values = self.place.items(int(self.offsets[row]), int(self.offsets[row + 1]))
-        if zlib.crc32(values.data) != self.crcs[row]:
+        values = self.place.items(self.offsets.item(row), self.offsets.item(row + 1))
+        if zlib.crc32(values.data) != self.crcs.item(row):
             raise ValueError("not what was written")
         return values
 

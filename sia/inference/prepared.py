@@ -52,7 +52,7 @@ def recording_of(corpus: PreparedCorpus, index: int) -> Path:
     Raises UserError where it cannot be had, or where another one, of another length, has taken its place.
     """
     name, numbers = corpus.captions.utterance_id(index), corpus.captions.numbers(index)
-    plan = plan_path(corpus.folder, int(numbers["shard"]))
+    plan = plan_path(corpus.folder, numbers.shard)
     told = (_recordings(plan) if plan.is_file() else {}).get(name)
     if told is None:
         raise UserError(f"{plan}: tells nothing of the recording of {name!r}")
@@ -62,7 +62,7 @@ def recording_of(corpus: PreparedCorpus, index: int) -> Path:
         raise UserError(f"{path}: no such file any more{inside}")
     features, seconds = corpus.description.features, soundfile.info(path).duration
     hop = features["hop_length"] / features["sample_rate"] if features["kind"] == "mfcc" else None
-    if hop and abs(seconds / hop - int(numbers["num_frames"])) > 2:
+    if hop and abs(seconds / hop - numbers.num_frames) > 2:
         raise UserError(f"{path}: no longer the recording that was prepared")
     return path
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from sia.data.images import (
     CUSTOMARY_MEAN,
     CUSTOMARY_STD,
+    batched,
     centre_view,
     normalise,
     pixels,
@@ -99,8 +100,8 @@ class TrainedPair:
             raise UserError(f"{name}: {error}{cure}") from None
         return self._checked(frames, name)
 
-    def view(self, image: Picture) -> Tensor:
-        """The centre crop [3, H, W] of uint8 that the image encoder sees; raises as `embed_image` does.
+    def view(self, image: Picture) -> np.ndarray:
+        """The centre crop [H, W, 3] of uint8 that the image encoder sees; raises as `embed_image` does.
 
         A prepared corpus keeps a JPEG as a resized JPEG, so that its pixels differ a little from these; a PNG's are
         equal.
@@ -123,8 +124,8 @@ class TrainedPair:
             weights, _ = self.network.speech.attention_over_time(padded.to(self.device), num_frames)
         return weights[0].float().cpu().clone()
 
-    def embed_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Views [3, H, W] of uint8 -> unit embeddings [N, D]."""
+    def embed_views(self, views: Sequence[np.ndarray]) -> Tensor:
+        """Views [H, W, 3] of uint8 -> unit embeddings [N, D]."""
         return self._embed(self._images, views)
 
     def standardised(self, frames: Tensor) -> Tensor:
@@ -154,8 +155,8 @@ class TrainedPair:
         padded, num_frames = pad(frames)
         return self.network.speech(padded.to(self.device), num_frames)
 
-    def _images(self, views: Sequence[Tensor]) -> Tensor:
-        return self.network.image(normalise(torch.stack(list(views)).to(self.device), self._mean, self._std))
+    def _images(self, views: Sequence[np.ndarray]) -> Tensor:
+        return self.network.image(normalise(batched(views).to(self.device), self._mean, self._std))
 
     def _embed(self, encode: Callable[[Any], Tensor], inputs: Sequence[Tensor]) -> Tensor:
         starts = range(0, len(inputs), BATCH_SIZE)

@@ -72,7 +72,7 @@ def test_images_are_resized_or_the_files_themselves(tmp_path: Path, format: str,
     assert (corpus.description.short_side, corpus.description.images) == (None, "original")
     assert corpus.identity != resized.identity and corpus.description.pixel_mean == resized.description.pixel_mean
     small = tiny_corpus.experiment(**{"data.short_side": 20, "data.crop_size": 20})
-    assert PairDataset(corpus, small)[(0, 0)][1].shape == (3, 20, 20)
+    assert PairDataset(corpus, small)[(0, 0)][1].shape == (20, 20, 3)
     assert decoded(corpus, 0, 40).shape == decoded(resized, 0, 40).shape
     assert [batch.shape for batch in image_batches(corpus, [0], 2, 30, short_side=30)] == [(1, 3, 30, 30)]
 

@@ -15,7 +15,9 @@ from PIL import Image
 
 from sia.data.images import (
     MAX_ASPECT,
+    batched,
     centre_view,
+    decode,
     encode,
     is_jpeg,
     normalise,
@@ -218,40 +220,55 @@ def test_lossless_encoding_and_jpeg() -> None:
     assert is_jpeg(jpeg) and not is_jpeg(png_file) and not is_jpeg(b"")
 
 
+@pytest.mark.parametrize(("width", "height"), [(72, 72), (1, 3), (300, 200)])
+def test_stored_files_are_decoded_as_by_pillow(width: int, height: int) -> None:
+    """A PNG of RGB by the chunks of its pixels, of which a large one has several."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+    noise.info["icc_profile"] = b"a chunk before the pixels"
+    files = [encode(noise, lossless) for lossless in (True, False)]
+    assert b"iCCP" in files[0] and (files[0].count(b"IDAT") > 1) == (width == 300)
+    files += [saved(noise.convert(mode)).getvalue() for mode in ("L", "RGBA")]
+    for file in files:
+        assert np.array_equal(pixels(decode(file)), pixels(Image.open(io.BytesIO(file))))
+    with pytest.raises(ValueError):
+        decode(files[0][: len(files[0]) // 2])
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 20), st.integers(0, 15), st.integers(0, 15), st.floats(0, 1), st.text(max_size=20))
 def test_random_view_is_a_window_of_the_image(size: int, high: int, wide: int, flip: float, key: str) -> None:
     array = numbered(size + high, size + wide)
     view = random_view(array, size, flip, key)
-    assert view.shape == (3, size, size) and view.dtype == torch.uint8
-    top, left = int(view[0].min()), int(view[1].min())
-    window = torch.from_numpy(array[top : top + size, left : left + size].transpose(2, 0, 1).copy())
-    assert torch.equal(view, window) or torch.equal(view, window.flip(-1))
-    assert torch.equal(view, random_view(array, size, flip, key))
+    assert view.shape == (size, size, 3) and view.dtype == np.uint8
+    top, left = int(view[..., 0].min()), int(view[..., 1].min())
+    window = array[top : top + size, left : left + size]
+    assert np.array_equal(view, window) or np.array_equal(view, window[:, ::-1])
+    assert np.array_equal(view, random_view(array, size, flip, key))
 
 
 def test_random_view_depends_on_its_key_alone_and_reaches_every_corner_flipped_as_often_as_asked() -> None:
     array = numbered(6, 7)
 
-    def views(flip: float) -> list[torch.Tensor]:
+    def views(flip: float) -> list[np.ndarray]:
         return [random_view(array, 5, flip, str(key)) for key in range(400)]
 
     torch.manual_seed(0)
     first = views(0.5)
     torch.manual_seed(1)
-    assert all(map(torch.equal, first, views(0.5)))
-    corners = {(int(view[0, 0, 0]), int(view[1, 0].min())) for view in first}
+    assert all(map(np.array_equal, first, views(0.5)))
+    corners = {(int(view[0, 0, 0]), int(view[0, :, 1].min())) for view in first}
     assert corners == {(top, left) for top in range(2) for left in range(3)}
-    flips = [sum(int(view[1, 0, 0] > view[1, 0, -1]) for view in views(share)) for share in (0.0, 0.5, 1.0)]
+    flips = [sum(int(view[0, 0, 1] > view[0, -1, 1]) for view in views(share)) for share in (0.0, 0.5, 1.0)]
     assert flips[0] == 0 and flips[2] == 400
     assert abs(flips[1] - 200) < 4 * 10  # ten: the deviation of 400 even throws
 
 
 def test_centre_view() -> None:
     view = centre_view(numbered(8, 11), 4)
-    assert view.shape == (3, 4, 4)
-    assert view[0, :, 0].tolist() == [2, 3, 4, 5]
-    assert view[1, 0].tolist() == [3, 4, 5, 6]
+    assert view[:, 0, 0].tolist() == [2, 3, 4, 5]
+    assert view[0, :, 1].tolist() == [3, 4, 5, 6]
+    batch = batched([view, view + 1])
+    assert batch.shape == (2, 3, 4, 4) and batch[1, 1, 0].tolist() == [4, 5, 6, 7]
 
 
 def test_normalise() -> None:

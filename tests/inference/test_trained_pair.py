@@ -101,7 +101,7 @@ def test_a_large_or_upright_photograph_is_resized_and_cropped(pair: TrainedPair,
     chance = np.random.default_rng(0)
     for height, width in ((100, 300), (300, 100), (10, 12), (32, 32)):
         Image.fromarray(chance.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
-        assert pair.view(tmp_path / "a.jpg").shape == (3, tiny_corpus.SIDE - 2, tiny_corpus.SIDE - 2)
+        assert pair.view(tmp_path / "a.jpg").shape == (tiny_corpus.SIDE - 2, tiny_corpus.SIDE - 2, 3)
 
 
 def test_neither_the_corpus_nor_its_raw_files_are_needed(run: RunFolder, pair: TrainedPair, tmp_path: Path) -> None:
