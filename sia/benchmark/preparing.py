@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import tempfile
 import warnings
 from functools import cache, partial
@@ -41,20 +40,24 @@ def compare(num_captions: int, all_cores: bool, turns: int) -> Comparison:
 
 def ours(folder: Path) -> Action:
     def prepare() -> None:
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        for number in range(plan("table", folder, folder / "out", None, SIDE)):
-            write_shard(folder / "out", number)
-        finish(folder / "out")
+        out = new_folder(folder)
+        for number in range(plan("table", folder, out, None, SIDE)):
+            write_shard(out, number)
+        finish(out)
 
     return prepare
 
 
 def ours_by_all(folder: Path) -> Action:
     def prepare() -> None:
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        prepare_corpus("table", folder, folder / "out", short_side=SIDE)
+        prepare_corpus("table", folder, new_folder(folder), short_side=SIDE)
 
     return prepare
+
+
+def new_folder(folder: Path) -> Path:
+    """For each turn: deleting the last one's is no part of preparing."""
+    return Path(tempfile.mkdtemp(dir=folder)) / "out"
 
 
 def alone(folder: Path) -> Action:

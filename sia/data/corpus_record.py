@@ -152,7 +152,8 @@ def identity(features: dict[str, Any], short_side: int | None, digests: Iterable
 def sums_of(rows: np.ndarray) -> np.ndarray:
     """Rows [N, width] -> the sums [3, width] of ones, values and squares; those of shards add up to the corpus's."""
     rows = rows.astype(np.float64)
-    return np.stack([np.full(rows.shape[1], len(rows)), rows.sum(axis=0), (rows**2).sum(axis=0)])
+    sums = rows.sum(axis=0)
+    return np.stack([np.full(rows.shape[1], len(rows)), sums, np.square(rows, out=rows).sum(axis=0)])
 
 
 def sums_of_counts(counts: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ JPEG_QUALITY = 95
 # A longer image loses its ends: scaled up, a line of 10000 x 2 pixels would fill a gigabyte.
 MAX_ASPECT = 10
 
+_ORIENTATION = 0x0112  # EXIF's tag
 # Of a PNG: its signature, what comes before and after its width and height; a chunk's size and name.
 _HEADER, _CHUNK = struct.Struct(">16s2I5s4x"), struct.Struct(">I4s")
 _RGB_PNG = (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x08\x02\0\0\0")  # of eight bits, not interlaced
@@ -59,6 +60,9 @@ def read_image(source: Path | str | BinaryIO, name: str = "") -> Image.Image:
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
     """An opened image as RGB, upright by its EXIF orientation. Raises UserError that names it where it is not whole."""
     try:
+        if image.mode == "RGB" and "transparency" not in image.info and image.getexif().get(_ORIENTATION, 1) == 1:
+            image.load()  # it is that already: a copy of a photograph takes long
+            return image
         return _rgb(ImageOps.exif_transpose(_straight_cmyk(image)))
     except _UNREADABLE as error:
         raise _unreadable(name, error) from None

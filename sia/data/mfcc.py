@@ -22,7 +22,7 @@ MAX_FRAMES = 8192
 MFCC_COEFFICIENTS = 40
 MIN_FRAMES = 6  # the kernel of the speech encoder's convolution
 LONGEST_SECONDS = MAX_FRAMES * HOP_LENGTH / SAMPLE_RATE
-BLOCK = 1 << 16  # samples of a file that are decoded at a time
+BLOCK = 1 << 19  # samples of a file that are decoded at a time: most captions at once
 RATES = (4_000, 384_000)  # in Hz
 LARGEST_FILTER = 1 << 22  # rate/d times 16000/d, d their largest common divisor: 44.1 kHz takes 70,560
 
@@ -85,7 +85,7 @@ def read_speech(path: Path | str, longest_seconds: float = math.inf) -> tuple[np
         raise UserError(f"{path}: cut off, {cut}; {CURE}")
     if not blocks:
         raise UserError(f"{path}: speech of no samples; mend or remove the file")
-    return np.concatenate(blocks), rate
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0], rate
 
 
 class TooLong(UserError):

@@ -77,10 +77,11 @@ def write_shard(out: Path, number: int) -> None:
 
 
 class Piece(NamedTuple):
-    """Captions of a shard as they are stored, and how many pixels of its training images have which value [3, 256]."""
+    """Captions of a shard as they are stored, and what its training captions add to the statistics."""
 
     stored: ShardWriter
-    levels: np.ndarray
+    levels: np.ndarray  # [3, 256]: how many pixels have which value
+    frame_sums: list[np.ndarray]  # of each caption
 
 
 def pieces_of(out: Path, number: int) -> list[list[SpokenCaption]]:
@@ -104,6 +105,7 @@ def read_piece(planned: Plan, captions: Sequence[SpokenCaption]) -> Piece:
     torch.set_num_threads(1)
     stored = ShardWriter({"features": planned.features or FEATURES})
     levels = np.zeros((3, 256), np.int64)
+    frame_sums: list[np.ndarray] = []
     trained = {caption.image_id for caption in captions if caption.split == "train"}
     for caption in captions:
         try:
@@ -116,19 +118,21 @@ def read_piece(planned: Plan, captions: Sequence[SpokenCaption]) -> Piece:
             stored.dropped.append(Dropped(caption.utterance_id, error.reason, error.detail))
             continue
         stored.add(caption, frames, image)
-    return Piece(stored, levels)
+        if caption.split == "train":
+            frame_sums.append(sums_of(frames))
+    return Piece(stored, levels, frame_sums)
 
 
 def write_pieces(out: Path, number: int, pieces: Iterable[Piece]) -> None:
     """A shard of its parts, in their order; it has the same bytes however many they are."""
     writer, levels = ShardWriter({"plan": read_plan(out).of_shards}), np.zeros((3, 256), np.int64)
+    sums_of_captions: list[np.ndarray] = []
     for piece in pieces:
         writer.extend(piece.stored)
         levels += piece.levels
-    frame_sums = np.zeros((3, writer.attributes["features"]["coefficients"]))
-    for caption, frames in zip(writer.captions, writer.frames, strict=True):
-        if caption.split == "train":
-            frame_sums += sums_of(frames)
+        sums_of_captions += piece.frame_sums
+    # One after the other: the last digits do not depend on the parts.
+    frame_sums = sum(sums_of_captions, np.zeros((3, writer.attributes["features"]["coefficients"])))
     writer.attributes |= {"pixel_sums": sums_of_counts(levels).tolist(), "frame_sums": frame_sums.tolist()}
     writer.write(shard_path(out, number))
 

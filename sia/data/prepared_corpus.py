@@ -83,7 +83,8 @@ class PreparedCorpus:
     @cached_property
     def frame_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation [F] of the training split's frames."""
-        return np.float32(self.description.frame_mean), np.float32(self.description.frame_std)
+        mean, std = self.description.frame_mean, self.description.frame_std
+        return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def frames(self, index: int) -> np.ndarray:
         """The speech frames [T, F] of a caption; F is the corpus's `coefficients`.

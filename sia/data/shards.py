@@ -22,7 +22,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -60,21 +60,28 @@ class ShardWriter:
     def __init__(self, attributes: dict[str, Any]) -> None:
         self.attributes = attributes
         self.captions: list[SpokenCaption] = []
+        self.digests: list[str] = []
         self.frames: list[np.ndarray] = []
+        self.frame_crcs: list[int] = []
         self.images: dict[str, bytes] = {}
         self.dropped: list[Dropped] = []
 
     def add(self, caption: SpokenCaption, frames: np.ndarray, image: bytes) -> None:
         """One caption with its frames [T, 40] and the encoded file of its image."""
+        frames = np.ascontiguousarray(frames, dtype=np.float32)
         self.captions.append(caption)
-        self.frames.append(np.ascontiguousarray(frames, dtype=np.float32))
+        self.digests.append(caption_digest(caption, frames, image))
+        self.frames.append(frames)
+        self.frame_crcs.append(zlib.crc32(frames.data))
         self.images.setdefault(caption.image_id, image)
 
     def extend(self, other: "ShardWriter") -> None:
         """What another one collected comes after what this one did."""
         self.attributes |= other.attributes
         self.captions += other.captions
+        self.digests += other.digests
         self.frames += other.frames
+        self.frame_crcs += other.frame_crcs
         self.images |= other.images
         self.dropped += other.dropped
 
@@ -82,21 +89,19 @@ class ShardWriter:
         write_atomically(path, self._fill)
 
     def _fill(self, stream: Any) -> None:
-        digests = [
-            caption_digest(caption, frames, self.images[caption.image_id])
-            for caption, frames in zip(self.captions, self.frames, strict=True)
-        ]
         # Of this format HDF5 keeps checksums of its own metadata; of older ones it does not.
         with h5py.File(stream, "w", libver="v110") as shard:
             shard.attrs["layout_version"] = LAYOUT_VERSION
             shard.attrs.update({name: np.bytes_(json.dumps(value)) for name, value in self.attributes.items()})
             shard["frames"] = np.concatenate(self.frames) if self.frames else np.zeros((0, 0), np.float32)
             shard["image_bytes"] = np.frombuffer(b"".join(self.images.values()), dtype=np.uint8)
-            shard["frame_offsets"], shard["frame_crcs"] = _places([frames.data for frames in self.frames])
-            shard["image_offsets"], shard["image_crcs"] = _places(list(self.images.values()))
+            shard["frame_offsets"], shard["frame_crcs"] = _offsets(self.frames), np.array(self.frame_crcs, np.uint32)
+            images = self.images.values()
+            shard["image_offsets"] = _offsets(images)
+            shard["image_crcs"] = np.array([zlib.crc32(image) for image in images], np.uint32)
             strings = {
                 "captions": [json.dumps(record_of(caption)) for caption in self.captions],
-                "digests": digests,
+                "digests": self.digests,
                 "image_ids": list(self.images),
                 "dropped": [json.dumps(record_of(entry)) for entry in self.dropped],
             }
@@ -105,10 +110,9 @@ class ShardWriter:
             shard.attrs[CHECKSUM] = np.bytes_(checksum(shard.attrs, shard))
 
 
-def _places(rows: Sequence[bytes | memoryview]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of the rows ends, after a 0, and its CRC-32."""
-    crcs = np.array([zlib.crc32(row) for row in rows], dtype=np.uint32)
-    return np.cumsum([0, *map(len, rows)], dtype=np.int64), crcs
+def _offsets(rows: Iterable[Sized]) -> np.ndarray:
+    """Where each of the rows ends, after a 0."""
+    return np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
 
 def caption_digest(caption: SpokenCaption, frames: np.ndarray, image: bytes) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -114,8 +114,8 @@ def _of_files(
     folder: Path,
     endings: tuple[str, ...],
     kind: str,
-    read: Callable[[Path], Tensor],
-    embed: Callable[[list[Tensor]], Tensor],
+    read: Callable[[Path], Any],
+    embed: Callable[[list[Any]], Tensor],
     served: bool,
 ) -> Collection:
     found: list[Path] = []
@@ -126,7 +126,7 @@ def _of_files(
     within = partial(_within, folder) if served else Path
     starts = range(0, len(paths), BATCH_SIZE)
     for start in tracked(starts, f"embedding {folder}", len(starts), quiet=not served):
-        readable: list[Tensor] = []
+        readable: list[Any] = []
         for path in paths[start : start + BATCH_SIZE]:
             try:
                 readable.append(read(within(path)))

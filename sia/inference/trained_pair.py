@@ -158,7 +158,7 @@ class TrainedPair:
     def _images(self, views: Sequence[np.ndarray]) -> Tensor:
         return self.network.image(normalise(batched(views).to(self.device), self._mean, self._std))
 
-    def _embed(self, encode: Callable[[Any], Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    def _embed(self, encode: Callable[[Any], Tensor], inputs: Sequence[Any]) -> Tensor:
         starts = range(0, len(inputs), BATCH_SIZE)
         with full_precision():
             parts = [encode(inputs[start : start + BATCH_SIZE]).float().cpu() for start in starts]
