@@ -22,7 +22,8 @@ MAX_FRAMES = 8192
 MFCC_COEFFICIENTS = 40
 MIN_FRAMES = 6  # the kernel of the speech encoder's convolution
 LONGEST_SECONDS = MAX_FRAMES * HOP_LENGTH / SAMPLE_RATE
-BLOCK = 1 << 19  # samples of a file that are decoded at a time: most captions at once
+BLOCK = 1 << 16  # samples of a file that are decoded at a time
+BLOCK_OF_PCM = 1 << 19  # most captions at once; an MP3 gives other samples where a block ends elsewhere
 RATES = (4_000, 384_000)  # in Hz
 LARGEST_FILTER = 1 << 22  # rate/d times 16000/d, d their largest common divisor: 44.1 kHz takes 70,560
 
@@ -72,7 +73,8 @@ def read_speech(path: Path | str, longest_seconds: float = math.inf) -> tuple[np
     try:
         with soundfile.SoundFile(str(path)) as file:
             blocks, num_samples = [], 0
-            while len(block := file.read(BLOCK, dtype="float32")):
+            wanted = BLOCK_OF_PCM if file.subtype.startswith("PCM") else BLOCK
+            while num_samples < file.frames and len(block := file.read(wanted, dtype="float32")):
                 blocks.append(block.mean(axis=1) if block.ndim > 1 else block)
                 num_samples += len(block)
                 if num_samples > longest_seconds * file.samplerate:
