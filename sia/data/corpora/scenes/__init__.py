@@ -10,7 +10,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -80,7 +79,7 @@ def _make(root: Path, recipe: Recipe) -> None:
         list(tracked(threads.map(partial(_make_block, root), blocks), "scenes: blocks", len(blocks)))
     captions = [caption for block in blocks for caption in _captions(block)]
     write_captions(root / CAPTIONS, captions)
-    write_json(root / MARKER, {**_identity(recipe), "counts": _counts(captions)})
+    write_json(root / MARKER, _identity(recipe))
 
 
 def _make_block(root: Path, block: Block) -> None:
@@ -125,9 +124,3 @@ def _captions(block: Block) -> list[SpokenCaption]:
         for planned in block.scenes
         for utterance in planned.utterances
     ]
-
-
-def _counts(captions: list[SpokenCaption]) -> dict[str, dict[str, int]]:
-    images = Counter(split for split, _ in {(caption.split, caption.image_id) for caption in captions})
-    spoken = Counter(caption.split for caption in captions)
-    return {split: {"images": images[split], "captions": spoken[split]} for split in spoken}
