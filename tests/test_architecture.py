@@ -180,6 +180,13 @@ def test_submitting_and_asking_for_status_load_neither_torch_nor_ray():
     assert "pydantic" in loaded, "the list is read off rightly"
 
 
+def test_ranks_meet_before_torchvision_is_loaded():
+    """It takes as long as torch does, and half of that is a compiler that training does not need."""
+    modules = "sia.cluster.stage_job, sia.distributed, sia.training.finish, sia.training.fit, sia.training.provenance"
+    loaded = loaded_after(f"import {modules}")
+    assert "torch" in loaded and not {"torchvision", "sympy", "torchaudio"} & loaded
+
+
 def test_the_status_command_loads_no_torch():
     status = str(REPOSITORY / "jobs" / "status.py")
     code = "import contextlib, runpy, sys\nsys.argv = ['status.py']\nwith contextlib.suppress(SystemExit):\n"

@@ -21,7 +21,6 @@ from sia.schedules import Rate, warmup
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
 from sia.training.objective import Objective, batch_loss
-from sia.training.recompute import recompute
 
 
 @dataclass
@@ -118,6 +117,8 @@ def build_trainer(
     if training.batch_norm == "sync" and ranks.world_size > 1:
         synchronise(model, ranks)
     if training.recompute:
+        from sia.training.recompute import recompute  # it loads all of torchvision
+
         recompute(model)
     optimizer = _optimizer(experiment, model, objective)
     dataset = PairDataset(corpus, experiment)
