@@ -7,6 +7,7 @@ holds this file's digest and its place in that copy: so it imports nothing of si
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -19,7 +20,6 @@ RECORD, DIFFERENCE = "code.json", "changes.diff"
 PICKLE_SECONDS = 60  # submitit gives the pickle its name after the job is submitted
 OTHERS_WRITE = 0o022
 CACHE = "__pycache__"
-AGAIN = "python jobs/submit.py --again STUDY"
 
 
 def close_umask() -> None:
@@ -86,20 +86,34 @@ def _inside(code: Path) -> list[Path]:
     return sorted(Path(folder, name) for folder, *names in os.walk(code) for name in (*names[0], *names[1]))
 
 
-def fault_of_code(code: Path) -> str | None:
-    """What in the copy others can write, or is not as it was when it was made; None where nothing is."""
+def study_in(top: Path, folder: Path) -> str:
+    """The study whose folder, in that of all runs, has this one in it; "" where none has."""
+    inside = folder.relative_to(top).parts if folder.is_relative_to(top) else ()
+    return inside[0] if inside[1:] else ""
+
+
+def anew(study: str) -> str:
+    """What makes a copy of the code once more."""
+    again = f"python jobs/submit.py --again {shlex.quote(study)}" if study else "the same command from the repository"
+    return f"{again} copies the code anew"
+
+
+def fault_of_code(code: Path, study: str = "") -> str | None:
+    """What in the copy others can write, or is not as it was when it was made; None where nothing is. study: whose
+    job, or driver, is to run it.
+    """
     inside = _inside(code)
     # Python runs a cached module without reading its source. Without any, a start takes 0.05 s longer.
     for cache in (path for path in inside if path.name == CACHE):
         shutil.rmtree(cache, ignore_errors=True)
     if link := next((path for path in inside if path.is_symlink()), None):
-        return f"{link} is a link, which no copy of the code holds; remove it, then {AGAIN}"
+        return f"{link} is a link, which no copy of the code holds; remove it: {anew(study)}"
     if fault := _first_open((code, *inside)):
         return fault
     found = digests(code, copied(code))
     if digest(found) == code.name:
         return None
-    return f"{_changed(code, found)} is not as it was when it was copied; {AGAIN} copies the code anew"
+    return f"{_changed(code, found)} is not as it was when it was copied; {anew(study)}"
 
 
 def _changed(code: Path, found: dict[str, str]) -> Path:
@@ -114,9 +128,8 @@ def enter(code: str, top: str) -> None:
     """Called in every rank of a job, whose last argument is the folder of its pickle: let submitit load it, or exit."""
     close_umask()
     folder = Path(sys.argv[-1])
-    if fault := open_between(Path(top), folder) or fault_of_code(Path(code)):
-        inside = folder.relative_to(top).parts if folder.is_relative_to(top) else ()
-        sys.exit("error: " + (fault.replace("--again STUDY", f"--again {inside[0]}") if inside[1:] else fault))
+    if fault := open_between(Path(top), folder) or fault_of_code(Path(code), study_in(Path(top), folder)):
+        sys.exit(f"error: {fault}")
     # The working folder, which Python puts first, is no place for a job's code.
     sys.path[:] = [code, *(place for place in sys.path if place)]
     from submitit.core._submit import submitit_main

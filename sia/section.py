@@ -25,6 +25,7 @@ CURES = {
     "finite_number": "give a number that is not infinite",
     "list_type": "give a list, such as [1, 2] or ['a']",
     "too_short": "give {min_length} or more values",
+    "too_long": "give {max_length} values or fewer",
     "greater_than": "give more than {gt:g}",
     "invalid_key": "keys are text, in quotes if they look like numbers",
     "less_than": "give less than {lt:g}",

@@ -1,19 +1,21 @@
 """The typed experiment: what it refuses, what lies over what, and what its signature means."""
 
+import math
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sia.cluster.profile import Profile
 from sia.config import (
@@ -36,7 +38,7 @@ from sia.models.backbones import Backbone
 from sia.objectives import Loss
 from sia.run.folder import RunFolder
 from sia.schedules import Cylr, Schedule
-from sia.section import Kind, known_keys, validate
+from sia.section import Kind, Section, cure_of, known_keys, validate
 from sia.sweep.grid import GridFile
 
 
@@ -390,3 +392,35 @@ def test_whatever_is_wrong_is_told_in_our_own_words(place, value):
         said = str(error)
         assert "\n" not in said and said.startswith("x.yaml: ")
         assert not re.search("should|valid (str|int|num|list|dict)|required|Extra|nable to|error,|Keys", said), said
+
+
+def bounds(model: type[BaseModel]) -> set[Any]:
+    """All that the keys below a model are held to, such as Ge(ge=1)."""
+    found: set[Any] = set()
+    for field in model.model_fields.values():
+        waiting = [*field.metadata, field.annotation]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, type) and issubclass(one, Section):
+                kinds = one.kinds().values() if issubclass(one, Kind) and one.is_family() else [one]
+                found |= set().union(*(bounds(kind) for kind in kinds))
+            elif get_origin(one) is not None:
+                waiting += get_args(one)
+            elif type(one).__module__ == "annotated_types":
+                found.add(one)
+    return found
+
+
+def test_every_bound_that_a_key_has_is_told_in_our_words() -> None:
+    wrong = {"ge": -math.inf, "gt": -math.inf, "le": math.inf, "lt": math.inf, "multiple_of": 0.5}
+    found = set().union(*(bounds(model) for model in (Experiment, GridFile, Profile)))
+    assert {name for bound in found for name in asdict(bound)} >= {"ge", "gt", "le", "min_length", "max_length"}
+    for bound in found:
+        (name,) = asdict(bound)
+        kind, value = (float, wrong[name]) if name in wrong else (list, [0] * (99 * (name == "max_length")))
+        with pytest.raises(ValidationError) as refused:
+            TypeAdapter(Annotated[kind, bound]).validate_python(value)
+        (fault,) = refused.value.errors()
+        assert cure_of(fault) != fault["msg"] and cure_of(fault).startswith("give "), bound
+    with pytest.raises(UsageError, match=r"^f: model.image.blocks: give 4 values or fewer, not \[2, 2, 2, 2, 2\]$"):
+        validate(Experiment, {"model": {"image": {"name": "resnet", "blocks": [2] * 5}}}, "f")

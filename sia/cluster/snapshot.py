@@ -51,12 +51,12 @@ def snapshot(tree: Path | None = None) -> Path:
     return folder
 
 
-def check_snapshot(code: Path) -> None:
+def check_snapshot(code: Path, study: str = "") -> None:
     """Before a job runs it: one that is not as it was is laid down again, from a tree that still has its content.
 
     Raises UserError, which names the file, where there is no such tree.
     """
-    if fault := gate.fault_of_code(code):
+    if fault := gate.fault_of_code(code, study):
         tree = this_tree()
         if tree == code or gate.digest(gate.digests(tree, _files(tree))) != code.name:
             raise UserError(fault)

@@ -19,7 +19,7 @@ from sia.cluster.task import Task
 from sia.data.staging import staged
 from sia.errors import UserError
 from sia.imports import kept
-from sia.run.folder import RunFolder
+from sia.run.folder import RunFolder, again
 from sia.run.lock import HeartbeatLock, LockHeld
 from sia.run.records import Failed, Job, Submission, begun_of
 from sia.training.preemption import PreemptionFlag
@@ -144,8 +144,8 @@ class TrainStage(Task):
 
     def _corpus(self) -> Path:
         """Where this node reads the corpus."""
-        folder = self.run.experiment().data.path
-        return staged(folder, self.stage_corpus_to) if self.stage_corpus_to else folder
+        run, folder = self.run, self.run.experiment().data.path
+        return staged(folder, self.stage_corpus_to, again(run.study, run.name)) if self.stage_corpus_to else folder
 
     def _lock(self, place: Place) -> AbstractContextManager[HeartbeatLock | None]:
         if place.rank != 0:

@@ -57,7 +57,7 @@ def submit_all(tasks: Sequence[Task], cluster: Cluster, profile: Profile, code: 
     """The same for several tasks; on Slurm they become one job array."""
     code = code or snapshot()
     top = _closed_folders(tasks)
-    check_snapshot(code)
+    check_snapshot(code, gate.study_in(top, tasks[0].jobs.absolute()))
     # Not an argument, which everybody on this host can read: a profile's variables may be keys.
     given = {"profile": profile.model_dump(mode="json"), "tasks": [asdict(bootstrap_of(task)) for task in tasks]}
     log = tasks[0].jobs / "submit.log"
@@ -116,19 +116,20 @@ def main(code: str, top: str, cluster: Cluster) -> None:
         time.sleep(1.0)
     try:
         if fresh := [task for task in tasks if not _has_job(task)]:
-            _submit(fresh, code, cluster, profile, through_gate(Path(code), Path(top)))
+            study = gate.study_in(Path(top), tasks[0].jobs.absolute())
+            _submit(fresh, code, cluster, profile, through_gate(Path(code), Path(top), study))
     finally:
         lock.release()
 
 
-def through_gate(code: Path, top: Path) -> str:
+def through_gate(code: Path, top: Path, study: str = "") -> str:
     """The interpreter of a job, as a shell's words: whatever its arguments are, it enters by the copy's own sia.gate.
 
     The words are in what the cluster keeps of the job: nobody can change the gate, and have it run, afterwards.
     """
     own = code / "sia" / "gate.py"
     known = hashlib.sha256(own.read_bytes()).hexdigest()
-    said = f"error: {own} is not as it was when the job was submitted; {gate.AGAIN} copies it anew"
+    said = f"error: {own} is not as it was when the job was submitted; {gate.anew(study)}"
     read = f"import hashlib, sys; gate = open({str(own)!a}, 'rb').read()"
     check = f"hashlib.sha256(gate).hexdigest() == '{known}' or sys.exit({said!a})"
     text = f"{read}; {check}; exec(gate); enter({str(code)!a}, {str(top)!a})"

@@ -17,7 +17,7 @@ SPARE_BYTES = 1 << 30
 MARKER = "corpus.json"  # copied last
 
 
-def staged(corpus: Path, to: str) -> Path:
+def staged(corpus: Path, to: str, again: str = "submit it again") -> Path:
     """The corpus's folder below `to` (environment variables are filled in), copied there where it is not yet.
 
     One process of a node copies, the others wait for it; jobs of the same node and corpus share the copy. Where the
@@ -47,7 +47,7 @@ def staged(corpus: Path, to: str) -> Path:
             list(pool.map(shutil.copyfile, copies, copies.values()))
         shutil.copyfile(corpus / MARKER, target / f".{MARKER}")
         if read_description(corpus) != description:
-            raise UserError(f"{corpus}: prepared anew while it was copied; python jobs/submit.py --again STUDY")
+            raise UserError(f"{corpus}: prepared anew while it was copied; to go on: {again}")
         os.replace(target / f".{MARKER}", target / MARKER)
     return target
 

@@ -24,7 +24,7 @@ from sia.doctor.slurm import Slurm, submission
 from sia.errors import UserError
 from sia.rehearsal.cost import rehearsed_table, total_hours
 from sia.run.cost import checkpoint_gb
-from sia.run.driver import driver_status
+from sia.run.driver import another_driver
 from sia.run.folder import runs_root
 from sia.run.records import Request
 from sia.run.state import current_stage
@@ -123,11 +123,12 @@ class Preflight:
 
     def told(self) -> Iterator[str]:
         """What is made first, who drives the study, how much would be begun."""
+        if self.request.cluster != "debug" and (driver := another_driver(self.grid.study)) is not None:
+            yield f"study {self.grid.study} is driven by {driver.who}, which would be watched; no job would begin"
+            return
         points, begun = self.grid.points, self.to_begin
         made = {str(point.experiment.data.path): None for point in points if is_to_be_made(point.experiment.data)}
         yield from (f"{folder} would be made first, in about a minute" for folder in made)
-        if (driver := driver_status(self.grid.study)).lives:
-            yield f"study {self.grid.study} is driven by {driver.who}, which would be watched"
         if not begun:
             yield "nothing would begin"
         else:

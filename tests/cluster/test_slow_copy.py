@@ -25,9 +25,9 @@ def train(rank: int, slow: int, path: str, disk: str, seconds: float) -> None:
     """A rank, on a node whose copy takes long where it is the slow one."""
     distributed.TIMEOUT, distributed.SIGN_OF_LIFE_SECONDS = timedelta(seconds=WAIT_SECONDS), 0.5
 
-    def slowly(folder: Path, to: str) -> Path:
+    def slowly(folder: Path, to: str, again: str) -> Path:
         time.sleep(seconds if rank == slow else 0)
-        return staged(folder, to)
+        return staged(folder, to, again)
 
     job.staged = slowly  # type: ignore[assignment]
     TrainStage(path, 1, 1, f"{disk}/{rank}").train(Place(rank, 0, RANKS, job_id="7"))

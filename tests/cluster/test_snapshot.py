@@ -236,8 +236,8 @@ def test_before_a_submission_it_is_mended_from_a_tree_of_the_same_content_or_nam
     assert "no run there" in error_of_a_job(code, tmp_path)
     edit(code, "poisoned")
     edit(tree, "something else")
-    task = TrainStage(str(tmp_path / "study" / "DG1A8-0123456789"), 1, threads=1)
-    with pytest.raises(UserError, match=rf"^{code / 'sia' / 'run' / 'folder.py'} is not as it was .* --again STUDY"):
+    task = TrainStage(str(code.parents[1] / "size" / "DG1A8-0123456789"), 1, threads=1)
+    with pytest.raises(UserError, match=rf"^{code / 'sia' / 'run' / 'folder.py'} is not as it was .* --again size cop"):
         submit(task, "local", Profile(), code)
     with pytest.raises(UserError, match="is not as it was"):
         check_snapshot(code)

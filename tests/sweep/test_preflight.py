@@ -8,6 +8,7 @@ from desk import Desk, values
 
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
+from sia.run.lock import HeartbeatLock
 from sia.run.records import Request
 from sia.sweep.grid import load_grid
 from sia.sweep.preflight import MOST_JOBS, Preflight
@@ -86,6 +87,17 @@ def test_a_dry_run_tells_all_faults_and_what_would_begin(desk: Desk, corpus: Pat
 def test_jobs_are_counted(desk: Desk, corpus: Path, cluster: str, profile: dict[str, Any], jobs: int) -> None:
     path = desk.write("grid.yaml", {"experiment": values(corpus), "seeds": [*range(5)]})
     assert preflight(path, cluster, **profile).num_jobs() == jobs
+
+
+def test_under_a_living_driver_no_job_would_begin(desk: Desk, corpus: Path) -> None:
+    desk.write("grid.yaml", {"experiment": values(corpus)})
+    (desk.folder / "runs" / "grid").mkdir(parents=True)
+    with HeartbeatLock(desk.folder / "runs" / "grid" / "driver.lock"):
+        shown = desk.call(*SUBMIT[:-2], "--dry-run")
+    assert "is driven by process" in shown.stdout and "no job would begin" in shown.stdout
+    assert (
+        "1 job would begin" not in shown.stdout and "1 job would begin" in desk.call(*SUBMIT[:-2], "--dry-run").stdout
+    )
 
 
 def test_many_jobs_are_begun_after_a_question(desk: Desk, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
