@@ -62,4 +62,4 @@ def _kept(measures: dict[str, float]) -> dict[str, float]:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU {platform.processor() or platform.machine()}"
+    return f"CPU {platform.machine()}"

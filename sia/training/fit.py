@@ -6,6 +6,7 @@ The same loop serves every corpus, one rank or many, a fresh start, a warm resta
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ def _train_epochs(trainer: Trainer, recorder: Recorder, flag: PreemptionFlag) ->
         if state.sampler.epoch != epoch:
             state.sampler.set_position(epoch)
         meter = Meter(trainer, recorder.first_epoch * len(state.sampler))
-        with signals_blocked():
+        with signals_blocked() if loader.num_workers else nullcontext():
             batches = iter(loader)
         for batch in meter.waiting(told_of_the_killed(batches)):
             is_due = meter.step(batch)
