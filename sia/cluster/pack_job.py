@@ -1,7 +1,7 @@
 """The job of a pack, and who asks for it: each of its places trains a run of the study, until none waits any more.
 
 Each run has its own ranks, lock, log, failure and signal. On Slurm a run is a step of the job (`srun --exact`), which
-Slurm places; without it, a process a rank. It loads no torch.
+Slurm places; without it, a process a rank, which on CPUs is forked from one that has loaded torch.
 """
 
 import contextlib
@@ -12,26 +12,27 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import ClassVar
 
 from sia import gate
-from sia.cluster.packs import PackFolder, Packs, Ticket
+from sia.cluster.pack_step import ENTRY, GPUS, PLACE, Forked, Step, preload
+from sia.cluster.packs import PackFolder, Packs, Size, Ticket
 from sia.cluster.profile import Cluster, Profile
+from sia.cluster.snapshot import this_tree
 from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
 from sia.cluster.task import Task
 from sia.errors import UserError
-from sia.orphans import end_with
 from sia.run.lock import living_holder
 from sia.run.queue import is_in_queue
 from sia.run.records import Failed, Job, Submission, begun_of
 from sia.run.state import current_stage
-from sia.training.preemption import PreemptionFlag
+from sia.training.preemption import PreemptionFlag, signals_blocked
 
 POLL_SECONDS = 0.2
 LINGER_SECONDS = 20.0  # an empty pack waits so long for the next run, while its study is driven
-SECONDS_TO_SAVE = 60.0  # for a run that was cancelled
 # What Slurm set for the job's own step would be taken for the wish of the steps inside it.
 OF_OWN_STEP = (
     "SLURM_CPU_BIND",
@@ -42,13 +43,12 @@ OF_OWN_STEP = (
     "SLURM_STEP",
     "SLURM_TRES",
 )
-PLACE, GPUS = "SIA_PLACE", "SIA_GPUS"
-ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from sia.cluster.pack_job import train; train(*sys.argv[2:])"
 
 
 def ask_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Path) -> None:
     """Leave the stage's ticket where it is not known yet, and submit another pack where those in the queue have too
-    few places; a machine has one. Raises UserError where the cluster takes none.
+    few places: of a whole node, or for as many runs as are left; a machine has one. Raises UserError where the cluster
+    takes none.
     """
     packs, ticket = Packs.of_study(task.run.path.parent), f"{task.run.name}.json"
     packs.waiting.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,12 @@ def ask_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Pa
         if not packs.know(ticket) and not task.job_record.exists():
             Ticket(task=asdict(task), code=str(code)).write(packs.waiting / ticket)
         if packs.are_too_few(profile.runs_per_node) and not (cluster == "local" and any(packs.living())):
-            submit(Pack.of(packs.another(), profile), cluster, profile.of_pack(), code)
+            most, folder = profile.runs_per_node, PackFolder(packs.another())
+            wanted = Size(places=packs.places_of_another(most) if cluster == "slurm" else most)
+            size = Size.read_sound(folder.size) or wanted  # the former of a submission that was killed
+            gate.own_folder(folder.path)
+            size.write(folder.size)
+            submit(Pack.of(folder.path, profile, size.places), cluster, profile.of_pack(size.places), code)
 
 
 def wait_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Path) -> None:
@@ -79,37 +84,6 @@ def wait_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: P
         ticket.unlink(missing_ok=True)
 
 
-@dataclass
-class Step:
-    """A run in one of the places: the processes that train it, and the ticket that it came with."""
-
-    task: TrainStage
-    ticket: Path
-    processes: list["subprocess.Popen[bytes]"]
-    told: float | None = None  # when it was told to end
-
-    def tell(self, number: int) -> None:
-        self.told = self.told or time.monotonic()
-        for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-
-    def is_over(self) -> bool:
-        """Whether all its processes have ended; one that failed takes the others with it."""
-        ended = [process.poll() for process in self.processes]
-        if any(status not in (None, 0) for status in ended):
-            self.tell(signal.SIGKILL)
-        return None not in ended
-
-    def end_if_stopped(self) -> None:
-        if not self.task.stopped.exists():
-            return
-        if self.told is None:
-            self.tell(signal.SIGTERM)
-        elif time.monotonic() - self.told > SECONDS_TO_SAVE:
-            self.tell(signal.SIGKILL)
-
-
 @dataclass(frozen=True)
 class Pack(Task):
     """A job with so many places, in each of which a run trains with so many ranks, of so many CPUs each.
@@ -127,11 +101,10 @@ class Pack(Task):
     starts_steps: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, folder: Path, profile: Profile) -> "Pack":
-        one = profile.of_run()
+    def of(cls, folder: Path, profile: Profile, places: int) -> "Pack":
+        one, gpus = profile.of_run(), profile.of_pack(places).gpus_per_node
         memory = f"{int(one.mem_gb * 1024)}M" if one.mem_gb else "0"
-        places = profile.runs_per_node
-        return cls(str(folder), places, one.tasks_per_node, one.cpus_per_task, profile.gpus_per_node, memory)
+        return cls(str(folder), places, one.tasks_per_node, one.cpus_per_task, gpus, memory)
 
     @property
     def of_pack(self) -> PackFolder:
@@ -164,7 +137,7 @@ class Pack(Task):
             while not step.is_over():
                 time.sleep(POLL_SECONDS)
             if flag.received != signal.SIGUSR2:
-                settle(step)
+                step.settle()
         if flag.received == signal.SIGUSR2:
             from submitit import JobEnvironment
 
@@ -172,13 +145,16 @@ class Pack(Task):
 
     def _work(self, flag: PreemptionFlag, place: Place) -> list[Step]:
         """Until a signal, or until no run wants a place; the steps that are under way then."""
+        if self._forks(place):
+            os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # read as torch is loaded
+            preload()
         steps: dict[int, Step] = {}
         last_busy = time.monotonic()
         while not flag:
             for number, step in list(steps.items()):
                 step.end_if_stopped()
                 if step.is_over():
-                    settle(steps.pop(number))
+                    steps.pop(number).settle()
             for number in set(range(self.places)) - steps.keys():
                 ticket = self._next({step.ticket for step in steps.values()})
                 if ticket is not None and (begun := self._start(ticket, number, place)) is not None:
@@ -187,7 +163,8 @@ class Pack(Task):
                 last_busy = time.monotonic()
             elif time.monotonic() - last_busy > LINGER_SECONDS or not self._is_driven():
                 break
-            time.sleep(POLL_SECONDS)
+            forked = [one for step in steps.values() for one in step.processes if isinstance(one, Forked)]
+            wait([one.sentinel for one in forked], POLL_SECONDS)  # no longer than until one of them ends
         return list(steps.values())
 
     def _is_driven(self) -> bool:
@@ -216,14 +193,23 @@ class Pack(Task):
             Failed(error=str(error), job_id=place.job_id, time=time.time()).write(task.run.stage(task.number).failed)
             path.unlink()
             return None
-        what = [sys.executable, "-u", "-c", ENTRY, ticket.code, json.dumps(asdict(task)), place.job_id, place.life]
+        given = json.dumps(asdict(task)), place.job_id, place.life
+        what = [sys.executable, "-u", "-c", ENTRY, ticket.code, *given]
         if place.cluster == "slurm":
             return Step(task, path, [self._srun(task, what, number, place)])
-        return Step(task, path, [self._rank(task, what, number, rank, place) for rank in range(self.ranks)])
+        forked = self._forks(place) and Path(ticket.code).resolve() == this_tree()
+        ranks = [
+            (f"{task.jobs}/{place.job_id}_{rank}_log", self._variables(number, rank)) for rank in range(self.ranks)
+        ]
+        return Step(task, path, [_forked(*rank, given) if forked else _started(*rank, what) for rank in ranks])
+
+    def _forks(self, place: Place) -> bool:
+        """Whether runs are forked from this process, which has loaded torch once; CUDA does not allow it."""
+        return place.cluster == "local" and not self.gpus
 
     def _check_and_tell(self, task: TrainStage, code: str, place: Place) -> None:
         """Write down this job as that of the run's stage. Raises UserError for a run, or code, that was changed."""
-        if fault := gate.fault_of_code(Path(code)):
+        if fault := gate.fault_of_code(Path(code), self.study.name):
             raise UserError(fault)
         own = Submission.read(begun_of(self.job_record)) or Job.read(self.job_record)
         assert own is not None
@@ -247,39 +233,22 @@ class Pack(Task):
         shared = {GPUS: str(number % self.gpus)} if 0 < self.gpus < self.places else {}
         return subprocess.Popen([*command, *what], env=environment | shared, stdin=subprocess.DEVNULL)
 
-    def _rank(
-        self, task: TrainStage, what: list[str], number: int, rank: int, place: Place
-    ) -> "subprocess.Popen[bytes]":
+    def _variables(self, number: int, rank: int) -> dict[str, str]:
+        """Those of a rank of the run in place `number` of this machine."""
         seen = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
         each = max(1, len(seen) // self.places)
         own = [seen[(number * each + one) % len(seen)] for one in range(each)] if seen else []
         place_of_rank = {PLACE: f"{rank} {rank} {self.ranks}", "OMP_NUM_THREADS": str(self.cpus)}
-        place_of_rank |= {GPUS: ",".join(own)} if own else {}
-        log = task.jobs / f"{place.job_id}_{rank}_log"
-        with open(f"{log}.out", "ab") as out, open(f"{log}.err", "ab") as err:
-            return subprocess.Popen(
-                what, env=os.environ | place_of_rank, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-            )
+        return place_of_rank | ({GPUS: ",".join(own)} if own else {})
 
 
-def settle(step: Step) -> None:
-    """The run's place is empty: unless it is finished, its driver finds the stage failed, stopped or lost."""
-    run = step.task.run
-    with contextlib.suppress(UserError):  # whoever looks at a run that is damaged is told
-        record = run.stage(current_stage(run)).job
-        if not run.finished.exists() and (job := Job.read(record)) and job.shared:
-            job.model_copy(update={"left": time.time()}).write(record)
-    step.ticket.unlink(missing_ok=True)
+def _started(log: str, variables: dict[str, str], what: list[str]) -> "subprocess.Popen[bytes]":
+    with open(f"{log}.out", "ab") as out, open(f"{log}.err", "ab") as err:
+        return subprocess.Popen(what, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
 
 
-def train(task: str, job_id: str, life: str) -> None:
-    """A rank of a run that has a place in a pack."""
-    gate.close_umask()
-    if GPUS in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[GPUS]
-    if local := os.environ.get(PLACE):
-        end_with(os.getppid())  # Slurm ends a step with its job
-    names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
-    rank, local_rank, ranks = map(int, local.split() if local else (os.environ[name] for name in names))
-    place = Place(rank, local_rank, ranks, job_id, life, "local" if local else "slurm")
-    TrainStage(**json.loads(task)).go_through(place)
+def _forked(log: str, variables: dict[str, str], given: tuple[str, ...]) -> Forked:
+    process = Forked(log, variables, *given)
+    with signals_blocked():
+        process.start()
+    return process

@@ -30,15 +30,25 @@ class Ticket(Record):
         return TrainStage(**self.task)
 
 
+class Size(Record):
+    """size.json: for how many runs at once a pack has room."""
+
+    places: int
+
+
 @dataclass(frozen=True)
 class PackFolder:
-    """`packs/N/`: a pack's job, its logs, and the tickets of the runs that it has."""
+    """`packs/N/`: a pack's size, its job, its logs, and the tickets of the runs that it has."""
 
     path: Path
 
     @property
     def job(self) -> Path:
         return self.path / "job.json"
+
+    @property
+    def size(self) -> Path:
+        return self.path / "size.json"
 
     @property
     def tickets(self) -> Path:
@@ -92,13 +102,20 @@ class Packs:
         """Whether a run's ticket waits, or a living pack has it."""
         return (self.waiting / ticket).exists() or any((pack.tickets / ticket).exists() for pack in self.living())
 
-    def are_too_few(self, places: int) -> bool:
-        """Whether more runs wait or train than the living packs have places for, so many each."""
-        living = list(self.living())
-        held = [
-            ticket for folder in (self.waiting, *(pack.tickets for pack in living)) for ticket in folder.glob("*.json")
-        ]
-        return len(held) > len(living) * places
+    def are_too_few(self, most: int) -> bool:
+        """Whether more runs wait or train than the living packs have places for. most: places of a whole node."""
+        tickets = (self.waiting, *(pack.tickets for pack in self.living()))
+        return sum(1 for folder in tickets for _ in folder.glob("*.json")) > self._places(most)
+
+    def places_of_another(self, most: int) -> int:
+        """So many of a node as the study has runs that are at no end, beyond the places of living packs."""
+        runs = (config.parent for config in self.folder.parent.glob("*/config.yaml"))
+        left = sum(1 for run in runs if not ((run / "finished.json").exists() or (run / "stopped.json").exists()))
+        return max(1, min(most, left - self._places(most)))
+
+    def _places(self, most: int) -> int:
+        sizes = [Size.read_sound(pack.size) for pack in self.living()]
+        return sum(size.places if size else most for size in sizes)
 
 
 def end_empty_packs(study: Path) -> None:

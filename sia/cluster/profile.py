@@ -1,10 +1,12 @@
 """A cluster profile (slurm/*.yaml): the resources of one job, and its environment. It loads no torch."""
 
 import itertools
+import math
 import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,6 +75,7 @@ class Profile(Section):
     environment: dict[str, Annotated[str, BeforeValidator(_text)]] = Field({}, description="variables of the job")
     stage_corpus_to: str = Field("", description="the node's own disk, such as $TMPDIR: shards are copied there first")
     runs_per_node: Annotated[int, Field(ge=1)] = Field(1, description="runs of a study that share the job's node")
+    runs_per_gpu: Annotated[int, Field(ge=1)] | None = Field(None, description="small runs, of one rank, on each GPU")
     chain_stages: bool = Field(True, description="a job goes on with its run's next stage; false: a job a stage")
     sbatch: dict[str, Any] = Field(
         {}, description="any other flag of sbatch, without its dashes; true for one that takes no value, false: without"
@@ -87,9 +90,25 @@ class Profile(Section):
                 raise ValidationError.from_exception_data("sbatch", [{"type": fault, "loc": (flag,), "input": None}])
         return flags
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_the_gpu(cls, values: Any) -> Any:
+        """As many runs, and ranks, as runs_per_gpu makes on the node's GPUs, where nothing else is asked for."""
+        if not isinstance(values, Mapping):
+            return values
+        each, gpus = values.get("runs_per_gpu"), values.get("gpus_per_node", 0)
+        if type(each) is not int or type(gpus) is not int or min(each, gpus) < 1:
+            return values
+        return {"runs_per_node": each * gpus, "tasks_per_node": each * gpus, **values}
+
     @model_validator(mode="after")
     def _can_be_shared(self) -> "Profile":
-        runs, gpus = self.runs_per_node, self.gpus_per_node
+        runs, gpus, each = self.runs_per_node, self.gpus_per_node, self.runs_per_gpu
+        if each and not gpus:
+            raise ValueError("runs_per_gpu needs gpus_per_node: 1 or more")
+        if each and not each * gpus == runs == self.tasks_per_node:
+            told = f"runs_per_gpu {each} on gpus_per_node {gpus} makes {each * gpus} runs of one rank a node"
+            raise ValueError(f"{told}; leave runs_per_node and tasks_per_node out")
         if runs > 1 and self.nodes > 1:
             raise ValueError("runs_per_node needs nodes: 1; as many such jobs are asked for as the runs need")
         if self.tasks_per_node % runs:
@@ -105,19 +124,22 @@ class Profile(Section):
 
     def of_run(self) -> "Profile":
         """The share of one run where several share a node."""
-        runs = self.runs_per_node
-        share = {
-            "tasks_per_node": self.tasks_per_node // runs,
-            "gpus_per_node": min(self.gpus_per_node, max(1, self.gpus_per_node // runs)),
-            "mem_gb": self.mem_gb and self.mem_gb / runs,
-            "runs_per_node": 1,
-        }
-        return self.model_copy(update=share)
+        return self.model_copy(update={**self._share(1), "runs_per_node": 1, "runs_per_gpu": None})
 
-    def of_pack(self) -> "Profile":
-        """The same node for a job of one process, which starts the runs itself."""
-        whole = {"tasks_per_node": 1, "cpus_per_task": self.cpus_per_task * self.tasks_per_node, "runs_per_node": 1}
-        return self.model_copy(update=whole)
+    def of_pack(self, places: int) -> "Profile":
+        """What so many of the node's runs need of it, for a job of one process, which starts them itself."""
+        share = self._share(places)
+        whole = {"tasks_per_node": 1, "cpus_per_task": self.cpus_per_task * share["tasks_per_node"]}
+        return self.model_copy(update={**share, **whole, "runs_per_node": 1, "runs_per_gpu": None})
+
+    def _share(self, runs: int) -> dict[str, Any]:
+        """What of the node's is theirs, by key; runs that share a GPU need whole ones all the same."""
+        of = self.runs_per_node
+        return {
+            "tasks_per_node": self.tasks_per_node * runs // of,
+            "gpus_per_node": math.ceil(self.gpus_per_node * runs / of),
+            "mem_gb": self.mem_gb and self.mem_gb * runs / of,
+        }
 
     def describe(self) -> str:
         devices = (

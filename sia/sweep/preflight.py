@@ -167,9 +167,10 @@ def _script_of_runs(profile: Profile, points: list[GridPoint], source: str) -> S
     runs = [point.run for point in points]
     study, names = runs[0].path.parent, ", ".join(run.name for run in runs)
     if (together := profile.runs_per_node) > 1:
-        folder = Packs.of_study(study).another()
-        text = sbatch_script(profile.of_pack(), f"{study.name}/pack-{folder.name}", folder, overlap=True)
-        return Script(f"sbatch script of each job that {together} of {names} share", text, profile.of_pack(), source)
+        folder, places = Packs.of_study(study).another(), min(together, len(points))
+        of_pack = profile.of_pack(places)
+        text = sbatch_script(of_pack, f"{study.name}/pack-{folder.name}", folder, overlap=True)
+        return Script(f"sbatch script of each job that {places} of {names} share", text, of_pack, source)
     text = sbatch_script(profile, f"{study.name}/{runs[0].name}/1", runs[0].jobs)
     return Script(f"sbatch script of each stage of {names} (the first one's)", text, profile, source)
 

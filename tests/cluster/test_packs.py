@@ -12,7 +12,8 @@ import pytest
 from desk import Desk, experiment, values, wait_until
 from stages import rows, same, saved
 
-from sia.cluster.pack_job import Pack, ask_for_place
+from sia.cluster.pack_job import Pack, _forked, ask_for_place
+from sia.cluster.pack_step import GPUS
 from sia.cluster.packs import PackFolder, Packs, Ticket
 from sia.cluster.profile import Profile, load_profile
 from sia.cluster.stage_job import Place, TrainStage
@@ -109,12 +110,55 @@ def test_a_run_that_cannot_begin_takes_no_other_with_it(corpus, tmp_path):
 def test_a_profile_is_shared_evenly(tmp_path):
     packed = Profile(tasks_per_node=8, gpus_per_node=8, cpus_per_task=6, mem_gb=400, runs_per_node=4)
     assert (packed.world_size, packed.of_run().tasks_per_node, packed.of_run().gpus_per_node) == (2, 2, 2)
-    assert (packed.of_pack().tasks_per_node, packed.of_pack().cpus_per_task) == (1, 48)
+    assert (packed.of_pack(4).tasks_per_node, packed.of_pack(4).cpus_per_task) == (1, 48)
     small = Profile(tasks_per_node=4, gpus_per_node=1, runs_per_node=4)
     assert (small.of_run().gpus_per_node, small.world_size) == (1, 1)
-    pack = Pack.of(tmp_path / "packs" / "1", packed)
+    pack = Pack.of(tmp_path / "packs" / "1", packed, 4)
     assert (pack.places, pack.ranks, pack.cpus, pack.gpus, pack.memory) == (4, 2, 6, 8, "102400M")
-    assert Pack.of(tmp_path / "packs" / "1", small).memory == "0"
+    assert Pack.of(tmp_path / "packs" / "1", small, 4).memory == "0"
+    # What one run less would need is given back, but for a GPU that others share.
+    rest, shared = packed.of_pack(3), small.of_pack(3)
+    assert (rest.cpus_per_task, rest.gpus_per_node, rest.mem_gb) == (36, 6, 300)
+    assert (shared.cpus_per_task, shared.gpus_per_node, shared.mem_gb) == (3, 1, None)
+    assert Pack.of(tmp_path / "packs" / "1", packed, 3).gpus == 6
+
+
+def test_small_runs_share_each_gpu(tmp_path, monkeypatch):
+    """Seen by what the processes of each run get, on one machine and of srun."""
+    profile = Profile(gpus_per_node=2, runs_per_gpu=2)
+    assert (profile.runs_per_node, profile.tasks_per_node, profile.world_size) == (4, 4, 1)
+    assert Profile.model_validate(profile.of_run().model_dump()).gpus_per_node == 1
+    pack = Pack.of(tmp_path / "study" / "packs" / "1", profile, 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [pack._variables(number, 0)[GPUS] for number in range(4)] == ["5", "7", "5", "7"]
+    told = tmp_path / "told"
+    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$SIA_GPUS" "$@" >> {told}\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for number in range(4):
+        pack._srun(TrainStage(str(tmp_path / "run"), 1, 1), ["python"], number, Place(job_id="7")).wait()
+    lines = told.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "1", "0", "1"]
+    assert all("--overlap" in line and "--gpus-per-node=2" in line for line in lines)
+
+
+def test_a_rank_is_forked_with_logs_variables_and_signals_of_its_own(tmp_path, monkeypatch):
+    """It is told to end before it has begun: neither what this process does at a signal, nor nothing, is its answer."""
+    monkeypatch.setattr(
+        "sia.cluster.pack_step.train", lambda *given: os.write(1, f"{os.environ['OWN']} {given}".encode())
+    )
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        ended = _forked(str(tmp_path / "1_log"), {"OWN": "its own"}, ("task",))
+        monkeypatch.setattr("sia.cluster.pack_step.train", lambda *given: time.sleep(60))
+        told = _forked(str(tmp_path / "2_log"), {}, ())
+        told.send_signal(signal.SIGTERM)
+        for rank in (ended, told):
+            rank.join(30)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ended.poll(), told.poll()) == (0, -signal.SIGTERM)
+    assert (tmp_path / "1_log.out").read_text() == "its own ('task',)" and "OWN" not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -123,6 +167,10 @@ def test_a_profile_is_shared_evenly(tmp_path):
         ("nodes: 2\nruns_per_node: 2\ntasks_per_node: 2", "needs nodes: 1"),
         ("runs_per_node: 3\ntasks_per_node: 8", "cannot be shared by 3 runs"),
         ("runs_per_node: 6\ntasks_per_node: 6\ngpus_per_node: 4", "evenly by 6 runs"),
+        ("runs_per_gpu: 2", "needs gpus_per_node"),
+        ("runs_per_gpu: 2\ngpus_per_node: 4\nruns_per_node: 4", "makes 8 runs of one rank a node; leave runs_per_node"),
+        ("runs_per_gpu: 2\ngpus_per_node: 4\ntasks_per_node: 16", "makes 8 runs of one rank a node; leave runs_per_no"),
+        ("runs_per_gpu: none\ngpus_per_node: 4", "runs_per_gpu: give a whole number"),
     ],
 )
 def test_a_profile_that_cannot_be_shared_is_refused(tmp_path, text, said):
@@ -155,6 +203,26 @@ def test_packs_are_asked_for_as_places_are_wanted(tmp_path):
     assert packs.another() == packs.folder / "1"
 
 
+def test_the_last_pack_asks_for_no_more_than_the_runs_left(tmp_path, monkeypatch):
+    submitted = []
+
+    def taken(pack: Pack, cluster: str, asked: Profile, code: Path) -> None:
+        submitted.append((pack.places, asked.cpus_per_task, asked.mem_gb))
+        living_pack(pack.of_pack.path)
+
+    monkeypatch.setattr("sia.cluster.pack_job.submit", taken)
+    profile, packs = Profile(tasks_per_node=4, runs_per_node=4, mem_gb=8), Packs.of_study(tmp_path)
+    runs = [tmp_path / f"run-{number}" for number in range(7)]
+    for run in runs:
+        run.mkdir()
+        (run / "config.yaml").touch()
+    (runs[6] / "finished.json").touch()
+    for run in runs[:6]:
+        ask_for_place(TrainStage(str(run), 1, 1), "slurm", profile, tmp_path)
+    assert submitted == [(4, 4, 8), (2, 2, 4)]
+    assert not packs.are_too_few(4)
+
+
 def test_a_machine_has_one_pack(tmp_path, monkeypatch):
     submitted = []
     monkeypatch.setattr("sia.cluster.pack_job.submit", lambda pack, *_: submitted.append(pack))
@@ -168,7 +236,7 @@ def test_a_machine_has_one_pack(tmp_path, monkeypatch):
 
 
 def living_pack(folder: Path) -> None:
-    (folder / "runs").mkdir(parents=True)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
     here = {"host": os.uname().nodename, "folder": "python", "time": time.time()}
     Job(cluster="local", job_id=str(os.getpid()), **here).write(folder / "job.json")
 
