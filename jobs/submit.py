@@ -79,7 +79,7 @@ def main() -> int:
 
         show_rehearsal(grid, launches, console)
         return 0
-    from sia.sweep.submission import submit_grid
+    from sia.sweep.drive import submit_grid
 
     return submit_grid(preflight, console, arguments.yes, watch=not arguments.detach)
 

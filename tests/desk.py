@@ -17,7 +17,7 @@ import yaml
 from tiny_corpus import SIDE
 
 from sia.atomic import read_json
-from sia.cluster.accounting import ACCOUNTING
+from sia.cluster.slurm_says import ACCOUNTING
 from sia.config import Experiment, resolve
 from sia.run.folder import RunFolder
 from sia.run.lock import holder_of

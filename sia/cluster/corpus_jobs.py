@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sia.cluster.array import Element, carried_out
 from sia.cluster.profile import Cluster, Profile
+from sia.cluster.task import JobFiles
 from sia.data.corpus_record import Description
 from sia.data.manifest import Images
 from sia.data.prepare import finish, is_written, pieces_of, plan, read_piece, read_plan, write_pieces, write_shard
@@ -22,16 +23,9 @@ class WriteShard(Element):
     number: int
 
     @property
-    def name(self) -> str:
-        return f"prepare {Path(self.out).name}"
-
-    @property
-    def jobs(self) -> Path:
-        return Path(self.out) / "jobs"
-
-    @property
-    def job_record(self) -> Path:
-        return self.jobs / f"shard-{self.number:05d}.json"
+    def files(self) -> JobFiles:
+        jobs = Path(self.out) / "jobs"
+        return JobFiles(f"prepare {Path(self.out).name}", jobs, jobs / f"shard-{self.number:05d}.json")
 
     @property
     def is_done(self) -> bool:

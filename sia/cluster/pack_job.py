@@ -23,7 +23,7 @@ from sia.cluster.profile import Cluster, Profile
 from sia.cluster.snapshot import this_tree
 from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
-from sia.cluster.task import Task
+from sia.cluster.task import JobFiles, Task
 from sia.errors import UserError
 from sia.run.lock import living_holder
 from sia.run.queue import is_in_queue
@@ -74,13 +74,13 @@ def wait_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: P
         task.job_record.unlink(missing_ok=True)
     try:
         failed = task.run.stage(task.number).failed
-        while not (task.job_record.exists() or task.stopped.exists() or failed.exists()):
+        while not (task.job_record.exists() or task.run.stopped.exists() or failed.exists()):
             ask_for_place(task, cluster, profile, code)
             time.sleep(POLL_SECONDS)
     except UserError:
         ticket.unlink(missing_ok=True)
         raise
-    if task.stopped.exists():
+    if task.run.stopped.exists():
         ticket.unlink(missing_ok=True)
 
 
@@ -115,16 +115,9 @@ class Pack(Task):
         return self.of_pack.path.parents[1]
 
     @property
-    def name(self) -> str:
-        return f"{self.study.name}/pack-{self.of_pack.path.name}"
-
-    @property
-    def jobs(self) -> Path:
-        return self.of_pack.path
-
-    @property
-    def job_record(self) -> Path:
-        return self.of_pack.job
+    def files(self) -> JobFiles:
+        pack = self.of_pack
+        return JobFiles(f"{self.study.name}/pack-{pack.path.name}", pack.path, pack.job)
 
     def __call__(self) -> None:
         """Called by submitit in the one process of the job."""
@@ -161,14 +154,11 @@ class Pack(Task):
                     steps[number] = begun
             if steps:
                 last_busy = time.monotonic()
-            elif time.monotonic() - last_busy > LINGER_SECONDS or not self._is_driven():
+            elif time.monotonic() - last_busy > LINGER_SECONDS or living_holder(self.study / "driver.lock") is None:
                 break
             forked = [one for step in steps.values() for one in step.processes if isinstance(one, Forked)]
             wait([one.sentinel for one in forked], POLL_SECONDS)  # no longer than until one of them ends
         return list(steps.values())
-
-    def _is_driven(self) -> bool:
-        return living_holder(self.study / "driver.lock") is not None
 
     def _next(self, under_way: set[Path]) -> Path | None:
         """A ticket that this job had before it was requeued, or else the one that has waited longest."""

@@ -84,7 +84,7 @@ class Step:
         return None not in ended
 
     def end_if_stopped(self) -> None:
-        if not self.task.stopped.exists():
+        if not self.task.run.stopped.exists():
             return
         if self.told is None:
             self.tell(signal.SIGTERM)

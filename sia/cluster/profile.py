@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pydantic_core import PydanticCustomError
 
 from sia.checks import ask
-from sia.cluster.refusal import cluster_is_away
+from sia.cluster.slurm_says import cluster_is_away
 from sia.config import Section, read_yaml, validate
 from sia.errors import UsageError, UserError
 from sia.run.driver import OWN_JOB

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sia.checkpoint.chosen import plan_stage
-from sia.cluster.task import Task
+from sia.cluster.task import JobFiles, Task
 from sia.data.staging import staged
 from sia.errors import UserError
 from sia.imports import kept
@@ -78,20 +78,9 @@ class TrainStage(Task):
         return RunFolder(Path(self.path))
 
     @property
-    def name(self) -> str:
-        return f"{self.run.study}/{self.run.name}/{self.number}"
-
-    @property
-    def jobs(self) -> Path:
-        return self.run.jobs
-
-    @property
-    def job_record(self) -> Path:
-        return self.run.stage(self.number).job
-
-    @property
-    def stopped(self) -> Path:
-        return self.run.stopped
+    def files(self) -> JobFiles:
+        run = self.run
+        return JobFiles(f"{run.study}/{run.name}/{self.number}", run.jobs, run.stage(self.number).job, run.stopped)
 
     def __call__(self) -> None:
         """Called by submitit in every rank of the job."""

@@ -21,12 +21,12 @@ from uuid import uuid4
 
 from sia import gate
 from sia.atomic import write_atomically
+from sia.checks import ask
 from sia.cluster import task as of_task
-from sia.cluster.end_jobs import cancel_jobs
+from sia.cluster.end_jobs import cancel_jobs, processes
 from sia.cluster.profile import Cluster, Profile, clean_environment, visible_gpus
-from sia.cluster.refusal import in_one_line
+from sia.cluster.slurm_says import in_one_line
 from sia.cluster.snapshot import check_snapshot, snapshot
-from sia.cluster.submission import TOKEN, job_of, script_mark
 from sia.cluster.task import Bootstrap, Task, bootstrap_of
 from sia.errors import UserError
 from sia.run.folder import runs_root
@@ -43,6 +43,9 @@ ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from sia.cluster.submit im
 KILLED = 128  # an exit status above it, as a shell has it: a signal ended the process
 MOST_DEATHS = 3
 MOST_TIMEOUTS = 1000
+TOKEN = "SIA_SUBMISSION"  # of each submission, in its job's script and in the environment of the process that submits
+ANSWER_SECONDS = 30.0
+POLL_SECONDS = 0.5
 
 
 def submit(task: Task, cluster: Cluster, profile: Profile, code: Path | None = None) -> None:
@@ -172,7 +175,7 @@ def _write_down(task: Task, begun: Submission, job_id: str) -> None:
     job = Job(**begun.model_dump(), job_id=job_id, time=time.time())
     job.write(task.job_record)
     begun_of(task.job_record).unlink()
-    if task.stopped is not None and task.stopped.exists():
+    if (stopped := task.files.stopped) is not None and stopped.exists():
         # Cancelled while the cluster took it: whoever cancelled knew of no job.
         print(*cancel_jobs([job]).values(), sep="\n")
 
@@ -220,3 +223,55 @@ def _executor(
     # Not through the method, which takes numbers only; a GPU may be named by its UUID.
     local.parameters["visible_gpus"] = visible_gpus()[: profile.gpus_per_node]
     return local
+
+
+def script_mark(token: str) -> str:
+    """The line of the job's script by which it is found."""
+    return f"# {TOKEN}={token}"
+
+
+def job_of(left: Submission) -> str | None:
+    """The number of the job that came of a submission whose submitting process is dead; None where none did.
+
+    left: the record that it made before it asked the cluster. Raises UserError where the queue does not answer.
+    """
+    here = left.host == socket.gethostname()
+    while here and any(Path(word).name == "sbatch" for words in _marked(left.token).values() for word in words):
+        time.sleep(POLL_SECONDS)  # it outlives who called it, and may yet hand the job in
+    if left.cluster == "slurm":
+        return _in_slurm(left)
+    marked = _marked(left.token) if here else {}
+    started = [pid for pid, words in marked.items() if any("submitit.local._local" in word for word in words)]
+    # The eldest: setup lines make the controller a shell's child, and the job's number is the shell's.
+    return str(min(started, key=_began)) if started else None
+
+
+def _in_slurm(left: Submission) -> str | None:
+    answer = ask(["squeue", "--user", str(os.getuid()), "--array", "--noheader", "--format", "%i %o"], ANSWER_SECONDS)
+    if not answer.good:
+        raise UserError(f"squeue: {' '.join(answer.errors.split()) or 'it says nothing'}")
+    place = "" if left.element is None else str(left.element)  # in its array: that of job 17_3 is 3
+    for line in answer.output.splitlines():
+        job_id, _, script = line.strip().partition(" ")
+        if job_id.partition("_")[2] == place and _is_of(Path(script), left):
+            return job_id
+    return None
+
+
+def _is_of(script: Path, left: Submission) -> bool:
+    try:
+        return str(script.parent) == left.folder and script_mark(left.token) in script.read_text()
+    except OSError:
+        return False
+
+
+def _marked(token: str) -> dict[int, list[str]]:
+    """The living processes of this host that have the token, and their command lines."""
+    return dict(processes(f"{TOKEN}={token}"))
+
+
+def _began(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 1 << 62

@@ -11,6 +11,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 
+@dataclass(frozen=True)
+class JobFiles:
+    """What a task's job is called, and where its files lie.
+
+    jobs: the folder of its pickle and logs. stopped: a marker: where it is there, a job that the cluster has just taken
+    is ended again.
+    """
+
+    name: str
+    jobs: Path
+    job_record: Path
+    stopped: Path | None = None
+
+
 class Task(ABC):
     """A frozen dataclass of plain fields; called in every rank of its job."""
 
@@ -20,22 +34,19 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def files(self) -> JobFiles: ...
+
+    @property
     def name(self) -> str:
-        """What the cluster calls its job."""
+        return self.files.name
 
     @property
-    @abstractmethod
     def jobs(self) -> Path:
-        """The folder of its pickle and logs."""
+        return self.files.jobs
 
     @property
-    @abstractmethod
-    def job_record(self) -> Path: ...
-
-    @property
-    def stopped(self) -> Path | None:
-        """A marker: where it is there, a job that the cluster has just taken is ended again."""
-        return None
+    def job_record(self) -> Path:
+        return self.files.job_record
 
     @abstractmethod
     def __call__(self) -> None: ...

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sia.checks import Finding, ask, check, ok, problem, warning
 from sia.cluster.profile import Profile, clean_environment, sbatch_script, slurm_trouble
-from sia.cluster.refusal import cluster_is_away, in_one_line
+from sia.cluster.slurm_says import cluster_is_away, in_one_line
 from sia.errors import one_line
 
 SLURM_SECONDS = 8.0

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from sia.atomic import read_json, write_json
 from sia.cluster.array import Element, carried_out
 from sia.cluster.profile import Profile
+from sia.cluster.task import JobFiles
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 
@@ -27,21 +28,14 @@ class EvaluateRun(Element):
     options: dict[str, Any]
 
     @property
-    def name(self) -> str:
-        return f"evaluate {Path(self.path).name}"
-
-    @property
-    def jobs(self) -> Path:
-        return Path(self.path) / "evaluations"
-
-    @property
-    def job_record(self) -> Path:
-        return self.result.with_name(f"{self.result.stem}-job.json")
+    def files(self) -> JobFiles:
+        record = self.result.with_name(f"{self.result.stem}-job.json")
+        return JobFiles(f"evaluate {Path(self.path).name}", self.result.parent, record)
 
     @property
     def result(self) -> Path:
         digest = hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()[:10]
-        return self.jobs / f"{digest}.json"
+        return Path(self.path) / "evaluations" / f"{digest}.json"
 
     @property
     def is_done(self) -> bool:

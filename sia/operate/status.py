@@ -7,7 +7,7 @@ from typing import Any
 
 from sia.atomic import read_json
 from sia.clock import age_seconds
-from sia.cluster.accounting import ACCOUNTING
+from sia.cluster.slurm_says import ACCOUNTING
 from sia.operate.damage import FAULTS, damage
 from sia.report.settings import differing
 from sia.run import queue

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sia.atomic import read_json, write_json
 from sia.cluster.stage_job import Place, end_at_once, in_one_line
-from sia.cluster.task import Task
+from sia.cluster.task import JobFiles, Task
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.errors import UserError
@@ -57,20 +57,9 @@ class Rehearse(Task):
         return RunFolder(Path(self.path))
 
     @property
-    def name(self) -> str:
-        return f"{self.run.study}/{self.run.name}"
-
-    @property
-    def jobs(self) -> Path:
-        return self.run.jobs
-
-    @property
-    def job_record(self) -> Path:
-        return self.run.stage(1).job
-
-    @property
-    def stopped(self) -> Path:
-        return self.run.stopped
+    def files(self) -> JobFiles:
+        run = self.run
+        return JobFiles(f"{run.study}/{run.name}", run.jobs, run.stage(1).job, run.stopped)
 
     def result(self) -> Rehearsal | None:
         found = read_json(self.run.rehearsal)
@@ -84,7 +73,7 @@ class Rehearse(Task):
 
     def rehearse(self, place: Place) -> None:
         """Leaves without a word where it was given up before it began. An error is recorded by the first such rank."""
-        if self.stopped.exists():
+        if self.run.stopped.exists():
             return
         try:
             with first_holds(self.run, place):

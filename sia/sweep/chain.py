@@ -14,7 +14,7 @@ from sia.checkpoint.chosen import choose_checkpoint, plan_stage, write_plan
 from sia.clock import age_seconds
 from sia.cluster.launch import Launch, record_launch
 from sia.cluster.pack_job import ask_for_place, wait_for_place
-from sia.cluster.refusal import passes
+from sia.cluster.slurm_says import passes
 from sia.cluster.stage_job import Place, TrainStage
 from sia.cluster.submit import submit
 from sia.config import Stage, validate

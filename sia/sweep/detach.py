@@ -11,9 +11,9 @@ from pathlib import Path
 from sia.checks import ask
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile, clean_environment
-from sia.cluster.refusal import cluster_is_away
+from sia.cluster.slurm_says import cluster_is_away
 from sia.cluster.submit import submit
-from sia.cluster.task import Task
+from sia.cluster.task import JobFiles, Task
 from sia.errors import UsageError, UserError
 from sia.gate import own_folder
 from sia.run.driver import OWN_JOB, driver_of, refuse_if_driven
@@ -89,16 +89,9 @@ class DriveStudy(Task):
     folder: str
 
     @property
-    def name(self) -> str:
-        return f"driver of {Path(self.folder).name}"
-
-    @property
-    def jobs(self) -> Path:
-        return Path(self.folder) / "driver"
-
-    @property
-    def job_record(self) -> Path:
-        return Path(self.folder) / "driver.json"
+    def files(self) -> JobFiles:
+        study = Path(self.folder)
+        return JobFiles(f"driver of {study.name}", study / "driver", study / "driver.json")
 
     def __call__(self) -> None:
         """Called by submitit in the job. Raises RuntimeError where the study did not end well."""

@@ -1,5 +1,7 @@
-"""Drive a study from its grid to its table: the run folders, the scheduler, the mirror and what a person is told."""
+"""Drive a study from its submission to its table: the run folders, the scheduler, the mirror, what a person is told."""
 
+import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -9,8 +11,9 @@ from typing import Literal
 
 from rich.console import Console
 
-from sia.cluster.launch import Launch
+from sia.cluster.launch import Launch, default_concurrency
 from sia.cluster.profile import Cluster
+from sia.operate.confirm import confirmed
 from sia.operate.damage import how_unfinished, readable
 from sia.operate.status import study_views
 from sia.operate.track import keep_report, undriven
@@ -18,12 +21,17 @@ from sia.operate.watch import SweepDisplay, watch_studies
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.report.write import write_report
-from sia.run.driver import Driver, driver_status, driving
+from sia.run.driver import OWN_JOB, Driver, another_driver, driver_status, driving
 from sia.run.folder import RunFolder, again, refuse_rehearsal
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
+from sia.sweep.corpora import is_to_be_made, provide_corpora
+from sia.sweep.detach import detach
+from sia.sweep.plan_table import count_of
+from sia.sweep.preflight import MOST_JOBS, Preflight, count_of_jobs
+from sia.sweep.request import remember, submitted_runs
 from sia.sweep.take_up import take_up
-from sia.trackers.tracker import MirrorThread, Tracker, tracker_of
+from sia.trackers.tracker import MirrorThread, tracker_of
 
 Scheduler = Literal["tune", "asha", "none"]
 WATCH_SECONDS = 2.0
@@ -44,6 +52,62 @@ class Sweep:
     @property
     def cluster(self) -> Cluster:
         return next(iter(self.launches.values())).cluster
+
+
+def submit_grid(preflight: Preflight, console: Console, yes: bool, watch: bool) -> int:
+    """Begin it, or attach to whoever drives the study; the exit status. Raises UserError for what is refused.
+
+    yes: more than MOST_JOBS jobs are begun without a question. watch: whoever drives the study is watched, not only
+    told of.
+    """
+    request, grid = preflight.request, preflight.grid
+    _raise_first(preflight)
+    sweep = _sweep(preflight)
+    if request.cluster != "debug" and (driver := another_driver(grid.study)) is not None:
+        return _attach(sweep, driver, watch, console)
+    own = OWN_JOB in os.environ  # a driver that is a job: whoever asked for it has answered
+    count = preflight.num_jobs()
+    if count > MOST_JOBS and not confirmed(yes or own, f"{count_of_jobs(count)} would begin: go on?"):
+        return 1
+    made = [point.experiment for point in grid.points if is_to_be_made(point.experiment.data)]
+    if made:
+        provide_corpora(made)
+        _raise_first(preflight)
+    if request.detach and not own:
+        job = detach(grid, next(iter(preflight.launches.values())), request, preflight.dependency)
+        print(f"job {job} drives study {grid.study}; watch it with python jobs/status.py {grid.study}")
+        return 0
+    print(*grid.told, sep="\n", end="\n" * bool(grid.told), flush=True)
+    return submit_sweep(sweep, console)
+
+
+def _raise_first(preflight: Preflight) -> None:
+    for fault in preflight.faults():
+        raise fault
+
+
+def _sweep(preflight: Preflight) -> Sweep:
+    request, grid, launches = preflight.request, preflight.grid, preflight.launches
+    at_once = request.max_concurrent or default_concurrency(next(iter(launches.values())))
+
+    def create() -> None:
+        remember(request, grid)
+        grid.create()
+
+    runs = [point.run for point in grid.points]
+    return Sweep(grid.study, runs, launches, request.scheduler, at_once, request.cluster != "auto", create)
+
+
+def _attach(sweep: Sweep, driver: Driver, watch: bool, console: Console) -> int:
+    known = submitted_runs(sweep.study)
+    new = [run for run in sweep.runs if run.name not in known]
+    if new:
+        command = f"python jobs/submit.py {shlex.join(sys.argv[1:])}"
+        print(f"{count_of(new)} of this grid not among its driver's; once that has ended: {command}", file=sys.stderr)
+    if watch:
+        return watch_driver(sweep, driver, console)
+    print(f"{sweep.study}: driven by {driver.who} already; watch it with python jobs/status.py {sweep.study} --watch")
+    return 1 if new else 0
 
 
 def submit_sweep(sweep: Sweep, console: Console) -> int:
@@ -88,15 +152,12 @@ def _tell_end(sweep: Sweep, errors: dict[str, str], console: Console) -> int:
         print(line, file=sys.stderr)
     print(f"        python jobs/report.py {sweep.study} adds what the best pair finds, to see and hear")
     print(f"runs:   python jobs/status.py {sweep.study}")
-    print(_where(tracker_of(sweep.study), sweep))
+    tracker = tracker_of(sweep.study)
+    lines = tracker.how_to_open(sweep.runs) or [f"nothing is mirrored yet; python jobs/track.py {sweep.study}"]
+    print(f"{tracker.name}: " + f"\n{' ' * len(tracker.name)}  ".join(lines))
     for name, error in errors.items():
         print(f"error: {name}: {error}", file=sys.stderr)
     return 1 if errors else 0
-
-
-def _where(tracker: Tracker, sweep: Sweep) -> str:
-    lines = tracker.how_to_open(sweep.runs) or [f"nothing is mirrored yet; python jobs/track.py {sweep.study}"]
-    return f"{tracker.name}: " + f"\n{' ' * len(tracker.name)}  ".join(lines)
 
 
 def drive(sweep: Sweep) -> dict[str, str]:

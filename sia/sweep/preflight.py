@@ -19,7 +19,7 @@ from sia.checks import existing
 from sia.cluster.launch import Launch
 from sia.cluster.packs import Packs
 from sia.cluster.profile import Profile, no_answer, sbatch_script, slurm_trouble
-from sia.cluster.refusal import passes
+from sia.cluster.slurm_says import passes
 from sia.doctor.slurm import Slurm, submission
 from sia.errors import UserError
 from sia.rehearsal.cost import rehearsed_table, total_hours
@@ -185,8 +185,5 @@ def _num_jobs(launch: Launch, points: list[GridPoint]) -> int:
         return math.ceil(len(points) / profile.runs_per_node) if launch.cluster == "slurm" else 1
     if profile.chain_stages:
         return len(points)
-    return sum(len(point.experiment.stages) + 1 - _next_stage(point) for point in points)
-
-
-def _next_stage(point: GridPoint) -> int:
-    return current_stage(point.run) if point.run.config.exists() else 1
+    begun = [current_stage(point.run) if point.run.config.exists() else 1 for point in points]
+    return sum(len(point.experiment.stages) + 1 - stage for point, stage in zip(points, begun, strict=True))

@@ -99,7 +99,8 @@ def _start_ray(workers: int) -> None:
             num_cpus=workers,
             include_dashboard=False,
             object_store_memory=80 << 20,
-            _temp_dir=_short_folder(),
+            # For Ray's sockets, where $TMPDIR is too long for their paths' 107 characters; None leaves it to Ray.
+            _temp_dir=f"/tmp/ray-{os.getuid()}" if len(tempfile.gettempdir()) > LONGEST_TMPDIR else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=False,
@@ -120,11 +121,6 @@ def _quiet() -> Any:
             pass
 
     return Quiet()
-
-
-def _short_folder() -> str | None:
-    """A folder for Ray's sockets where $TMPDIR is too long for their paths' 107 characters; None leaves it to Ray."""
-    return f"/tmp/ray-{os.getuid()}" if len(tempfile.gettempdir()) > LONGEST_TMPDIR else None
 
 
 def _trial(config: dict[str, Any], launches: dict[str, Launch]) -> None:

@@ -69,7 +69,7 @@ def test_a_batch_that_the_corpus_cannot_hold_is_as_large_as_it_can(corpus: Path,
 
 def test_a_job_that_begins_after_its_rehearsal_was_left_measures_nothing(corpus: Path, tmp_path: Path) -> None:
     task = rehearsal_in(tmp_path, experiment(corpus))
-    Stopped(by="rehearse").write(task.stopped)
+    Stopped(by="rehearse").write(task.run.stopped)
     task.rehearse(Place())
     assert task.result() is None and look(task.run).state == State.STOPPED
 

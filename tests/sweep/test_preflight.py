@@ -104,7 +104,7 @@ def test_many_jobs_are_begun_after_a_question(desk: Desk, corpus: Path, monkeypa
     desk.write("one.yaml", {})
     desk.write("grid.yaml", {"experiment": values(corpus), "seeds": [*range(MOST_JOBS + 1)]})
     begun: list[int] = []
-    monkeypatch.setattr("sia.sweep.submission.submit_sweep", lambda sweep, _: begun.append(len(sweep.runs)) or 0)
+    monkeypatch.setattr("sia.sweep.drive.submit_sweep", lambda sweep, _: begun.append(len(sweep.runs)) or 0)
     submit = ("submit.py", "--grid", "grid.yaml", "--cluster", "local", "--profile", "one.yaml")
     refused = desk.call(*submit)
     assert refused.returncode == 2 and f"{MOST_JOBS + 1} jobs would begin" in refused.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sia.cluster.refusal import cluster_is_away, in_one_line, passes
+from sia.cluster.slurm_says import cluster_is_away, in_one_line, passes
 
 FAILED = "sbatch: error: Batch job submission failed: "
 POLICY = f"{FAILED}Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n"
