@@ -27,7 +27,7 @@ from sia.cluster.task import JobFiles, Task
 from sia.errors import UserError
 from sia.run.lock import living_holder
 from sia.run.queue import is_in_queue
-from sia.run.records import Failed, Job, Submission, begun_of
+from sia.run.records import Failed, Job, hand_on
 from sia.run.state import current_stage
 from sia.training.preemption import PreemptionFlag, signals_blocked
 
@@ -201,12 +201,8 @@ class Pack(Task):
         """Write down this job as that of the run's stage. Raises UserError for a run, or code, that was changed."""
         if fault := gate.fault_of_code(Path(code), self.study.name):
             raise UserError(fault)
-        own = Submission.read(begun_of(self.job_record)) or Job.read(self.job_record)
-        assert own is not None
-        told = own.model_dump(exclude={"job_id", "time", "shared", "left"}) | {"code": code}
-        current = task.run.stage(current_stage(task.run))
-        current.path.mkdir(parents=True, exist_ok=True)
-        Job(**told, job_id=place.job_id, time=time.time(), shared=True).write(current.job)
+        stage = task.run.stage(current_stage(task.run))
+        hand_on(self.job_record, stage.job, place.job_id, code=code, shared=True)
         gate.own_folder(task.jobs)
 
     def _srun(self, task: TrainStage, what: list[str], number: int, place: Place) -> "subprocess.Popen[bytes]":

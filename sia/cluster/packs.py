@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from sia.cluster.end_jobs import cancel_jobs
 from sia.cluster.stage_job import TrainStage
+from sia.run.folder import File
 from sia.run.queue import is_in_queue
 from sia.run.records import Job, Record
 
@@ -41,18 +42,9 @@ class PackFolder:
     """`packs/N/`: a pack's size, its job, its logs, and the tickets of the runs that it has."""
 
     path: Path
-
-    @property
-    def job(self) -> Path:
-        return self.path / "job.json"
-
-    @property
-    def size(self) -> Path:
-        return self.path / "size.json"
-
-    @property
-    def tickets(self) -> Path:
-        return self.path / "runs"
+    job = File("job.json")
+    size = File("size.json")
+    tickets = File("runs")
 
     def lives(self) -> bool:
         """Whether its job is in the queue, or nobody can tell."""
@@ -64,31 +56,28 @@ class PackFolder:
 class Packs:
     """A study's packs."""
 
-    folder: Path
+    path: Path
+    waiting = File("waiting")
 
     @classmethod
     def of_study(cls, study: Path) -> "Packs":
         return cls(study / "packs")
 
     @property
-    def waiting(self) -> Path:
-        return self.folder / "waiting"
-
-    @property
     def lock(self) -> FileLock:
-        return FileLock(self.folder / "asking.lock")
+        return FileLock(self.path / "asking.lock")
 
     @property
     def numbers(self) -> list[int]:
-        return [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
+        return [int(path.name) for path in self.path.glob("*") if path.name.isdecimal()]
 
     def living(self) -> Iterator[PackFolder]:
-        return (pack for number in self.numbers if (pack := PackFolder(self.folder / str(number))).lives())
+        return (pack for number in self.numbers if (pack := PackFolder(self.path / str(number))).lives())
 
     def another(self) -> Path:
         """The folder of the next pack: one whose submission was killed, whose job may be in the queue, or a new one."""
-        begun = (number for number in self.numbers if not PackFolder(self.folder / str(number)).job.exists())
-        return self.folder / str(next(begun, max([0, *self.numbers]) + 1))
+        begun = (number for number in self.numbers if not PackFolder(self.path / str(number)).job.exists())
+        return self.path / str(next(begun, max([0, *self.numbers]) + 1))
 
     def in_turn(self) -> list[Path]:
         """The tickets that wait, the eldest first."""
@@ -109,7 +98,7 @@ class Packs:
 
     def places_of_another(self, most: int) -> int:
         """So many of a node as the study has runs that are at no end, beyond the places of living packs."""
-        runs = (config.parent for config in self.folder.parent.glob("*/config.yaml"))
+        runs = (config.parent for config in self.path.parent.glob("*/config.yaml"))
         left = sum(1 for run in runs if not ((run / "finished.json").exists() or (run / "stopped.json").exists()))
         return max(1, min(most, left - self._places(most)))
 

@@ -21,7 +21,7 @@ from sia.errors import UserError
 from sia.imports import kept
 from sia.run.folder import RunFolder, again
 from sia.run.lock import HeartbeatLock, LockHeld
-from sia.run.records import Failed, Job, Submission, begun_of
+from sia.run.records import Failed, hand_on
 from sia.training.preemption import PreemptionFlag
 
 # What gloo, NCCL, torch's store and sia.distributed say of a rank that is gone.
@@ -187,12 +187,9 @@ class TrainStage(Task):
 
     def _has_next_too(self, place: Place) -> None:
         """Write down this job as the next stage's, before this one is done: else its driver would submit another."""
-        own, following = self.job_record, self.run.stage(self.number + 1)
-        known = Submission.read(begun_of(own)) or Job.read(own)  # the former is there until the latter is this job's
-        if known is not None and following.number <= len(self.run.planned_stages()):
-            told = known.model_dump(exclude={"job_id", "time"})
-            following.path.mkdir(parents=True, exist_ok=True)
-            Job(**told, job_id=place.job_id, time=time.time()).write(following.job)
+        following = self.run.stage(self.number + 1)
+        if following.number <= len(self.run.planned_stages()):
+            hand_on(self.job_record, following.job, place.job_id)
 
 
 def end_at_once() -> None:

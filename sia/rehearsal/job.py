@@ -139,6 +139,7 @@ def measure(
 ) -> Rehearsal:
     """So many steps of the largest batch that fits, on a corpus of any captions. tell: hears of each step."""
     from sia.training.finish import device_name
+    from sia.training.meter import peak_memory_gb
 
     batch = min(experiment.training.batch_size, len(corpus.split("train"))) // ranks.world_size
     on_gpu = ranks.device.type == "cuda"
@@ -149,14 +150,14 @@ def measure(
         peaks = []
         for count in PROBES:
             run.of(count, steps=1)
-            peaks.append(_peak_gb(ranks))
+            peaks.append(peak_memory_gb(ranks))
         batch = largest_batch((peaks[0], peaks[1]), SHARE_OF_MEMORY * _memory_gb() / ranks.world_size, batch)
         batch = round(-ranks.largest(-batch))
         seconds, loss = run.of(batch, steps)
     return Rehearsal(
         pair=experiment.model.pair_name,
         batch_size=batch * ranks.world_size,
-        peak_memory_gb=ranks.largest(_peak_gb(ranks)),
+        peak_memory_gb=ranks.largest(peak_memory_gb(ranks)),
         seconds_a_step=seconds,
         loss=loss,
         device=device_name(ranks.device),
@@ -207,10 +208,12 @@ class Steps:
         self.taken += 1
         self.planned = max(self.planned, self.taken)
         if self.tell is not None:
+            from sia.training.meter import peak_memory_gb
+
             place = {"stage": 1, "epoch": 1, "step": self.taken, "batch": self.taken, "batches": self.planned}
             rate = self.experiment.optimizer.learning_rate
             measures = {"loss": loss, "learning_rate": rate, "pairs_per_second": pairs_per_second}
-            memory = {"peak_memory_gb": _peak_gb(self.ranks), "seconds_waiting": 0.0, "gradient_norm": math.nan}
+            memory = {"peak_memory_gb": peak_memory_gb(self.ranks), "seconds_waiting": 0.0, "gradient_norm": math.nan}
             self.tell(StepRow(**place, time=time.time(), **measures, **memory))
 
 
@@ -227,14 +230,6 @@ def _halve_until_it_fits(run: Steps, batch: int, steps: int) -> tuple[int, float
                 # Another rank waits in a collective operation: a smaller batch must be asked for.
                 raise
         batch //= 2  # here: within `except` the error still holds the tensors
-
-
-def _peak_gb(ranks: "Ranks") -> float:
-    import torch
-
-    if ranks.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _memory_gb() -> float:

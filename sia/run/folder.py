@@ -32,8 +32,9 @@ class File:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, folder: "StageFolder | RunFolder", _: object = None) -> Path:
-        return folder.path / self.name
+    def __get__(self, folder: Any, _: object = None) -> Path:
+        path: Path = folder.path
+        return path / self.name
 
 
 @dataclass(frozen=True)

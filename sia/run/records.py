@@ -1,5 +1,6 @@
 """The typed files of a run folder: each is read as a whole record, or its damage is named. It loads no torch."""
 
+import time
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -82,6 +83,15 @@ class Job(Submission):
         if self.cluster == "local" and not (self.host and self.folder and self.job_id.isdecimal()):
             raise ValueError("a local job has a host, a folder and, as job_id, the number of a process")
         return self
+
+
+def hand_on(job: Path, target: Path, job_id: str, **more: Any) -> None:
+    """Write down the job of the record `job` as that of another stage, too; `more`: what differs."""
+    # The submission's is there until the record is this job's.
+    if (known := Submission.read(begun_of(job)) or Job.read(job)) is not None:
+        told = known.model_dump(exclude={"job_id", "time", "left"}) | more
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Job(**told, job_id=job_id, time=time.time()).write(target)
 
 
 class Request(Record):

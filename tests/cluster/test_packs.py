@@ -187,20 +187,20 @@ def test_packs_are_asked_for_as_places_are_wanted(tmp_path):
         ticket.write(packs.waiting / f"run-{number}.json")
     assert [path.stem for path in packs.in_turn()] == ["run-1", "run-2", "run-0"]
     assert packs.are_too_few(2)
-    living_pack(packs.folder / "1")
+    living_pack(packs.path / "1")
     assert packs.are_too_few(2)
-    living_pack(packs.folder / "2")
+    living_pack(packs.path / "2")
     assert not packs.are_too_few(2)
     # A run that a pack has taken keeps its place.
-    (packs.waiting / "run-0.json").rename(packs.folder / "1" / "runs" / "run-0.json")
+    (packs.waiting / "run-0.json").rename(packs.path / "1" / "runs" / "run-0.json")
     assert packs.know("run-0.json") and not packs.are_too_few(2)
     ticket.write(packs.waiting / "run-3.json")
     ticket.write(packs.waiting / "run-4.json")
     assert packs.are_too_few(2)
     # What a pack had that is gone is known no more.
-    PackFolder(packs.folder / "1").job.unlink()
+    PackFolder(packs.path / "1").job.unlink()
     assert not packs.know("run-0.json")
-    assert packs.another() == packs.folder / "1"
+    assert packs.another() == packs.path / "1"
 
 
 def test_the_last_pack_asks_for_no_more_than_the_runs_left(tmp_path, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_machine_has_one_pack(tmp_path, monkeypatch):
     task, profile = TrainStage(str(tmp_path / "run"), 1, 1), Profile(tasks_per_node=2, runs_per_node=2)
     ask_for_place(task, "local", profile, tmp_path)
     assert len(submitted) == 1 and Packs.of_study(tmp_path).know("run.json")
-    living_pack(Packs.of_study(tmp_path).folder / "1")
+    living_pack(Packs.of_study(tmp_path).path / "1")
     for number in range(3):
         ask_for_place(replace(task, path=str(tmp_path / f"run-{number}")), "local", profile, tmp_path)
     assert len(submitted) == 1 and len(Packs.of_study(tmp_path).in_turn()) == 4
