@@ -38,9 +38,12 @@ def is_to_be_made(data: Data) -> bool:
 def provide_corpora(experiments: Iterable[Experiment]) -> None:
     """See to it that each experiment's corpus is there. Raises UserError that names a missing one and the cure."""
     for experiment in experiments:
-        if is_to_be_made(experiment.data):
-            _make_embedded(experiment)
-        check_is_there(experiment.data)
+        data = experiment.data
+        if is_to_be_made(data):
+            print(f"making the embedded corpus in {data.path} (about a minute)", file=sys.stderr, flush=True)
+            prepared = prepare_corpus(EMBEDDED, embedded_raw(), data.path, short_side=data.short_side)
+            print(prepared.summary(), flush=True)
+        check_is_there(data)
 
 
 def check_is_there(data: Data, works_now: str = "") -> None:
@@ -99,10 +102,3 @@ def check_start_from(experiment: Experiment) -> None:
                     f"{last}, of which it keeps the last and every runtime.keep_every_epochs-th (now {every})"
                 )
         before = last
-
-
-def _make_embedded(experiment: Experiment) -> None:
-    data = experiment.data
-    print(f"making the embedded corpus in {data.path} (about a minute)", file=sys.stderr, flush=True)
-    prepared = prepare_corpus(EMBEDDED, embedded_raw(), data.path, short_side=data.short_side)
-    print(prepared.summary(), flush=True)

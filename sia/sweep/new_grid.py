@@ -80,7 +80,10 @@ def new_grid(folder: Path, gpus: int, cores: int) -> tuple[str, list[str]]:
     batch_size = _batch_size(folder, captions, ranks)
     epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, STEPS * batch_size // captions)) if size is SMALL else 50
     short_side = description.short_side or (256 if gpus else 72)
-    warnings = [*_pool_warnings(pools), *_speed_warnings(short_side, gpus)]
+    warnings = _pool_warnings(pools)
+    if not gpus and short_side > 128:
+        cure = "prepare them with --image-short-side 72"
+        warnings.append(f"Images of {short_side} pixels are slow without a GPU: {cure}.")
     text = GRID.substitute(
         vars(size),
         name=description.name,
@@ -89,7 +92,7 @@ def new_grid(folder: Path, gpus: int, cores: int) -> tuple[str, list[str]]:
         **{split: description.num_captions[split] for split in SPLITS},
         machine=f"{gpus} GPUs" if gpus else f"{cores} cores without a GPU",
         warnings="".join(f"# {line}\n" for line in warnings).rstrip(),
-        corpus=_corpus(folder, description.name),
+        corpus=description.name + (f"\n    folder: {folder}" if folder != Path("corpora") / description.name else ""),
         short_side=short_side,
         crop_size=max(8, round(short_side * 7 / 8 / 8) * 8),
         frame_features=description.features["coefficients"],
@@ -127,13 +130,3 @@ def _pool_warnings(pools: dict[str, int]) -> list[str]:
             "  python jobs/evaluate.py RUN --checkpoint last, also with --split train.",
         ]
     return lines
-
-
-def _speed_warnings(short_side: int, gpus: int) -> list[str]:
-    if gpus or short_side <= 128:
-        return []
-    return [f"Images of {short_side} pixels are slow without a GPU: prepare them with --image-short-side 72."]
-
-
-def _corpus(folder: Path, name: str) -> str:
-    return name if folder == Path("corpora") / name else f"{name}\n    folder: {folder}"

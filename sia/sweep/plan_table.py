@@ -36,7 +36,9 @@ def plan_table(
     seeds = len({point.experiment.training.seed for point in points}) > 1
     settings = differences([point.experiment for point in points])
     where_all = f", each on {resources[0]}" if shared else ""
-    title = f"study {study}: {count_of(points)}{where_all}{_protocol(points)}"
+    on_test = {point.experiment.training.select_on for point in points} == {"test"}  # else a setting tells it, if any
+    how_chosen = f"\nbest epochs chosen on {protocol('test')}" if on_test else ""
+    title = f"study {study}: {count_of(points)}{where_all}{how_chosen}"
     rows = [
         {
             "pair": point.experiment.model.pair_name,
@@ -61,12 +63,6 @@ def differences(experiments: list[Experiment]) -> list[str]:
     found = differing(experiments)
     stages = {key for one in found for key in one if key.startswith("stages")}
     return ["\n".join(one) for one in in_short(found, {*TOLD_ELSEWHERE, *stages})]
-
-
-def _protocol(points: list[GridPoint]) -> str:
-    """A line on the split that chooses best epochs, where it is test; points that differ in it tell it as a setting."""
-    splits = {point.experiment.training.select_on for point in points}
-    return f"\nbest epochs chosen on {protocol('test')}" if splits == {"test"} else ""
 
 
 def count_of(runs: Sequence[object]) -> str:
