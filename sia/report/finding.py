@@ -1,10 +1,12 @@
 """What a study found, in sentences made of its numbers: the best configuration, and which leads are settled."""
 
+from dataclasses import dataclass, field
 from math import hypot, inf, sqrt
 from statistics import mean, variance
 
-from sia.report.chance import Chances
-from sia.report.groups import Group, grouped
+from sia.report.corpus import Chances
+from sia.report.groups import Group, grouped, size_of
+from sia.report.settings import telling, text
 from sia.report.summary import RunSummary
 from sia.run.selection import DIRECTIONS
 
@@ -13,25 +15,93 @@ R_AT_10 = [f"{direction}/R_at_10" for direction in DIRECTIONS]
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 NORMAL = 1.96
 MOST_NAMES = 4
+KINDS = {
+    "loss.name": "losses",
+    "training.batch_size": "batch sizes",
+    "model.image.blocks": "image encoders",
+    "optimizer.learning_rate": "learning rates",
+    "stages": "plans of restarts",
+    "stages.1.schedule.name": "schedules",
+}
 
 
-def finding(summaries: list[RunSummary], chances: Chances | None = None) -> str:
+@dataclass(frozen=True)
+class Finding:
+    """The answer in a sentence, what limits it, and the configuration that it is of, if any has finished."""
+
+    answer: str
+    notes: list[str] = field(default_factory=list)
+    best: Group | None = None
+
+    def __str__(self) -> str:
+        return " ".join([self.answer, *self.notes])
+
+
+def finding(summaries: list[RunSummary], chances: Chances | None = None) -> Finding:
     """The best configuration with its uncertainty, and which of the others it leads by more than that."""
-    groups = sorted((one for one in grouped(summaries) if one.finished), key=_value, reverse=True)
+    every = grouped(summaries)
+    groups = best_first(every)
     if not groups:
-        return "No run has finished yet, so nothing is found."
+        return Finding("No run has finished yet, so nothing is found.")
     if (sets := len({_tested_on(run) for group in groups for run in group.finished})) > 1:
-        return f"The runs were tested on {sets} different sets, so that their recalls do not compare."
+        return Finding(f"The runs were tested on {sets} different sets, so that their recalls do not compare.")
     best, others = groups[0], groups[1:]
-    told = [f"{best.label} finds the right image among ten for {_told(best, 0)} of the captions it hears"]
-    told[0] += f", and the right caption among ten for {_told(best, 1)} of the images{_by_chance(best, chances)}."
-    if others:
-        told.append(_order(best, others))
+    of_all = f"Of {len(groups)} {_kind(groups)}, {best.label} does best: it" if others else best.label
+    answer = f"{of_all} finds the right image among ten for {_told(best, 0)} of the captions it hears"
+    answer += f", and the right caption among ten for {_told(best, 1)} of the images{_by_chance(best, chances)}."
+    notes = [note for note in (_by_size(groups), _by_number(groups)) if note]
+    notes += _order(best, others) if others else []
     if "test" in {run.selected_on for group in groups for run in group.finished}:
-        told.append("Where epochs were chosen on test, as in the paper, a recall is a little too high.")
+        notes.append("Where epochs were chosen on test, as in the paper, a recall is a little too high.")
     if (left := sum(not run.finished for run in summaries)) > 0:
-        told.append(f"{left} of {len(summaries)} runs have not finished: this may change.")
-    return " ".join(told)
+        notes.append(f"{left} of {len(summaries)} runs have not finished: this may change.")
+    return Finding(answer, notes, best)
+
+
+def best_first(groups: list[Group]) -> list[Group]:
+    """Those with a finished run, by the mean of both directions' R@10 on test."""
+    return sorted((one for one in groups if one.finished), key=_value, reverse=True)
+
+
+def _kind(groups: list[Group]) -> str:
+    """What the configurations are, in the words of a question."""
+    if len({group.runs[0].pair for group in groups}) == len(groups):
+        return "pairs"
+    keys = {key for one in telling([group.settings for group in groups]) for key in one}
+    return KINDS.get(keys.pop(), "configurations") if len(keys) == 1 else "configurations"
+
+
+def _by_size(groups: list[Group]) -> str:
+    """Where the best one stands by size, and what the smallest one reaches."""
+    branch, sizes = size_of(groups)
+    order = sorted(groups, key=lambda group: -sizes[group.label])
+    if len({*sizes.values()}) < max(2, len(groups)):
+        return ""
+    place, smallest = order.index(groups[0]), order[-1]
+    where = {0: "the largest", len(order) - 1: "the smallest"}.get(place, f"number {place + 1}, from the largest,")
+    told = f"By {branch} parameters it is {where} of {len(order)}"
+    if smallest is groups[0]:
+        return f"{told}."
+    reached = " and ".join(f"{spread.mean * 100:.1f}" for key in R_AT_10 if (spread := smallest.spread(key)))
+    return f"{told}; the smallest, {smallest.label}, reaches {reached} %."
+
+
+def _by_number(groups: list[Group]) -> str:
+    """Whether recall rises or falls throughout with the one number that was varied."""
+    settings = telling([group.settings for group in groups])
+    keys = {key for one in settings for key in one}
+    values = [value for one in settings for value in one.values()]
+    if len(groups) < 3 or len(keys) != 1 or not all(isinstance(value, (int, float)) for value in values):
+        return ""
+    order = [group for _, group in sorted(zip(values, groups, strict=True), key=lambda one: one[0])]
+    by_recall = sorted(order, key=_value)
+    what = keys.pop().rpartition(".")[2].replace("_", " ")
+    along = f"from {text(min(values))} to {text(max(values))}"
+    if order == by_recall:
+        return f"R@10 rises with the {what} throughout, {along}."
+    if order == by_recall[::-1]:
+        return f"R@10 falls with the {what} throughout, {along}."
+    return f"R@10 neither rises nor falls with the {what} throughout, {along}."
 
 
 def _tested_on(run: RunSummary) -> tuple[str, int | None, int | None]:
@@ -68,7 +138,7 @@ def _by_chance(best: Group, chances: Chances | None) -> str:
     return f"; {'that is no more than chance, which' if guessed else 'chance'} is {guesses * 100:.3g} %"
 
 
-def _order(best: Group, others: list[Group]) -> str:
+def _order(best: Group, others: list[Group]) -> list[str]:
     """Which of the others the best one leads by more than the uncertainty of the difference."""
     behind = [one for one in others if _value(best) - _value(one) > uncertainty(best, one)]
     open_yet = [one for one in others if one not in behind]
@@ -79,7 +149,7 @@ def _order(best: Group, others: list[Group]) -> str:
         told.append(f"Its lead over {_names(open_yet)} is not settled.")
     if not seeds:
         told.append("With one seed a configuration, another seed may still change this order.")
-    return " ".join(told)
+    return told
 
 
 def uncertainty(one: Group, other: Group) -> float:

@@ -1,11 +1,13 @@
 """Runs of one configuration that differ in their seed alone, and what to call them."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import mean, stdev
 from typing import Any
 
-from sia.report.settings import differing, text
+from sia.report.settings import differing, in_words, telling
 from sia.report.summary import RunSummary
 
 
@@ -21,19 +23,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone, and the settings that tell them from other groups of the same pair."""
+    """Runs that differ in their seed alone, and the settings that tell them from other groups of the same pair.
+
+    label: what no other group of the study is called: its pair, those settings in words, or in brackets both.
+    """
 
     settings: dict[str, Any]  # by dotted key; none where the pair's name tells enough
+    told: str  # as few of them as tell it apart, in words
+    label: str
     runs: tuple[RunSummary, ...]
-
-    @property
-    def label(self) -> str:
-        """The pair's name, and in brackets those settings."""
-        return self.runs[0].pair + (f" ({self.told})" if self.settings else "")
-
-    @property
-    def told(self) -> str:
-        return ", ".join(f"{key}={text(value)}" for key, value in self.settings.items())
 
     @property
     def finished(self) -> list[RunSummary]:
@@ -57,15 +55,36 @@ def grouped(summaries: list[RunSummary]) -> list[Group]:
     for run in sorted(summaries, key=_order):
         identity = run.corpus_identity or known.get(run.corpus, "")
         alike.setdefault((run.configuration.run_name, identity), []).append(run)
+    by_pair = [list(same) for _, same in itertools.groupby(alike.items(), key=lambda one: one[1][0].pair)]
     found = []
-    for _, of_pair in itertools.groupby(alike.items(), key=lambda one: one[1][0].pair):
-        same = list(of_pair)
-        told = differing([runs[0].configuration for _, runs in same])
-        corpora = {identity for (_, identity), _ in same}
-        for ((_, identity), runs), settings in zip(same, told, strict=True):
-            corpus = {"corpus": identity} if len(corpora) > 1 else {}
-            found.append(Group({**settings, **corpus}, tuple(sorted(runs, key=lambda run: run.seed))))
+    for same in by_pair:
+        corpora = [{"corpus": identity} for (_, identity), _ in same]
+        of_pair = [runs for _, runs in same]
+        settings = differing([runs[0].configuration for runs in of_pair])
+        if len({*map(str, corpora)}) > 1:
+            settings = [{**one, **corpus} for one, corpus in zip(settings, corpora, strict=True)]
+        few = telling(settings)
+        rows = sorted(zip(few, in_words(few), settings, of_pair, strict=True), key=lambda row: _by_value(row[0]))
+        for _, words, own, runs in rows:
+            pair = runs[0].pair
+            label = words if words and len(by_pair) == 1 else pair + f" ({words})" * bool(words)
+            found.append(Group(own, words, label, tuple(sorted(runs, key=lambda run: run.seed))))
     return found
+
+
+def _by_value(settings: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """Numbers in their order, which is not that of their text, before words."""
+    return [(value, "") if isinstance(value, (int, float)) else (inf, str(value)) for value in settings.values()]
+
+
+def size_of(groups: list[Group]) -> tuple[str, dict[str, int]]:
+    """The branch whose size differs, speech before image, and its trainable parameters by the groups' labels."""
+    sizes = {
+        "speech": {group.label: group.runs[0].speech_parameters for group in groups},
+        "image": {group.label: group.runs[0].image_parameters for group in groups},
+    }
+    branch = "image" if len({*sizes["speech"].values()}) < 2 else "speech"
+    return branch, sizes[branch]
 
 
 def _order(run: RunSummary) -> tuple[int, int, str]:

@@ -7,6 +7,7 @@ from sia.config import Experiment, flatten, varying
 
 PAIR = ("model.gru_layers", "model.latent_size")  # told by the pair's name
 SECTIONS = tuple(name for name in Experiment.model_fields if name != "runtime")
+THEN = ", then "  # between the stages of a chain
 Settings = Mapping[str, Any]
 
 
@@ -30,7 +31,7 @@ def _flat(experiment: Experiment, sections: set[str], every_stage: bool) -> dict
 def stages_text(experiment: Experiment) -> str:
     """For example `120 calr 0.0002, then 30 calr 0.0001`."""
     rate = experiment.optimizer.learning_rate
-    return ", then ".join(f"{s.epochs} {s.schedule.name} {rate * s.lr_scale:g}" for s in experiment.stages)
+    return THEN.join(f"{s.epochs} {s.schedule.name} {rate * s.lr_scale:g}" for s in experiment.stages)
 
 
 def in_short(many: Sequence[Settings], told_elsewhere: Collection[str] = PAIR) -> list[list[str]]:
@@ -39,6 +40,44 @@ def in_short(many: Sequence[Settings], told_elsewhere: Collection[str] = PAIR) -
         [key for key in dict.fromkeys(key for one in many for key in one) if key not in told_elsewhere]
     )
     return [[f"{names[key]}={text(value)}" for key, value in one.items() if key in names] for one in many]
+
+
+def telling(many: Sequence[Settings]) -> list[dict[str, Any]]:
+    """Each one's settings but those that need not be known to tell them apart: of a loss and its scale, the loss."""
+    kept = list(dict.fromkeys(key for one in many for key in one))
+    for key in kept[::-1]:
+        fewer = [other for other in kept if other != key]
+        seen = {tuple(str(one.get(other)) for other in fewer) for one in many}
+        if len(seen) == len(many) > 1 and all(any(other in one for other in fewer) for one in many):
+            kept = fewer
+    return [{key: one[key] for key in kept if key in one} for one in many]
+
+
+def in_words(many: Sequence[Settings]) -> list[str]:
+    """Each one's settings as a figure names them: `hinge_hardest, batch size 64`."""
+    keys = [*dict.fromkeys(key for one in many for key in one)]
+    if keys == ["stages"]:
+        return _without_what_all_begin_with([str(one["stages"]) for one in many])
+    words = {key: f"{name.replace('_', ' ')} " for key, name in _short_names(keys).items()}
+    return [
+        ", ".join(
+            text(value) if _says_all(value) else words[key] + text(value).strip("[]").replace(", ", "-")
+            for key, value in one.items()
+        )
+        for one in many
+    ]
+
+
+def _says_all(value: Any) -> bool:
+    return isinstance(value, str) and not value.startswith("[")
+
+
+def _without_what_all_begin_with(chains: Sequence[str]) -> list[str]:
+    parts = [chain.split(THEN) for chain in chains]
+    shared = next((n for n, same in enumerate(zip(*parts, strict=False)) if len({*same}) > 1), min(map(len, parts)))
+    if not shared:
+        return list(chains)
+    return ["then " + THEN.join(rest) if (rest := one[shared:]) else "no restart" for one in parts]
 
 
 def text(value: Any) -> str:
