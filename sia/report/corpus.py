@@ -5,11 +5,11 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sia.errors import UserError
-from sia.report.chance import Chances, chance
 from sia.report.summary import RunSummary
 
 if TYPE_CHECKING:
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 SAMPLES = 4
 SIDE = 240  # pixels
+Chances = Mapping[str, float]  # R@10 by direction, from 0 to 1
+
+
+def chance(num_captions: int, num_images: int, k: int = 10) -> Chances:
+    """R@k of guesses among so many images, and among so many captions, as many of each image."""
+    right = max(1.0, num_captions / num_images)
+    wrong = prod(max(0.0, (num_captions - right - place) / max(1, num_captions - place)) for place in range(k))
+    return {"speech_to_image": min(1.0, k / num_images), "image_to_speech": 1 - wrong}
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,20 @@ class CorpusFacts:
     @property
     def chances(self) -> dict[str, Chances]:
         return {split: chance(*pool) for split, pool in self.pools.items()}
+
+    @property
+    def told(self) -> str:
+        """Its name and size, the candidates of the test split, and what is to be known of it, in sentences."""
+        told = self.name
+        if self.num_captions:
+            counts = ", ".join(f"{number:,} {split}" for split, number in self.num_captions.items())
+            told += f": {counts} captions, {self.num_images:,} images"
+        if self.hours is not None:
+            told += f", {self.hours:.1f} hours" if self.hours >= 1 else f", {self.hours * 60:.0f} minutes"
+            told += " of speech"
+        if "test" in self.pools:
+            told += "; tested on {:,} captions and {:,} images".format(*self.pools["test"])
+        return " ".join(f"{sentence}." for sentence in (told, *self.notes))
 
 
 def corpus_facts(summaries: list[RunSummary]) -> CorpusFacts:

@@ -4,6 +4,7 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1b1b1f"
-# Okabe and Ito's palette, without yellow; the last is ink, which is light in the dark.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)
+# Okabe and Ito's palette, without yellow, two of them darker, so that each stands out from white by 3 : 1; the last is
+# ink, which is light in the dark.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c56d9e", "#3d9bd1", "#c48700", INK)
 MARKERS = "os^DvPX"
 Look = dict[str, Any]
 GUIDE: Look = {"color": INK, "marker": ".", "alpha": 0.35, "linestyle": ""}
@@ -66,18 +68,57 @@ def subplots(
         return figure, [list(grid[:, column]) for column in range(columns)]
 
 
-def legend(figure: "Figure", looks: Mapping[str, Look], marks: Sequence[str], others: int = 0) -> None:
-    """Below the panels: what each colour and each mark is. The figure grows by its lines."""
+Key = list[tuple[str, Look]]  # what a colour or a mark is
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and what its colours and marks are: below it in a picture, beside it on a page."""
+
+    figure: "Figure"
+    key: Key
+
+
+def key_of(looks: Mapping[str, Look], marks: Sequence[str], others: int = 0) -> Key:
+    some = [(f"{others} others", {"color": INK, "alpha": 0.35, "linestyle": "-"})] * bool(others)
+    return [*looks.items(), *some, *((mark, {"color": INK, **MARKS[mark]}) for mark in marks)]
+
+
+def _legend(drawn: Drawn) -> None:
+    """Below the panels; the figure grows by its lines."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=_plain(name), **look) for name, look in looks.items()]
-    handles += [Line2D([], [], label=f"{others} others", color=INK, alpha=0.35)] * bool(others)
-    handles += [Line2D([], [], label=mark, **{"color": INK, **MARKS[mark]}) for mark in marks]
-    widest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
+    figure = drawn.figure
+    # No name is taken for a formula.
+    names = [textwrap.fill(name, WIDEST).replace("$", r"\$") for name, _ in drawn.key]
+    handles = [Line2D([], [], label=name, **look) for name, (_, look) in zip(names, drawn.key, strict=True)]
+    widest = max(len(line) for name in names for line in name.splitlines())
     columns = max(1, int(figure.get_figwidth() * 11 / (widest + 7)))
-    lines = sum(str(handle.get_label()).count("\n") + 1 for handle in handles) / columns + 1
+    lines = sum(name.count("\n") + 1 for name in names) / columns + 1
     figure.set_figheight(figure.get_figheight() + 0.17 * lines)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False, labelcolor=INK)
+
+
+def swatch(look: Look) -> str:
+    """A line and its marker as an <svg> of 32 by 14 pixels, in the page's colours."""
+    from matplotlib.markers import MarkerStyle
+
+    colour, drawn = _of_page(look["color"]), ""
+    dashes = {"--": "4 3", ":": "1.5 2.5", (0, (6, 2, 1, 2)): "6 2 1 2"}.get(look.get("linestyle", "-"), "")
+    if look.get("linestyle", "-"):
+        width = look.get("linewidth", 1.5)
+        drawn += f'<path d="M1 7H31" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>'
+    if mark := look.get("marker"):
+        style, size = MarkerStyle(mark), look.get("markersize", 8)
+        outline: Any = style.get_path().transformed(style.get_transform()).to_polygons()[0]
+        corners = "L".join(f"{16 + size * x:.1f} {7 - size * y:.1f}" for x, y in outline)
+        drawn += f'<path d="M{corners}Z" fill="{colour}"/>'
+    opacity = look.get("alpha", 1)
+    return f'<svg class="swatch" viewBox="0 0 32 14" aria-hidden="true" opacity="{opacity}">{drawn}</svg>'
+
+
+def _of_page(colour: str) -> str:
+    return "currentColor" if colour == INK else f"var(--c{COLOURS.index(colour) + 1})"
 
 
 def _settle(figure: "Figure") -> None:
@@ -87,15 +128,12 @@ def _settle(figure: "Figure") -> None:
         figure.set_layout_engine("none")
 
 
-def _plain(name: str) -> str:
-    """A name in lines, none of which is taken for a formula."""
-    return textwrap.fill(name, WIDEST).replace("$", r"\$")
-
-
-def png(figure: "Figure") -> bytes:
+def png(drawn: Drawn) -> bytes:
     stream = io.BytesIO()
-    _settle(figure)
-    figure.savefig(stream, format="png", dpi=130)
+    if drawn.key:
+        _legend(drawn)
+    _settle(drawn.figure)
+    drawn.figure.savefig(stream, format="png", dpi=130)
     return stream.getvalue()
 
 
@@ -110,7 +148,7 @@ def inline_svg(figure: "Figure", name: str, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
     box, body = re.search(r'viewBox="([^"]*)"', text)[1], text[text.index(">", text.index("<svg")) + 1 :]  # type: ignore[index]
     body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body).replace("xlink:href", "href")
-    for number, colour in enumerate(COLOURS[:-1], start=1):
-        body = body.replace(colour, f"var(--c{number})")
-    body = body.replace(INK, "currentColor").replace("#ffffff", "var(--paper)")
+    for colour in COLOURS:
+        body = body.replace(colour, _of_page(colour))
+    body = body.replace("#ffffff", "var(--paper)")
     return f'<svg class="figure" viewBox="{box}" role="img" aria-label="{escape(label)}">{body}'
