@@ -1,23 +1,23 @@
-"""A study's report as one HTML page that needs nothing beside it, and its tables as LaTeX."""
+"""What a study's report says, for its page and its Markdown; and its tables as LaTeX."""
 
+import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
+from sia import __version__
 from sia.config import flatten
-from sia.report import tables
+from sia.gallery import page as gallery_page
+from sia.report import paper, tables
 from sia.report.corpus import CorpusFacts
+from sia.report.finding import R_AT_10, Finding, best_first
 from sia.report.groups import Group, grouped
-from sia.report.paper import beside
 from sia.report.settings import differing, stages_text, text
-from sia.report.style import inline_svg
 from sia.report.summary import RunSummary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from sia.run.records import Study
 
 LATEX: dict[str, str | int | None] = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -31,13 +31,8 @@ TOLD = (tables.duration, "{:.3g}".format, "{:.2g}".format)
 
 
 def environment() -> Environment:
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader("sia.report"), PackageLoader("sia.gallery")]),
-        autoescape=lambda name: not str(name).endswith(".tex"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    made.filters["tex"] = latex_escaped
+    made = gallery_page.environment(Path(__file__).parent / "templates")
+    made.filters |= {"tex": latex_escaped, "numeric": tables.numeric, "markdown": tables.markdown}
     return made
 
 
@@ -48,53 +43,83 @@ def latex_escaped(value: object) -> str:
 def latex(rows: list[tables.Row]) -> str:
     """A tabular for `booktabs`, what all rows have in common above it; of more rows than a page has, several."""
     rows, common = tables.narrowed(rows)
-    columns = [_column([str(row[key]) for row in rows]) for key in rows[0]]
+    right = tables.numeric(rows)
+    columns = [
+        # Long cells are folded.
+        r"p{0.45\linewidth}" if max(len(str(row[key])) for row in rows) > LONGEST_CELL else "r" if key in right else "l"
+        for key in rows[0]
+    ]
     parts = [rows[begin : begin + ROWS_OF_A_PAGE] for begin in range(0, len(rows), ROWS_OF_A_PAGE)]
     return environment().get_template("table.tex").render(parts=parts, columns=columns, common=common)
 
 
-def _column(cells: Sequence[str]) -> str:
-    """To the right where its cells are numbers; of some width where they are long, so that they are folded."""
-    if max(map(len, cells)) > LONGEST_CELL:
-        return r"p{0.45\linewidth}"
-    return "r" if cells[0][:1].isdigit() else "l"
-
-
-def svgs(name: str, title: str, figures: dict[str, "Figure"]) -> list[Markup]:
-    """A figure's panels, one of each direction, for a page."""
-    return [Markup(inline_svg(drawn, f"{name}-{key}", f"{title}, {key}")) for key, drawn in figures.items()]
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a report begins with, and the lines on runs that are left out of it."""
-
-    study: str
-    question: str
-    finding: str
-    states: str
-    notes: list[str]
-    damaged: list[str]
-
-
-def page(opening: Opening, summaries: list[RunSummary], corpus: CorpusFacts, gallery: Any = None, **told: Any) -> str:
-    """The page; `told` are its notes, and its figures with their Markup."""
-    groups = grouped(summaries)
-    context = {
+def context(
+    study: str, about: Study, summaries: list[RunSummary], corpus: CorpusFacts, found: Finding, damaged: list[str]
+) -> dict[str, Any]:
+    """The values of report.html and report.md, but for figures, gallery and addresses."""
+    groups, chances = grouped(summaries), corpus.chances.get("test")
+    table2, table2_common = tables.narrowed(tables.table2(summaries))
+    results, results_common = tables.narrowed(tables.results_table(summaries))
+    course, course_common = tables.narrowed(tables.course_table(summaries))
+    return {
+        "study": study,
+        "question": about.question,
+        "grid": about.grid,
+        "finding": found,
+        "remarks": _remarks(summaries, about.changes),
+        "states": _states(summaries),
+        "date": time.strftime("%-d %B %Y"),
+        "version": __version__,
+        "damaged": damaged,
+        "tiles": tiles(found, corpus, len(best_first(groups))),
+        "chance": " and ".join(dict.fromkeys(f"{value * 100:.3g} %" for value in (chances or {}).values())),
         "varied": varied(groups),
         "held": held(groups),
         "corpus": corpus,
-        "pairs": list(dict.fromkeys(run.pair for run in summaries)),
-        "table1": (tables.table1_beside(summaries), ""),
-        "table2": tables.narrowed(tables.table2(summaries)),
-        "beside": (beside(summaries), ""),
+        "table1": tables.table1_beside(summaries),
+        "table2": table2,
+        "table2_common": table2_common,
+        "papers_table2": paper.table2(),
+        "beside": paper.beside(summaries),
         "costs": costs(groups),
-        "results": tables.narrowed(tables.results_table(summaries)),
-        "course": tables.narrowed(tables.course_table(summaries)),
+        "costs_table": costs_table(groups),
+        "results": results,
+        "results_common": results_common,
+        "course": course,
+        "course_common": course_common,
         "commits": sorted({run.commit[:8] for run in summaries if run.commit}),
-        "gallery": gallery,
     }
-    return environment().get_template("report.html").render(**vars(opening), **context, **told)
+
+
+def _states(summaries: list[RunSummary]) -> str:
+    states = Counter(run.state for run in summaries)
+    told = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+    corpora = ", ".join(sorted({f"{run.corpus} {run.corpus_identity}".strip() for run in summaries}))
+    runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
+    return f"{runs}: {told}. Corpus: {corpora}."
+
+
+def _remarks(summaries: list[RunSummary], changes: list[str]) -> list[str]:
+    controls = sum(run.experiment.data.shuffle_pairs for run in summaries)
+    told = [f"The grid file's runs, changed by --set: {', '.join(changes)}."] if changes else []
+    control = f"{controls} of the runs are controls, trained with wrong images (data.shuffle_pairs)."
+    return told + [control] * bool(controls)
+
+
+def tiles(found: Finding, corpus: CorpusFacts, num_finished: int) -> list[dict[str, str]]:
+    """The numbers that a reader shall take home: what each is of, its value, its range."""
+    if found.best is None:
+        return []
+    shown = [{"of": f"does best of {num_finished}" if num_finished > 1 else "is trained", "value": found.best.label}]
+    of = ("of the captions find their image among ten", "of the images find a caption among ten")
+    for measure, what in zip(R_AT_10, of, strict=True):
+        value, _, bounds = tables.percent(found.best.spread(measure)).partition(" ")
+        bounds = bounds.strip("[]").replace(",", " to")
+        shown.append({"of": what, "value": f"{value} %", "range": bounds})
+    for guesses in [one for split, one in corpus.chances.items() if split == "test"]:
+        value = " / ".join(dict.fromkeys(f"{share * 100:.3g}" for share in guesses.values()))
+        shown.append({"of": "is what guessing reaches", "value": f"{value} %"})
+    return [{"range": "", **tile} for tile in shown]
 
 
 def varied(groups: Sequence[Group]) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 import csv
 import io
+import re
 from typing import Any
 
 from sia.report.groups import Group, Spread, grouped
-from sia.report.paper import CORPUS, PAIRS, PAPER
+from sia.report.paper import CORPUS, PAIRS, PAPER, UNKNOWN
 from sia.report.summary import RunSummary
 from sia.run.selection import DIRECTIONS, protocol
 
@@ -16,8 +17,8 @@ MEASURES = [
     for measure in ("R_at_1", "R_at_5", "R_at_10", "median_rank", "mean_rank")
 ]
 RECORDED = [*MEASURES, *(f"{measure}_{bound}" for measure in R_AT_10.values() for bound in ("low", "high"))]
-UNKNOWN = "unknown"
 NONE_YET = "–"
+NUMBERS = re.compile(rf"[-–+±\d.,:/ \[\]]+|{UNKNOWN}")
 
 Row = dict[str, Any]  # a table's cells by their headings, None where there is nothing
 
@@ -94,14 +95,10 @@ def table2_records(summaries: list[RunSummary]) -> list[Row]:
     return _below_the_papers(rows, paper, summaries)
 
 
-def paper_pairs(summaries: list[RunSummary]) -> tuple[str, ...]:
-    """The paper's rows that a study's rows may be compared with: none where no run was trained on its corpus."""
-    return tuple(PAIRS) if any(run.corpus == CORPUS for run in summaries) else ()
-
-
 def _below_the_papers(ours: list[Row], known: Row, summaries: list[RunSummary]) -> list[Row]:
+    """The paper's rows come first where a run was trained on its corpus: with no other do recalls compare."""
     papers = []
-    for pair in paper_pairs(summaries):
+    for pair in PAIRS if any(run.corpus == CORPUS for run in summaries) else ():
         cells = dict(zip(ours[0], (f"{PAPER}, {pair}", "P205 (400k)", "No", "DenseNet"), strict=False))
         papers.append({**dict.fromkeys(ours[0], UNKNOWN), **cells, **known})
     return papers + ours
@@ -187,6 +184,11 @@ def narrowed(rows: list[Row]) -> tuple[list[Row], str]:
         return rows, ""
     common = ", ".join(f"{key} {value}" for key, value in rows[0].items() if key not in kept and value != "")
     return [{key: row[key] for key in kept} for row in rows], f"In every row: {common}." if common else ""
+
+
+def numeric(rows: list[Row]) -> set[str]:
+    """The columns of numbers alone, which stand on the right."""
+    return {key for key in rows[0] if all(NUMBERS.fullmatch(str(row[key])) for row in rows)}
 
 
 def both_directions(measures: Row, measure: str, prefix: str = "") -> str:

@@ -6,7 +6,7 @@ import pytest
 from test_tables import summary, unfinished, with_intervals
 from written_runs import experiment, finish_run
 
-from sia.report.chance import chance
+from sia.report.corpus import chance
 from sia.report.finding import finding
 from sia.report.groups import grouped
 from sia.report.paper import beside, restart_gains
@@ -26,7 +26,16 @@ def seeds(layers, *recalls):
         ([unfinished(summary())], ["nothing is found"], ["%"]),
         ([with_intervals(summary())], ["DG3A1024", "50.0 % (48.0 to 52.0)", "chance is 2.5 %"], ["lead", "settled"]),
         # One seed each: what the test set explains is told, and that seeds are not.
-        (NARROW, ["DG4A1024 finds", "leads DG3A1024 and DG2A1024", "another seed may still change"], ["Its lead over"]),
+        (
+            NARROW,
+            [
+                "Of 3 pairs, DG4A1024 does best: it finds",
+                "leads DG3A1024 and DG2A1024",
+                "the largest of 3",
+                "another seed may still change",
+            ],
+            ["Its lead over"],
+        ),
         (NARROW[:2], ["Its lead over DG2A1024 is not settled", "another seed"], ["It leads"]),
         ([summary(), summary(layers=2)], ["Its lead over DG2A1024 is not settled"], ["( to"]),
         # Several seeds.
@@ -43,7 +52,7 @@ def seeds(layers, *recalls):
     ],
 )
 def test_a_finding_tells_its_uncertainty(runs, told, not_told):
-    text = finding(runs, chance(400, 400))
+    text = str(finding(runs, chance(400, 400)))
     assert [part for part in told if part not in text] == [], text
     assert [part for part in not_told if part in text] == [], text
 
@@ -53,15 +62,44 @@ def test_a_pool_of_ten_is_told_as_chance():
     (run,) = seeds(3, 1.0)
     sure = {f"{direction}/R_at_10_{bound}": 1.0 for direction in chance(4, 4) for bound in ("low", "high")}
     told = finding([replace(run, test={**run.test, **sure})], chance(4, 4))
-    assert "that is no more than chance, which is 100 %" in told
+    assert "that is no more than chance, which is 100 %" in told.answer
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "recalls", "told"),
+    [
+        ("loss.name", ("hinge", "hinge_hardest"), (0.4, 0.5), "Of 2 losses, hinge_hardest does best:"),
+        (
+            "training.batch_size",
+            (16, 32, 128),
+            (0.4, 0.5, 0.6),
+            "R@10 rises with the batch size throughout, from 16 to",
+        ),
+        ("training.batch_size", (16, 32, 128), (0.6, 0.5, 0.4), "R@10 falls with the batch size throughout"),
+        ("training.batch_size", (16, 32, 128), (0.4, 0.6, 0.5), "Of 3 batch sizes, batch size 32 does best:"),
+        ("training.batch_size", (16, 32, 128), (0.4, 0.6, 0.5), "R@10 neither rises nor falls with the batch size"),
+        (
+            "model.image.blocks",
+            ([2, 2], [3, 3]),
+            (0.4, 0.6),
+            "By image parameters it is the largest of 2; the smallest,",
+        ),
+    ],
+)
+def test_a_finding_answers_in_the_questions_words(key, values, recalls, told):
+    runs = [with_intervals(summary(recall=recall, **{key: one})) for one, recall in zip(values, recalls, strict=True)]
+    assert told in str(finding(runs))
 
 
 def test_what_the_paper_found_stands_beside_what_was_found_here(tmp_path):
     run = summarise(finish_run(tmp_path, "size", experiment()))
     assert restart_gains(run) == [pytest.approx((0.5 - 0.45) * 95)]
-    (row,) = beside([run])
+    row, cycles = beside([run])
+    assert "3, 7, 15" in cycles["Mortazavi 2020"] and cycles["Here"] == "After epoch 1."
     assert "1.5 % R@10" in row["Mortazavi 2020"] and row["Here"] == "+4.7 points of R@10 on validation, by one restart."
     told = "DG4A1024 did best of 3 pairs; there are 2 smaller and 0 larger ones by speech parameters."
     rows = beside([summary(layers, recall=layers / 10) for layers in (2, 3, 4)])
     assert [row["Here"] for row in rows] == [told]
-    assert len(grouped([run])) == 1 and beside([replace(run, begun=run.begun[:1])]) == []
+    assert len(grouped([run])) == 1 and beside([replace(run, begun=run.begun[:1], epoch_rows=())]) == []
+    sizes = [summary(recall=0.4, **{"training.batch_size": 16}), summary(recall=0.5)]
+    assert beside(sizes)[0]["Here"] == "R@10 on test, the mean of both directions: 38.0 with 16, 47.5 with 64."

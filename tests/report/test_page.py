@@ -41,7 +41,11 @@ def test_the_page_shows_the_corpus_and_what_guessing_reaches(runs, tmp_path, cor
     TrainedOn(**described, folder=str(corpus)).write(run.corpus)
     page = write_report("size").read_text()
     assert page.count("data:image/jpeg;base64,") == 4 and " minutes of speech" in page
-    assert "Guessing reaches 25 % and" in page and "not at hand" not in page
+    assert (
+        "Guessing reaches 25 % and" in page
+        and "tested on 200 captions and 40 images" in page
+        and "not at hand" not in page
+    )
     corpus.rename(tmp_path / "gone")
     gone = write_report("size").read_text()
     assert " minutes of speech" in gone and "not at hand" in gone and "data:image" not in gone

@@ -120,16 +120,22 @@ ONE, TWO = {"epochs": 6, "schedule": "calr"}, {"epochs": 2, "schedule": "calr", 
     [
         (
             [{"loss.margin": 0.2}, {"loss.margin": 0.1}, {"layers": 2}],
-            ["G2A1024", *(f"(loss.margin={m})" for m in (0.1, 0.2))],
+            ["G2A1024", *(f"DG3A1024 (margin {m})" for m in (0.1, 0.2))],
         ),
         (
             [{"stages": stages} for stages in ([ONE], [ONE, TWO])],
-            ["(stages=6 calr 0.0002)", "(stages=6 calr 0.0002, then 2 calr 0.0001)"],
+            ["no restart", "then 2 calr 0.0001"],
         ),
         (
             [{"loss": {"name": "hinge"}}, *({"loss": {"name": "info_nce", "temperature": t}} for t in (0.05, 0.1))],
-            ["(loss.name=hinge)", *(f"(loss.name=info_nce, loss.temperature={t})" for t in (0.05, 0.1))],
+            ["hinge", *(f"info_nce, temperature {t}" for t in (0.05, 0.1))],
         ),
+        # A key alone tells; what goes with it need not be said.
+        (
+            [{"loss": {"name": "hinge"}}, {"loss": {"name": "masked_margin_softmax", "scale": 20.0}}],
+            ["hinge", "softmax"],
+        ),
+        ([{"model.image.blocks": blocks} for blocks in ([2, 2], [12, 2])], ["blocks 12-2", "blocks 2-2"]),
         ([{"seed": 0}, {"seed": 1, "runtime.num_workers": 0, "data.folder": "elsewhere"}], ["G3A1024"]),
     ],
 )
@@ -143,7 +149,7 @@ def test_a_corpus_tells_configurations_apart_and_a_run_that_has_none_yet_joins_i
     assert [group.label for group in grouped([summary(seed=0), waiting])] == ["DG3A1024"]
     other = replace(summary(seed=1), corpus_identity="4567")
     labels = {group.label for group in grouped([summary(seed=0), other])}
-    assert labels == {"DG3A1024 (corpus=0123)", "DG3A1024 (corpus=4567)"}
+    assert labels == {"0123", "4567"}
 
 
 def test_another_image_encoder_is_not_called_the_papers():

@@ -23,7 +23,11 @@ def test_a_report_lies_beside_the_runs(runs, tmp_path):
     tables = {"table1.csv", "table2.csv", "runs.csv", "table1.tex", "table2.tex"}
     assert {path.name for path in report.parent.iterdir()} == {*tables, PAGE, "report.md", "recall_by_epoch.png"}
     for text in (report.read_text(), report.with_name("report.md").read_text()):
-        assert "2 runs: 1 finished, 1 unfinished." in text and "200 captions, 40 images" in text
+        assert (
+            "2 runs: 1 finished, 1 unfinished." in text
+            and "R@10 is the share of queries" in text
+            and "200 captions, 40 images" in text
+        )
     assert "](recall_by_epoch.png)" in text
     done = Desk(tmp_path).call("report.py", "sise")
     assert done.returncode == 1 and done.stderr.startswith("error: sise: ") and done.stderr.endswith("are: size\n")
