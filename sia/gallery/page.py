@@ -9,9 +9,20 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def environment(*more: Path) -> Environment:
-    """Jinja over this folder's templates, and those of `more`; whatever comes from data is escaped."""
-    loader = FileSystemLoader([*more, TEMPLATES])
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Jinja over this folder's templates, and those of `more`; in HTML, whatever comes from data is escaped."""
+    return Environment(
+        loader=FileSystemLoader([*more, TEMPLATES]),
+        autoescape=lambda name: not str(name).endswith((".md", ".tex", ".txt")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def section_of(gallery: Any) -> str:
+    """What a run finds (`sia.gallery.of_run.Gallery`), for a page that has `palette.css`."""
+    source = '{% from "gallery.html" import gallery_section %}{{ gallery_section(gallery) }}'
+    return environment().from_string(source).render(gallery=gallery)
 
 
 def rendered(template: str, **values: Any) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sia.cluster.launch import Launch, default_concurrency
 from sia.cluster.profile import Cluster
+from sia.gallery.of_study import gallery_of_study, kept_gallery
 from sia.operate.confirm import confirmed
 from sia.operate.damage import how_unfinished, readable
 from sia.operate.status import study_views
@@ -20,9 +21,9 @@ from sia.operate.track import keep_report, undriven
 from sia.operate.watch import SweepDisplay, watch_studies
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
-from sia.report.write import write_report
+from sia.report.write import PAGE, write_report
 from sia.run.driver import OWN_JOB, Driver, another_driver, driver_status, driving
-from sia.run.folder import RunFolder, again, refuse_rehearsal
+from sia.run.folder import RunFolder, again, refuse_rehearsal, report_folder, runs_of
 from sia.run.state import look
 from sia.sweep.chain import StageFailed, follow_run
 from sia.sweep.corpora import is_to_be_made, provide_corpora
@@ -147,10 +148,14 @@ def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
 
 def _tell_end(sweep: Sweep, errors: dict[str, str], console: Console) -> int:
     console.print(sweep_table([summarise(run) for run in readable(sweep.runs)[0]]))
-    print(f"report: {write_report(sweep.study)}")
+    kept = kept_gallery(report_folder(sweep.study) / PAGE, runs_of(sweep.study))
+    # Where the runs were trained here, it takes less than their last epoch did; a login node loads no torch for it.
+    gallery = gallery_of_study(sweep.study) if not kept and sweep.cluster != "slurm" else kept
+    print(f"report: {write_report(sweep.study, gallery=gallery)}")
     for line in keep_report(sweep.study):
         print(line, file=sys.stderr)
-    print(f"        python jobs/report.py {sweep.study} adds what the best pair finds, to see and hear")
+    if not gallery:
+        print(f"        python jobs/report.py {sweep.study} adds what the best pair finds, to see and hear")
     print(f"runs:   python jobs/status.py {sweep.study}")
     tracker = tracker_of(sweep.study)
     lines = tracker.how_to_open(sweep.runs) or [f"nothing is mirrored yet; python jobs/track.py {sweep.study}"]

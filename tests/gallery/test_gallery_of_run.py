@@ -12,7 +12,7 @@ from sia.embedding import image_of_caption
 from sia.errors import UserError
 from sia.gallery.clips import Clip, Picture
 from sia.gallery.of_run import Gallery, gallery_of
-from sia.gallery.page import environment
+from sia.gallery.page import section_of
 from sia.gallery.strip import HEIGHT, WIDTH, attention_of
 from sia.inference.trained_pair import TrainedPair
 from sia.recall import ranks
@@ -27,11 +27,6 @@ def prepared(corpus: Path) -> PreparedCorpus:
 @pytest.fixture(scope="module")
 def gallery(run: RunFolder) -> Gallery:
     return gallery_of(run)
-
-
-def page_of(gallery: Gallery) -> str:
-    source = '{% from "gallery.html" import gallery_section %}{{ gallery_section(gallery) }}'
-    return environment().from_string(source).render(gallery=gallery)
 
 
 def test_ranks_are_those_of_recall(gallery: Gallery, prepared: PreparedCorpus, pair: TrainedPair, raw: Path) -> None:
@@ -81,7 +76,7 @@ def test_a_query_is_drawn_over_the_encoders_own_attention(
 
 
 def test_the_page_escapes_what_comes_from_data_and_names_no_other_place(gallery: Gallery) -> None:
-    page = page_of(gallery)
+    page = section_of(gallery)
     assert "<script>alert" not in page and "<i>low" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; test-" in page and "&lt;i&gt;low" in page
     assert "http" not in page and "url(" not in page and "@import" not in page
@@ -101,7 +96,7 @@ def test_media_stay_within_their_size(run: RunFolder) -> None:
     assert 0 < sum(len(one.source) for one in media) <= 20_000
     left_out = [one for one in media if not one.source]
     assert left_out and all(one.missing == "left out: the media of a page may have 0.02 MB in all" for one in left_out)
-    assert len(page_of(small)) < len(page_of(gallery_of(run)))
+    assert len(section_of(small)) < len(section_of(gallery_of(run)))
 
 
 def test_where_no_recording_is_left_the_page_says_so(run: RunFolder, corpus: Path, raw: Path, tmp_path: Path) -> None:
@@ -115,7 +110,7 @@ def test_where_no_recording_is_left_the_page_says_so(run: RunFolder, corpus: Pat
     assert isinstance(query, Clip) and not query.source and query.missing.endswith(".wav: no such file any more")
     assert query.strip is not None and not query.strip.wave and query.strip.attention
     assert all(isinstance(one.shown, Picture) and one.shown.source for one in gone.speech_to_image[0].found)
-    assert "No sound: " in page_of(gone)
+    assert "No sound: " in section_of(gone)
 
 
 def test_another_corpus_in_its_place_is_refused(run: RunFolder, corpus: Path, tmp_path: Path) -> None:
