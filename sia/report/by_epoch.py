@@ -124,7 +124,7 @@ def _draw_stars(axes: "Axes", stars: list[Star]) -> None:
     (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     heaps: list[list[Star]] = []
     for star in sorted(stars, key=lambda one: -one[1]):
-        near = [heap for heap in heaps if _hides(heap[-1], star, (right - left) / 25, top / 16)]
+        near = [heap for heap in heaps if _hides(heap[-1], star, (right - left) / 25, top / 22)]
         near[0].append(star) if near else heaps.append([star])
     shown: Any = {"marker": "*", "markersize": 12, "markeredgecolor": "white", "zorder": 5, "clip_on": False}
     for heap in heaps:

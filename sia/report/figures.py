@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DIRECTIONS = {"speech_to_image": "speech → image", "image_to_speech": "image → speech"}
+MEASURES = [f"{direction}/R_at_10" for direction in DIRECTIONS]
 CHOSEN_ON_TEST = "chosen on test"
 MANY_GROUPS = 7  # that colours tell apart
 MANY_ROWS = 20
@@ -68,7 +69,8 @@ def recall_on_test(study: Compared, directions: Sequence[str] = tuple(DIRECTIONS
     names = [textwrap.fill(label_of(group, groups), 22).replace("$", r"\$") for group in groups]
     lines = sum(name.count("\n") + 1.5 for name in names)
     figure, panels = subplots(len(directions), (WIDTH, 0.9 + 0.19 * lines))
-    highest = 0.0
+    shown = [(spread, _bar(spread)) for group in groups for key in MEASURES if (spread := group.spread(key))]
+    highest = max(spread.mean * 100 + above for spread, (_, above) in shown)
     for (axes,), direction in zip(panels, directions, strict=True):
         for row, group in enumerate(groups):
             if (spread := group.spread(f"{direction}/R_at_10")) is None:
@@ -78,7 +80,6 @@ def recall_on_test(study: Compared, directions: Sequence[str] = tuple(DIRECTIONS
             axes.errorbar([spread.mean * 100], [row], xerr=[[below], [above]], markersize=8, elinewidth=2, **look)
             beside: dict[str, Any] = {"va": "center", "fontweight": "bold", "color": INK}
             axes.text(1.03, row, f"{spread.mean * 100:.1f}", transform=axes.get_yaxis_transform(), **beside)
-            highest = max(highest, spread.mean * 100 + above)
         if "test" in study.chances:
             axes.axvline(study.chances["test"][direction] * 100, **CHANCE_LINE)
         axes.set(title=DIRECTIONS[direction], ylim=(len(groups) - 0.5, -0.5), xlabel="R@10 on test (%)")

@@ -15,6 +15,7 @@ R_AT_10 = [f"{direction}/R_at_10" for direction in DIRECTIONS]
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 NORMAL = 1.96
 MOST_NAMES = 4
+LARGEST = ("", "second ", "third ", "fourth ", "fifth ")
 KINDS = {
     "loss.name": "losses",
     "training.batch_size": "batch sizes",
@@ -78,7 +79,13 @@ def _by_size(groups: list[Group]) -> str:
     if len({*sizes.values()}) < max(2, len(groups)):
         return ""
     place, smallest = order.index(groups[0]), order[-1]
-    where = {0: "the largest", len(order) - 1: "the smallest"}.get(place, f"number {place + 1}, from the largest,")
+    where = (
+        "the smallest"
+        if smallest is groups[0]
+        else f"the {LARGEST[place]}largest"
+        if place < 5
+        else f"number {place + 1}"
+    )
     told = f"By {branch} parameters it is {where} of {len(order)}"
     if smallest is groups[0]:
         return f"{told}."

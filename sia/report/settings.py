@@ -57,7 +57,7 @@ def in_words(many: Sequence[Settings]) -> list[str]:
     """Each one's settings as a figure names them: `hinge_hardest, batch size 64`."""
     keys = [*dict.fromkeys(key for one in many for key in one)]
     if keys == ["stages"]:
-        return _without_what_all_begin_with([str(one["stages"]) for one in many])
+        return _restarts([str(one["stages"]) for one in many])
     words = {key: f"{name.replace('_', ' ')} " for key, name in _short_names(keys).items()}
     return [
         ", ".join(
@@ -72,12 +72,15 @@ def _says_all(value: Any) -> bool:
     return isinstance(value, str) and not value.startswith("[")
 
 
-def _without_what_all_begin_with(chains: Sequence[str]) -> list[str]:
+def _restarts(chains: Sequence[str]) -> list[str]:
+    """What follows the stages that all chains begin with: `2 more epochs at 0.0015, then 2 at 0.00075`."""
     parts = [chain.split(THEN) for chain in chains]
     shared = next((n for n, same in enumerate(zip(*parts, strict=False)) if len({*same}) > 1), min(map(len, parts)))
-    if not shared:
+    stages = [[stage.split(" ") for stage in one] for one in parts]
+    if not shared or len({schedule for one in stages for _, schedule, _ in one}) > 1:
         return list(chains)
-    return ["then " + THEN.join(rest) if (rest := one[shared:]) else "no restart" for one in parts]
+    told = [THEN.join(f"{epochs} at {rate}" for epochs, _, rate in one[shared:]) for one in stages]
+    return [one.replace(" at", " more epochs at", 1) or "no restart" for one in told]
 
 
 def text(value: Any) -> str:

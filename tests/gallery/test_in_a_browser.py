@@ -27,6 +27,8 @@ def test_a_report_fits_its_window_and_asks_for_nothing(
         for width in (390, 1280):
             assert opened.open(page, width) == (0, [], []), width
         # What it would have told.
-        page.write_text('<p style="width: 2000px">x<script>nothing.at.all()</script><img src="http://127.0.0.1:65000/x">')
+        page.write_text(
+            '<p style="width: 2000px">x<script>nothing.at.all()</script><img src="http://127.0.0.1:65000/x">'
+        )
         overflow, faults, requests = opened.open(page, 390)
         assert overflow > 0 and "nothing" in "".join(faults) and requests == ["http://127.0.0.1:65000/x"]

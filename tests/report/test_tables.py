@@ -124,7 +124,7 @@ ONE, TWO = {"epochs": 6, "schedule": "calr"}, {"epochs": 2, "schedule": "calr", 
         ),
         (
             [{"stages": stages} for stages in ([ONE], [ONE, TWO])],
-            ["no restart", "then 2 calr 0.0001"],
+            ["2 more epochs at 0.0001", "no restart"],
         ),
         (
             [{"loss": {"name": "hinge"}}, *({"loss": {"name": "info_nce", "temperature": t}} for t in (0.05, 0.1))],
