@@ -5,11 +5,11 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sia.errors import UserError
+from sia.report.chance import Chances, chance
 from sia.report.summary import RunSummary
 
 if TYPE_CHECKING:
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 4
 SIDE = 240  # pixels
-Chances = Mapping[str, float]  # R@10 by direction, from 0 to 1
-
-
-def chance(num_captions: int, num_images: int, k: int = 10) -> Chances:
-    """R@k of guesses among so many images, and among so many captions, as many of each image."""
-    right = max(1.0, num_captions / num_images)
-    wrong = prod(max(0.0, (num_captions - right - place) / max(1, num_captions - place)) for place in range(k))
-    return {"speech_to_image": min(1.0, k / num_images), "image_to_speech": 1 - wrong}
 
 
 @dataclass(frozen=True)

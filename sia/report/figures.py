@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sia.report.corpus import Chances
+from sia.report.chance import Chances
 from sia.report.finding import best_first
 from sia.report.groups import Group, Spread, size_of
 from sia.report.style import CHANCE_LINE, GUIDE, INK, Drawn, Look, key_of, looks_of, subplots

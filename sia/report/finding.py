@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from math import hypot, inf, sqrt
 from statistics import mean, variance
 
-from sia.report.corpus import Chances
+from sia.report.chance import Chances
 from sia.report.groups import Group, grouped, size_of
 from sia.report.settings import telling, text
 from sia.report.summary import RunSummary
@@ -117,10 +117,11 @@ def _tested_on(run: RunSummary) -> tuple[str, int | None, int | None]:
 
 def _value(group: Group) -> float:
     """The mean of both directions, over the finished seeds."""
-    return mean(_of_run(run) for run in group.finished)
+    return mean(recall_of(run) for run in group.finished)
 
 
-def _of_run(run: RunSummary) -> float:
+def recall_of(run: RunSummary) -> float:
+    """The mean of both directions' R@10 on test."""
     return mean(run.test[measure] for measure in R_AT_10)
 
 
@@ -179,7 +180,7 @@ def _sampling(group: Group) -> float:
 
 
 def _of_seeds(one: Group, other: Group) -> float:
-    values = [[_of_run(run) for run in group.finished] for group in (one, other)]
+    values = [[recall_of(run) for run in group.finished] for group in (one, other)]
     if min(map(len, values)) < 2:
         return 0.0
     parts = [variance(found) / len(found) for found in values]

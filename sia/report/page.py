@@ -82,7 +82,6 @@ def context(
         "papers_table2": paper.table2(),
         "beside": paper.beside(summaries),
         "costs": costs(groups),
-        "costs_table": costs_table(groups),
         "results": results,
         "results_common": results_common,
         "course": course,
@@ -175,19 +174,6 @@ def costs(groups: Sequence[Group]) -> list[dict[str, Any]]:
         }
         for group, values in zip(groups, found, strict=True)
         if any(value is not None for value in values)
-    ]
-
-
-def costs_table(groups: Sequence[Group]) -> list[tables.Row]:
-    """The same for Markdown."""
-    keys = ("Training time", "Pairs a second", "Peak memory, GB")
-    return [
-        {
-            "Configuration": row["label"],
-            **{key: cell[0] if cell else tables.NONE_YET for key, cell in zip(keys, row["cells"], strict=True)},
-            "Ranks × device": row["by"],
-        }
-        for row in costs(groups)
     ]
 
 

@@ -5,6 +5,7 @@ The text we have of it lost the numbers of its Table 2; nobody fills them in fro
 
 from typing import Any
 
+from sia.report.finding import recall_of
 from sia.report.groups import grouped
 from sia.report.summary import RunSummary
 from sia.run.selection import DIRECTIONS, selection_value
@@ -90,15 +91,11 @@ def _sizes(summaries: list[RunSummary]) -> str:
     done = {pair: runs for pair, runs in of_pair.items() if runs}
     if len(done) < 3:
         return ""
-    best = max(done, key=lambda pair: max(_mean(run) for run in done[pair]))
+    best = max(done, key=lambda pair: max(recall_of(run) for run in done[pair]))
     ordered = sorted(done, key=lambda pair: done[pair][0].speech_parameters)
     place = ordered.index(best)
     where = f"{place} smaller and {len(ordered) - 1 - place} larger ones by speech parameters"
     return f"{best} did best of {len(ordered)} pairs; there are {where}."
-
-
-def _mean(run: RunSummary) -> float:
-    return sum(run.test[f"{direction}/R_at_10"] for direction in DIRECTIONS) / len(DIRECTIONS)
 
 
 def _trained(summaries: list[RunSummary]) -> str:
@@ -107,7 +104,7 @@ def _trained(summaries: list[RunSummary]) -> str:
     if not done:
         return ""
     trained = [run.epoch_rows[-1][key] * 100 for run in done for key in keys]
-    tested = [_mean(run) * 100 for run in done]
+    tested = [recall_of(run) * 100 for run in done]
     return (
         f"{min(trained):.0f} to {max(trained):.0f} % on trained captions; "
         f"{min(tested):.0f} to {max(tested):.0f} % on test."
@@ -118,7 +115,7 @@ def _batches(summaries: list[RunSummary]) -> str:
     by_size: dict[int, list[float]] = {}
     for run in summaries:
         if run.finished:
-            by_size.setdefault(run.experiment.training.batch_size, []).append(_mean(run) * 100)
+            by_size.setdefault(run.experiment.training.batch_size, []).append(recall_of(run) * 100)
     if len(by_size) < 2:
         return ""
     means = [f"{sum(found) / len(found):.1f} with {size}" for size, found in sorted(by_size.items())]

@@ -10,7 +10,7 @@ from written_runs import begin_run, epoch_row, experiment, finish_run
 from sia.config import Stage
 from sia.gallery import page
 from sia.report.by_epoch import cycles_drawn, recall_by_epoch, segments
-from sia.report.corpus import chance
+from sia.report.chance import chance
 from sia.report.figures import MANY_GROUPS, Compared, pareto, recall_by_size, recall_on_test, trained_and_test
 from sia.report.groups import grouped
 from sia.report.style import COLOURS, INK, inline_svg, png, swatch

@@ -6,7 +6,7 @@ import pytest
 from test_tables import summary, unfinished, with_intervals
 from written_runs import experiment, finish_run
 
-from sia.report.corpus import chance
+from sia.report.chance import chance
 from sia.report.finding import finding
 from sia.report.groups import grouped
 from sia.report.paper import beside, restart_gains
