@@ -34,7 +34,8 @@ def recall_by_epoch(study: Compared, directions: Sequence[str] = tuple(DIRECTION
         return None
     cycles, looks, chances = cycles_drawn(study.runs), study.looks, study.chances
     named, others = [one for one in groups if one.label in looks], [one for one in groups if one.label not in looks]
-    stages, rates = _by_colour(named, looks, _stages_begun), _by_colour(named, looks, _rates)
+    stages = _by_colour(named, looks, lambda run: [restart.after_epoch for restart in run.stages_begun])
+    rates = _by_colour(named, looks, lambda run: [(*one.items(),) for one in segments(run, "train/learning_rate", 1)])
     figure, panels = subplots(len(directions), (WIDTH, 4.2), height_ratios=(3, 1))
     for (axes, rate), direction in zip(panels, directions, strict=True):
         for after_epoch in cycles:
@@ -60,7 +61,7 @@ def recall_by_epoch(study: Compared, directions: Sequence[str] = tuple(DIRECTION
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     panels[0][0].set_ylabel(EPOCHS_LABELS[splits_of(groups)])
     panels[0][1].set_ylabel("rate")
-    restarted = any(restart.from_epoch is not None for run in study.runs for restart in run.restarts)
+    restarted = any(run.stages_begun for run in study.runs)
     marks = ["best epoch"] + ["new stage", "its checkpoint"] * restarted + ["new cycle"] * bool(cycles)
     return study.drawn(figure, groups, marks + ["chance"] * bool(splits))
 
@@ -75,14 +76,6 @@ def _by_colour(
             for thing in things_of(run):
                 owners[thing].add(group.label)
     return [(thing, looks[min(labels)]["color"] if len(labels) == 1 else INK) for thing, labels in owners.items()]
-
-
-def _stages_begun(run: RunSummary) -> list[int]:
-    return [restart.after_epoch for restart in run.restarts if restart.from_epoch is not None]
-
-
-def _rates(run: RunSummary) -> Iterator[tuple[tuple[int, float], ...]]:
-    return (tuple(stage.items()) for stage in segments(run, "train/learning_rate", 1))
 
 
 def _draw_others(axes: "Axes", runs: Sequence[RunSummary], direction: str) -> None:
@@ -108,7 +101,7 @@ def _draw_run(axes: "Axes", run: RunSummary, key: str, look: Look) -> list[Star]
     every = max(1, len(value_of) // 15)
     for stage in segments(run, key):
         axes.plot([*stage], [*stage.values()], **look, linewidth=1.3, alpha=0.8, markersize=4, markevery=every)
-    for restart in run.restarts:
+    for restart in run.stages_begun:
         begin, end = restart.from_epoch, restart.after_epoch + 1
         if begin in value_of and end in value_of:
             tied = [value_of[begin], value_of[end]]
@@ -124,7 +117,8 @@ def _draw_stars(axes: "Axes", stars: list[Star]) -> None:
     (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     heaps: list[list[Star]] = []
     for star in sorted(stars, key=lambda one: -one[1]):
-        near = [heap for heap in heaps if _hides(heap[-1], star, (right - left) / 25, top / 22)]
+        hidden = ((heap, abs(heap[-1][0] - star[0]), abs(heap[-1][1] - star[1])) for heap in heaps)
+        near = [heap for heap, epochs, percent in hidden if epochs < (right - left) / 25 and percent < top / 22]
         near[0].append(star) if near else heaps.append([star])
     shown: Any = {"marker": "*", "markersize": 12, "markeredgecolor": "white", "zorder": 5, "clip_on": False}
     for heap in heaps:
@@ -132,10 +126,6 @@ def _draw_stars(axes: "Axes", stars: list[Star]) -> None:
             apart = min(9, 40 / len(heap)) / 72  # inches
             aside = ScaledTranslation((place - (len(heap) - 1) / 2) * apart, 0, axes.figure.dpi_scale_trans)
             axes.plot(epoch, value, color=colour, transform=axes.transData + aside, **shown)
-
-
-def _hides(one: Star, other: Star, epochs: float, percent: float) -> bool:
-    return abs(one[0] - other[0]) < epochs and abs(one[1] - other[1]) < percent
 
 
 def cycles_drawn(summaries: list[RunSummary]) -> list[int]:

@@ -94,6 +94,11 @@ class RunSummary:
         return restarts(self.begun, self.epochs_trained)
 
     @property
+    def stages_begun(self) -> list[Restart]:
+        """Those of its restarts at which a stage began from an earlier checkpoint."""
+        return [restart for restart in self.restarts if restart.from_epoch is not None]
+
+    @property
     def configuration(self) -> Experiment:
         """What decides the run but its seed: the experiment, with the stages that were added by hand."""
         added = [plan.stage for plan in self.begun[len(self.experiment.stages) :]]

@@ -120,40 +120,38 @@ def _seeds(group: Group) -> str:
 
 def results_table(summaries: list[RunSummary]) -> list[Row]:
     """What came of every run, finished or not."""
-    return [_results_row(run, group) for group in grouped(summaries) for run in group.runs]
-
-
-def _results_row(run: RunSummary, group: Group) -> Row:
-    return {
-        "Run": run.name,
-        "Settings": group.told,
-        "Seed": run.seed,
-        "State": run.state,
-        "R@1": both_directions(run.test, "R_at_1"),
-        "R@5": both_directions(run.test, "R_at_5"),
-        "R@10": both_directions(run.test, "R_at_10"),
-        "Median rank": both_directions(run.test, "median_rank"),
-        "R@10 trained": both_directions(run.epoch_rows[-1] if run.epoch_rows else {}, "R_at_10", "train/"),
-    }
+    return [
+        {
+            "Run": run.name,
+            "Settings": group.told,
+            "Seed": run.seed,
+            "State": run.state,
+            **{f"R@{k}": both_directions(run.test, f"R_at_{k}") for k in (1, 5, 10)},
+            "Median rank": both_directions(run.test, "median_rank"),
+            "R@10 trained": both_directions(run.epoch_rows[-1] if run.epoch_rows else {}, "R_at_10", "train/"),
+        }
+        for group in grouped(summaries)
+        for run in group.runs
+    ]
 
 
 def course_table(summaries: list[RunSummary]) -> list[Row]:
     """How every run came to it: a second table, for one of both is wider than a page."""
-    return [_course_row(run) for group in grouped(summaries) for run in group.runs]
-
-
-def _course_row(run: RunSummary) -> Row:
-    begun = [f"{one.after_epoch} (from {one.from_epoch})" for one in run.restarts if one.from_epoch is not None]
-    return {
-        "Run": run.name,
-        "Best epoch": NONE_YET if run.best_epoch is None else run.best_epoch,
-        "Chosen on": protocol(run.selected_on),
-        "Stage": NONE_YET if run.best_stage is None else run.best_stage,
-        "Epochs": f"{run.epochs_trained} of {sum(stage.epochs for stage in run.configuration.stages)}",
-        "Stage restarts": ", ".join(begun) or "none",
-        "Wall time": duration(run.seconds),
-        "Commit": run.commit[:8] or NONE_YET,
-    }
+    return [
+        {
+            "Run": run.name,
+            "Best epoch": NONE_YET if run.best_epoch is None else run.best_epoch,
+            "Chosen on": protocol(run.selected_on),
+            "Stage": NONE_YET if run.best_stage is None else run.best_stage,
+            "Epochs": f"{run.epochs_trained} of {sum(stage.epochs for stage in run.configuration.stages)}",
+            "Stage restarts": ", ".join(f"{one.after_epoch} (from {one.from_epoch})" for one in run.stages_begun)
+            or "none",
+            "Wall time": duration(run.seconds),
+            "Commit": run.commit[:8] or NONE_YET,
+        }
+        for group in grouped(summaries)
+        for run in group.runs
+    ]
 
 
 def runs_records(summaries: list[RunSummary]) -> list[Row]:
