@@ -148,6 +148,16 @@ def test_the_report_is_artifacts_of_one_run_to_which_the_experiment_leads(uri, f
     assert len(trials(uri)) == 3
 
 
+def test_report_py_hands_its_report_over(uri, finished, tmp_path):
+    assert track(STUDY, uri).num_runs == 3
+    done = Desk(tmp_path).call(
+        "report.py", STUDY, "--no-gallery", SIA_RUNS=str(tmp_path / "runs"), MLFLOW_TRACKING_URI=uri
+    )
+    client, experiment = connect(uri), connect(uri).get_experiment_by_name(STUDY).experiment_id
+    (report,) = client.search_runs([experiment], "tags.`sia.kind` = 'report'")
+    assert done.returncode == 0 and "report.html" in [file.path for file in client.list_artifacts(report.info.run_id)]
+
+
 def test_a_report_leads_to_each_runs_page(uri, finished, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert track(STUDY, uri).num_runs == 3

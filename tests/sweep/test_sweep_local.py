@@ -102,7 +102,8 @@ def test_every_run_ends_with_every_epoch_once_in_the_job_that_outlived_the_drive
         assert trained_by == {job_of(run)}, "one job trained the stage"
     assert all(pair in swept.output for pair in ("DG1A8", "DG2A8"))
     assert "report:" in swept.output and "python jobs/status.py tiny" in swept.output
-    assert (swept.desk.folder / "reports" / "tiny").is_dir()
+    report = (swept.desk.folder / "reports" / "tiny" / "report.html").read_text()
+    assert "gallery of D" in report and "adds what the best pair finds" not in swept.output
 
 
 def test_mlflow_holds_each_run_and_epoch_once(swept):
