@@ -36,7 +36,7 @@ def waiting(label: str, every_seconds: float = EVERY_SECONDS, quiet: bool = Fals
     if quiet:
         yield lambda text: None
     elif not sys.stdout.isatty():
-        yield _Said(label, every_seconds).tell
+        yield Said(label, every_seconds).tell
     else:
         from rich.progress import TextColumn
 
@@ -64,16 +64,16 @@ def _display(*columns: object) -> "Progress":
 
 
 def _lines(items: Iterable[Item], label: str, total: int, every_seconds: float, done: int) -> Iterator[Item]:
-    said = _Said(label, every_seconds)
+    said = Said(label, every_seconds)
     for count, item in enumerate(items, start=done + 1):
         yield item
         said.tell(f"{count} of {total}")
 
 
-class _Said:
+class Said:
     """Prints what is told where it is news, and the last time was so many seconds ago."""
 
-    def __init__(self, label: str, every_seconds: float) -> None:
+    def __init__(self, label: str, every_seconds: float = EVERY_SECONDS) -> None:
         self.label, self.every_seconds = label, every_seconds
         self.last, self.at = "", time.monotonic()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ class StudyView:
     driver: Driver | None  # None: this process is it
     runs: list[RunView]
 
+    @cached_property
+    def question(self) -> str:
+        return study_of(self.study).question
+
     @property
     def under_way(self) -> bool:
         driven = self.driver is None or self.driver.lives
@@ -102,7 +107,7 @@ class StudyView:
         process, job = driver.process, driver.job
         who = {"pid": process and process.pid, "host": process and process.host, "job_id": job and job.job_id}
         runs = [dict(vars(run)) for run in self.runs]
-        told = {"question": study_of(self.study).question, "driver": {"lives": driver.lives, **who}}
+        told = {"question": self.question, "driver": {"lives": driver.lives, **who}}
         return {"study": self.study, **told, "seconds_left": self.seconds_left, "runs": runs}
 
 

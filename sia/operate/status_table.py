@@ -55,14 +55,23 @@ def _titles(study: str, splits: set[str]) -> tuple[str, ...]:
     return f"{what} of the last epoch, and the best mean of both directions, in percent", f"{what}, percent"
 
 
-def status_cells(run: RunView) -> dict[str, str]:
+def epoch_text(run: RunView) -> str:
+    """For example `stage 1, epoch 3/12 +34%`."""
+    return f"stage {run.stage}, epoch {_epoch(run)}"
+
+
+def _epoch(run: RunView) -> str:
     under_way = "" if run.share_of_epoch is None else f" +{run.share_of_epoch:.0%}"
+    return f"{run.epochs_begun}/{run.epochs}{under_way}"
+
+
+def status_cells(run: RunView) -> dict[str, str]:
     known = run.state != DAMAGED
     return {
         "run": run.run,
         "state": run.state,
         "stage": f"{run.stage}/{run.stages}" if known else "",
-        "epoch": f"{run.epochs_begun}/{run.epochs}{under_way}" if known else "",
+        "epoch": _epoch(run) if known else "",
         "job": f"{run.job_id} {run.reason}".strip(),
         "s→i": percent(run.speech_to_image),
         "i→s": percent(run.image_to_speech),

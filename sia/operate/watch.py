@@ -13,19 +13,21 @@ from rich.text import Text
 
 from sia import command
 from sia.operate.status import DAMAGED, SLURM_IS_SILENT, RunView, StudyView, run_views, slurm_is_silent
-from sia.operate.status_table import count_line, counts, percent, views_table, way_line
+from sia.operate.status_table import count_line, counts, epoch_text, percent, views_table, way_line
+from sia.progress import EVERY_SECONDS as EVERY_LINE_SECONDS
+from sia.progress import Said
 from sia.run.cost import in_words
-from sia.run.folder import RunFolder, study_of
+from sia.run.folder import RunFolder
 
 EVERY_SECONDS = 1.0
 SOONEST = ("running", "failed", "lost", DAMAGED, "pending", "waiting", "new", "stopped", "finished")
-MOST_ERRORS = 3
+MOST_ERRORS = MOST_RUNS = 3
 
 
 def print_studies(studies: Sequence[StudyView], console: Console) -> None:
     """Of each study, who drives it, how many runs are in which state, their table, and whole lines of their errors."""
     for study in studies:
-        for line in filter(None, (study_of(study.study).question, study.driver_line)):
+        for line in filter(None, (study.question, study.driver_line)):
             console.print(Text(line), soft_wrap=True)
         if study.runs:
             for line in filter(None, (count_line(study.runs), way_line(study))):
@@ -85,22 +87,31 @@ class SweepDisplay:
 
 
 class News:
-    """Says a line of each study whose driver, and of each run whose state, epoch or error is another than before."""
+    """Says a line of each study whose driver, and of each run whose state, epoch or error is another than before; of
+    what is under way, one a study every so many seconds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, every_seconds: float = EVERY_LINE_SECONDS) -> None:
+        self._every_seconds = every_seconds
         self._said: dict[str, object] = {}
+        self._ways: dict[str, Said] = {}
 
     def say(self, studies: Sequence[StudyView]) -> None:
         for study in studies:
-            if study.driver_line:
-                self._say(study.study, study.driver_line, study.driver_line)
+            for what, line in (("question", study.question), ("driver", study.driver_line)):
+                self._say(f"{study.study} {what}", line, line)
             for run in study.runs:
                 why = f": {run.error}" if run.error else ""
                 line = f"{run.run}: {run.state}, stage {run.stage}{_measures(run)}{why}"
                 self._say(run.folder, (run.state, run.epoch, run.error), line)
+            if way := way_line(study):
+                under_way = [f"{run.run} {epoch_text(run)}" for run in study.runs if run.step]
+                more = [f"{len(under_way) - MOST_RUNS} more"] * (len(under_way) > MOST_RUNS)
+                ways = self._ways.setdefault(study.study, Said(study.study, self._every_seconds))
+                ways.tell("; ".join([way, *under_way[:MOST_RUNS], *more]))
 
     def _say(self, what: str, news: object, line: str) -> None:
-        if self._said.get(what) != news:
+        if line and self._said.get(what) != news:
             self._said[what] = news
             print(line, flush=True)
 
@@ -149,7 +160,7 @@ class LiveStudies:
 
     def _fitted(self, study: StudyView, rows: int) -> RenderableType:
         """A study with so many rows of its table; the runs without one are counted."""
-        lines = (study.driver_line, count_line(study.runs) if study.runs else "")
+        lines = (study.question, study.driver_line, count_line(study.runs) if study.runs else "")
         head: list[RenderableType] = [_line(line) for line in lines if line]
         if self.turning is not None:
             self.turning.update(text=_line(way_line(study)))

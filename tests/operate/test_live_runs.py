@@ -15,6 +15,7 @@ from desk import REPOSITORY, Desk
 from written_runs import begin_run, experiment, finish_run
 
 from sia.atomic import write_json
+from sia.run.records import Study
 
 ROWS = 20
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -36,6 +37,7 @@ def desk(tmp_path: Path) -> Desk:
         run = begin_run(made.folder / "runs", "many", config)
         if seed < 29:
             write_json(run.stage(1).failed, {"error": "RuntimeError: [enforce fail] " + "long " * 60})
+    Study(question="Are many better than few?").write(made.folder / "runs" / "many" / "study.json")
     return made
 
 
@@ -66,7 +68,7 @@ def test_every_frame_fits_the_terminal(desk: Desk, display: str, width: int) -> 
     watch = [sys.executable, str(REPOSITORY / "jobs" / "status.py"), "many", "--watch", "0.1"]
     for frame in frames(desk, watch if display == "status" else [sys.executable, "-c", SUBMIT], width):
         assert len(frame) < ROWS and max(map(len, frame)) <= width, "\n".join(frame)
-        assert "30 runs: 24 finished, 5 failed, 1 waiting" in frame
+        assert frame[0] == "Are many better than few?" and "30 runs: 24 finished, 5 failed, 1 waiting" in frame
         states = [line.split()[1] for line in frame if line.startswith(" DG2A64-")]
         assert states[:6] == ["failed"] * 5 + ["waiting"] and set(states[6:]) <= {"finished"}
         (folded,) = [line for line in frame if " more: " in line]

@@ -17,13 +17,14 @@ from sia.cluster import accounting
 from sia.config import Stage, dump_experiment
 from sia.operate.status import StudyView, run_views, study_views, view
 from sia.operate.status_table import views_table, way_line
+from sia.operate.watch import News
 from sia.run import latest as measured_module
 from sia.run.driver import driver_status
 from sia.run.folder import RunFolder, again
 from sia.run.latest import measured
 from sia.run.lock import HeartbeatLock
 from sia.run.metrics import append_row, write_rows
-from sia.run.records import StagePlan
+from sia.run.records import StagePlan, Study
 from sia.run.selection import selection_value
 from sia.run.steps import StepRow, StepWriter
 
@@ -101,7 +102,7 @@ def test_a_new_row_is_seen(tmp_path: Path) -> None:
         assert view(run).epoch == epoch
 
 
-def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(root: Path) -> None:
+def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(root: Path, capsys) -> None:
     run = begin_run(root, "size", experiment())
     write_rows(run.metrics, [epoch_row(1, 1, 1, 0.4)])
     StepWriter(run.steps, 0).add(STEP)
@@ -121,6 +122,11 @@ def test_a_running_run_tells_its_heartbeat_its_host_and_how_far_the_epoch_is(roo
     assert (cells["epoch"], cells["loss"], cells["pairs/s"], cells["left"]) == ("1/5 +25%", "2.346", "415", "3.1 min")
     study = StudyView("size", None, [found])
     assert (study.seconds_left, way_line(study)) == (187.5, "1 of 5 epochs, 415 pairs/s, about 3.1 min left")
+    for news in (News(every_seconds=0), News()):
+        news.say([study])
+    first, way, later = capsys.readouterr().out.splitlines()
+    assert way == f"size: {way_line(study)}; {run.name} stage 1, epoch 1/5 +25%"
+    assert first == later and first.startswith(f"{run.name}: running, stage 1, epoch 1"), "not before ten seconds"
     with HeartbeatLock(run.lock, job_id="23", cluster="local", stage=1):
         StepWriter(run.steps, 50).add(STEP.model_copy(update={"epoch": 3, "step": 90}))
         found = view(run)
@@ -205,8 +211,9 @@ def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path
 def test_the_command_prints_a_line_a_table_and_json(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "desk")
     finish_run(desk.folder / "runs", "size", experiment())
+    Study(question="How small may it be?").write(desk.folder / "runs" / "size" / "study.json")
     shown = desk.call("status.py").stdout
-    assert "size: nobody drives it" in shown and "finished" in shown
+    assert shown.startswith("How small may it be?\nsize: nobody drives it") and "finished" in shown
     (study,) = json.loads(desk.call("status.py", "--json").stdout)
     (run,) = study["runs"]
     assert (run["epoch"], run["epochs"], run["best"], run["state"]) == (5, 5, 0.475, "finished")
@@ -216,6 +223,7 @@ def test_the_command_prints_a_line_a_table_and_json(tmp_path: Path) -> None:
 def test_watch_prints_news_until_ctrl_c(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "desk")
     run = begin_run(desk.folder / "runs", "size", experiment())
+    Study(question="How small may it be?").write(run.path.parent / "study.json")
     watching = desk.start("status.py", "size", "--watch", "0.1")
     try:
         wait_until(lambda: f"{run.name}: waiting, stage 1\n" in desk.log, 20, "the first line")
@@ -226,7 +234,8 @@ def test_watch_prints_news_until_ctrl_c(tmp_path: Path) -> None:
     finally:
         watching.kill()
         watching.wait()
-    assert desk.log.count("\n") == 3, "what did not change is not said again"
+    assert desk.log.count("\n") == 4, "what did not change is not said again"
+    assert desk.log.startswith("How small may it be?\n")
 
 
 @pytest.mark.parametrize("flags", [("--json", "--watch"), ("--watch", "0"), ("--watch", "-1")])

@@ -5,6 +5,7 @@ import shutil
 import socket
 import sqlite3
 import time
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from sia.atomic import read_json, write_json
 from sia.operate.track import Tracked, close, track
 from sia.report.write import write_report
 from sia.run.metrics import append_row
+from sia.run.records import Study
 from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at, note_file
 from sia.trackers.mlflow.store import connect
 
-STUDY = "size"
+STUDY, QUESTION = "size", "Does the seed matter?"
 HERE = {"host": socket.gethostname(), "pid": os.getpid(), "token": "t", "stage": 1}
 # Of a local job that has ended: no process has this number.
 GONE = {"cluster": "local", "job_id": str(2**22 + 1), "host": socket.gethostname(), "folder": "/nowhere"}
@@ -50,6 +52,7 @@ def runs(tmp_path):
 def finished(tmp_path):
     """Three finished runs, in the order in which they are mirrored."""
     made = [finish_run(tmp_path / "runs", STUDY, experiment(**{"training.seed": seed})) for seed in range(3)]
+    Study(question=QUESTION).write(tmp_path / "runs" / STUDY / "study.json")
     return sorted(made, key=lambda run: run.name)
 
 
@@ -135,8 +138,7 @@ def test_a_run_whose_folder_is_gone_is_closed_and_nobody_elses(uri, runs, tmp_pa
 
 
 def test_the_report_is_artifacts_of_one_run_to_which_the_experiment_leads(uri, finished, tmp_path):
-    (tmp_path / "reports" / STUDY).mkdir(parents=True)
-    client, page = connect(uri), tmp_path / "reports" / STUDY / "report.html"
+    client, page = connect(uri), write_report(STUDY)
     for content in ("<p>one", "<p>two", "<p>two"):
         page.write_text(content)
         assert track(STUDY, uri).troubles == ()
@@ -144,8 +146,13 @@ def test_the_report_is_artifacts_of_one_run_to_which_the_experiment_leads(uri, f
         (report,) = client.search_runs([study.experiment_id], "tags.`sia.kind` = 'report'")
         held = client.download_artifacts(report.info.run_id, page.name, str(tmp_path))
         assert (Path(held).read_text(), report.info.status) == (content, "FINISHED")
-    assert f"runs/{report.info.run_id}/artifacts/report.html" in study.tags["mlflow.note.content"]
-    assert len(trials(uri)) == 3
+    place = f"(#/experiments/{study.experiment_id}/runs/{report.info.run_id}/artifacts/report.html)"
+    assert all(place in one.data.tags["mlflow.note.content"] for one in trials(uri).values()) and len(trials(uri)) == 3
+    told = study.tags["mlflow.note.content"], report.data.tags["mlflow.note.content"]
+    assert all(part in text for text in told for part in (QUESTION, "finds the right image among ten for 50.0 %"))
+    assert place in told[0]
+    before = all_rows(tmp_path / "mlflow.db")
+    assert track(STUDY, uri).troubles == () and all_rows(tmp_path / "mlflow.db") == before
 
 
 def test_report_py_hands_its_report_over(uri, finished, tmp_path):
@@ -158,12 +165,28 @@ def test_report_py_hands_its_report_over(uri, finished, tmp_path):
     assert done.returncode == 0 and "report.html" in [file.path for file in client.list_artifacts(report.info.run_id)]
 
 
-def test_a_report_leads_to_each_runs_page(uri, finished, monkeypatch):
+def test_of_two_peoples_reports_the_experiment_leads_to_each(uri, finished, tmp_path, monkeypatch):
+    write_report(STUDY)
+    track(STUDY, uri)
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "bob" / "runs"))
+    finish_run(tmp_path / "bob" / "runs", STUDY, experiment())
+    write_report(STUDY)
+    track(STUDY, uri)
+    client = connect(uri)
+    study = client.get_experiment_by_name(STUDY)
+    reports = client.search_runs([study.experiment_id], "tags.`sia.kind` = 'report'")
+    told = study.tags["mlflow.note.content"]
+    assert len(reports) == 2 and all(f"runs/{one.info.run_id}/artifacts" in told for one in reports)
+    assert "finds the right image" not in told, "each says what it found"
+
+
+def test_a_report_leads_to_the_study_and_each_runs_page(uri, finished, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert track(STUDY, uri).num_runs == 3
     pages = [MlflowMirror(STUDY, uri).page_of(run) for run in finished]
     told = write_report(STUDY).read_text()
     assert all(f'<a href="{page}">' in told for page in pages) and len(set(pages)) == 3
+    assert all(f'<a href="{escape(page)}"' in told for page in MlflowMirror(STUDY, uri).addresses(finished))
 
 
 def test_cancel_and_clean_close_what_they_end(uri, runs, tmp_path, monkeypatch):

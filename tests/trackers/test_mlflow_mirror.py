@@ -4,13 +4,15 @@ import json
 from collections import Counter
 
 import pytest
+from desk import REPOSITORY
 from mirrored import STUDY, assert_in_step, history, mirrored, mlflow_runs, stages_of, trial_of
-from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run, measures
+from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run, measures, write_finished
 
 from sia.atomic import read_json, write_json
 from sia.run.metrics import append_row, read_rows, write_rows
+from sia.sweep.grid import load_grid
 from sia.trackers.mlflow.mirror import MlflowMirror, note_file
-from sia.trackers.mlflow.points import BEST
+from sia.trackers.mlflow.points import BEST, RATE, SELECTION, STAGE
 from sia.trackers.mlflow.store import connect
 from sia.trackers.mlflow.view import VIEW
 from sia.trackers.tracker import Ending
@@ -241,7 +243,7 @@ def test_a_study_opens_as_a_table_of_its_trials_the_best_first(uri, tmp_path, sp
     assert columns[:3] == ["params.`training.seed`", "metrics.`test R10 s2i`", "metrics.`test R10 i2s`"]
     data = found[0].data
     known = {f"{kind}.`{one}`" for kind in ("metrics", "params", "tags") for one in getattr(data, kind)}
-    assert set(columns) - known == {"attributes.`Duration`", "tags.`sia.ended`"}
+    assert set(columns) - known == {"attributes.`Duration`", "attributes.`User`", "tags.`sia.ended`"}
     charted = {chart["metricKey"] for chart in view["compareRunCharts"] if "metricKey" in chart}
     assert charted <= found[0].data.metrics.keys() and "selection/R_at_10" in charted
     places = Counter(place for place, _, _ in history(uri, found[0]))
@@ -253,16 +255,56 @@ def test_a_study_opens_as_a_table_of_its_trials_the_best_first(uri, tmp_path, sp
     assert client.get_experiment(study.experiment_id).tags["mlflow.note.content"] == "mine"
 
 
-@pytest.mark.parametrize("changed", ["stages", "model.gru_layers"])
-def test_columns_are_the_keys_that_vary_a_chain_of_stages_is_one(uri, tmp_path, changed):
-    one = {"stages": [{"epochs": 3, "schedule": "calr"}], "model.gru_layers": 3}[changed]
-    runs = [finish_run(tmp_path, STUDY, experiment()), begin_run(tmp_path, STUDY, experiment(**{changed: one}))]
+def finish_any(root, config):
+    """A finished run of any chain of stages."""
+    run, epoch = begin_run(root, STUDY, config), 0
+    for number, stage in enumerate(config.stages, start=1):
+        for own in range(1, stage.epochs + 1):
+            epoch += 1
+            append_row(run.metrics, epoch_row(epoch, number, own, 0.5 + epoch / 100))
+    append_row(run.metrics, write_finished(run, measures(0.5)).row)
+    return run
+
+
+LAYERS, LATENT = "params.`model.gru_layers`", "params.`model.latent_size`"
+LOSSES = ["params.`loss.name`", "params.`loss.margin`"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "columns", "charts", "name"),
+    [
+        ("size", [LAYERS, LATENT], ["size", "varied"], ""),
+        ("restarts", ["tags.`stages`"], [], "6 calr + 2 calr x 0.5"),
+        ("losses", LOSSES, ["varied"], "hinge_hardest, 0.2"),
+    ],
+)
+def test_a_studys_columns_are_what_its_grid_varies_its_charts_open_on_the_restarts(
+    uri, tmp_path, monkeypatch, grid, columns, charts, name
+):
+    """Of the grids of `sweeps/`; a chain of stages is one column."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    points = load_grid(REPOSITORY / "sweeps" / f"{grid}.yaml", miniature=True).points
+    runs = [finish_any(tmp_path, point.experiment) for point in points]
     mirrored(uri, runs)
-    study = mlflow_runs(uri)[0].get_experiment_by_name(STUDY)
+    client, _ = mlflow_runs(uri)
+    study = client.get_experiment_by_name(STUDY)
     view = json.loads(study.tags[f"mlflow.sharedViewState.{VIEW}"])
-    assert view["selectedColumns"][0] == {"stages": "tags.`stages`"}.get(changed, f"params.`{changed}`")
-    assert view["selectedColumns"][1].startswith("metrics.`test")
-    assert any(chart["type"] == "SCATTER" for chart in view["compareRunCharts"]) == changed.startswith("model.")
+    tested = ["metrics.`test R10 s2i`", "metrics.`test R10 i2s`", "attributes.`Duration`", "tags.`state`"]
+    shown = view["selectedColumns"]
+    assert sorted(shown[: len(columns)]) == sorted(columns)
+    assert shown[len(columns) : len(columns) + 5] == [*tested, "attributes.`User`"]
+    trials = client.search_runs([study.experiment_id], view["searchFilter"])
+    known = {f"{kind}.`{key}`" for one in trials for kind in ("params", "tags") for key in getattr(one.data, kind)}
+    assert set(columns) <= known
+    drawn = [chart for chart in view["compareRunCharts"] if chart["metricSectionId"] == "curves"]
+    assert [chart["metricKey"] for chart in drawn][:3] == [SELECTION, RATE, STAGE]
+    assert all(chart["metricKey"] in one.data.metrics for chart in drawn for one in trials)
+    uuids = [chart["uuid"] for chart in view["compareRunCharts"] if chart["type"] != "LINE"]
+    assert uuids == [f"tested-test R10 {way}" for way in ("s2i", "i2s")] + [f"tested-{one}" for one in charts]
+    names = [one.info.run_name for one in trials]
+    assert len({*names}) == len(points) and any(one.startswith(f"{name} DG".lstrip()) for one in names)
+    longest = max((str(value) for one in trials for value in [one.data.tags["stages"]]), key=len)
+    assert len(longest) < 60, "a column that shows it whole"
 
 
 def test_how_a_study_is_opened(uri, two_runs):

@@ -8,9 +8,8 @@ Several people may have runs of one name on one store: a mirror changes only wha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from sia.run.folder import RunFolder, runs_root, study_of
 from sia.run.records import TrainedOn
 from sia.run.steps import steps_after
 from sia.trackers.mlflow import check, endings, points, report, values
-from sia.trackers.mlflow.note import mark
+from sia.trackers.mlflow.note import NOTE_TAG, with_own_note
 from sia.trackers.mlflow.store import (
     artifact_location,
     concerns_one_run,
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 # MLflow takes a thousand values a call.
-METRICS_A_CALL, TEXTS_A_CALL = 900, 100
-NOTE_MARK, SOURCES_TAG = "sia.note", "sia.sources"
+METRICS_A_CALL, TEXTS_A_CALL = 800, 100
+SOURCES_TAG = "sia.sources"
 
 
 class MlflowMirror(Tracker):
@@ -56,10 +55,12 @@ class MlflowMirror(Tracker):
         self.uri: str = uri or tracking_uri()
         self._store: tuple[MlflowClient, str] | None = None
         self._settings: dict[RunFolder, dict[str, Any]] = {}  # in which the runs differ
+        self._reports: values.Texts = {}  # the way to each, by the id of its folder of studies
 
     def mirror(self, run: RunFolder, closing: Ending | None) -> Mirrored | None:
         if (reading := read_run(run, closing)) is None:
             return None
+        reading.trial.tags[NOTE_TAG] += self._reports.get(reading.trial.tags[values.ROOT_TAG], "")
         name = name_of(run, self._settings.get(run, {}))
         reading = reading._replace(trial=reading.trial._replace(name=name))
         with self._faults():
@@ -73,9 +74,12 @@ class MlflowMirror(Tracker):
             known = client.get_experiment(experiment_id).tags
             self._settings = settings_of(runs)
             for key, text in experiment_tags(list(self._settings.values())).items():
-                # What a person has written there since is left alone.
-                if known.get(key) != text and (key != values.NOTE_TAG or key not in known):
+                if known.get(key) != text:
                     client.set_experiment_tag(experiment_id, key, text)
+            if NOTE_TAG not in known:
+                report.describe(client, experiment_id, study_of(self.study).question)
+            kept = report.reports(client, experiment_id)
+            self._reports = {one.data.tags[values.ROOT_TAG]: f"\n\n{report.link(one)}" for one in kept}
 
     def keep_report(self, folder: Path) -> None:
         root = RunFolder(runs_root())
@@ -149,10 +153,9 @@ class MlflowMirror(Tracker):
             part.tags[values.PARENT_TAG] = trial.info.run_id
             stages[number] = stages.get(number) or self._create(part)
             self._bring(stages[number], part, mirrored)
-        self._bring_steps(trial, run)
-        self._bring_sources(trial, run)
-        # The rows' mark only after all of it is in.
-        self._bring(trial, reading.trial, count, {points.ROWS_TAG: points.rows_mark(rows)})
+        steps, marks = self._steps(trial, run)
+        marks |= self._bring_sources(trial, run)
+        self._bring(trial, reading.trial, count, steps, {**marks, points.ROWS_TAG: points.rows_mark(rows)})
         stage_ids = {str(number): stage.info.run_id for number, stage in stages.items()}
         place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
         return {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
@@ -204,51 +207,53 @@ class MlflowMirror(Tracker):
 
     def _create(self, part: Part) -> Run:
         client, experiment_id = self._open()
-        tags = _with_own_note(part.tags, {})
+        tags = with_own_note(part.tags, {})
         return client.create_run(experiment_id, start_time=part.began_ms, tags=tags, run_name=part.name)
 
-    def _bring(self, target: Run, part: Part, first: int, mark: values.Texts | None = None) -> None:
-        """Bring parameters and metrics up to date, rows from index `first` on; then tags and status."""
+    def _bring(
+        self, target: Run, part: Part, first: int, more: Sequence[points.Point] = (), marks: values.Texts | None = None
+    ) -> None:
+        """Bring parameters and metrics up to date, rows from index `first` on; tags and status last, since `marks` say
+        what is in.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         client, run_id = self._client(), target.info.run_id
         # A parameter of MLflow cannot change: the first value stands.
         params = [Param(*item) for item in part.parameters.items() if item[0] not in target.data.params]
-        new = [point for curves in part.curves[first:] for point in curves]
+        new = [*more, *(point for curves in part.curves[first:] for point in curves)]
         new += [point for point in part.newest if target.data.metrics.get(point.key) != point.value]
-        tags = {**_with_own_note(part.tags, target.data.tags), **(mark or {})}
+        tags = {**with_own_note(part.tags, target.data.tags), **(marks or {})}
         changed = [RunTag(*item) for item in tags.items() if target.data.tags.get(item[0]) != item[1]]
-        calls: Any = zip_longest(_chunks(new, METRICS_A_CALL), _chunks(params, TEXTS_A_CALL), fillvalue=[])
-        for some_points, some_params in calls:
-            client.log_batch(run_id, [Metric(*point) for point in some_points], some_params)
-        for some in _chunks(changed, TEXTS_A_CALL):
-            client.log_batch(run_id, tags=some)
+        metrics = [Metric(*point) for point in new]
+        parts = [_chunks(metrics, METRICS_A_CALL), _chunks(params, TEXTS_A_CALL), _chunks(changed, TEXTS_A_CALL)]
+        calls = max(map(len, parts))
+        for some in zip(*([[]] * (calls - len(part)) + part for part in parts), strict=True):
+            client.log_batch(run_id, *some)
         endings.end(client, target, part.ending)
 
-    def _bring_sources(self, trial: Run, run: RunFolder) -> None:
-        """Once: the corpus as MLflow's dataset, the configuration as an artifact."""
+    def _bring_sources(self, trial: Run, run: RunFolder) -> values.Texts:
+        """Once: the corpus as MLflow's dataset, the configuration as an artifact; the tag that says so."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         corpus = TrainedOn.read(run.corpus)
         if corpus is None or SOURCES_TAG in trial.data.tags:
-            return
+            return {}
         client, run_id = self._client(), trial.info.run_id
         told = {key: value for key, value in corpus.description.items() if key in values.CORPUS_KEYS}
         source = json.dumps({"uri": corpus.folder})
         dataset = Dataset(corpus.name, corpus.identity, "local", source, profile=json.dumps(told))
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         client.log_artifact(run_id, str(run.config))
-        client.set_tag(run_id, SOURCES_TAG, "config.yaml")
+        return {SOURCES_TAG: "config.yaml"}
 
-    def _bring_steps(self, trial: Run, run: RunFolder) -> None:
-        """Add a row of steps.jsonl a minute, after those that it holds; a resume goes over steps again, to the bit."""
-        from mlflow.entities import Metric
-
+    def _steps(self, trial: Run, run: RunFolder) -> tuple[list[points.Point], values.Texts]:
+        """A row of steps.jsonl a minute, after those that it holds, and the tag of the last one; a resume goes over
+        steps again, to the bit.
+        """
         step, time = trial.data.tags.get(values.STEPS_TAG, "0 0").split()
-        if rows := points.a_minute_apart(steps_after(run, int(step)), float(time)):
-            for some in _chunks(points.step_points(rows), METRICS_A_CALL):
-                self._client().log_batch(trial.info.run_id, metrics=[Metric(*point) for point in some])
-            self._client().set_tag(trial.info.run_id, values.STEPS_TAG, f"{rows[-1].step} {rows[-1].time}")
+        rows = points.a_minute_apart(steps_after(run, int(step)), float(time))
+        return points.step_points(rows), {values.STEPS_TAG: f"{rows[-1].step} {rows[-1].time}"} if rows else {}
 
 
 def _trial(found: list[Run], reading: Reading) -> tuple[Run | None, int]:
@@ -260,14 +265,6 @@ def _trial(found: list[Run], reading: Reading) -> tuple[Run | None, int]:
         if count or (count == 0 and one.info.start_time == reading.trial.began_ms):
             return one, count
     return None, 0
-
-
-def _with_own_note(tags: values.Texts, known: Mapping[str, str]) -> values.Texts:
-    """The tags, with a mark by which our description is known; without it where a person has written another."""
-    told = known.get(values.NOTE_TAG)
-    if values.NOTE_TAG not in tags or (told is not None and known.get(NOTE_MARK) != mark(told)):
-        return {key: text for key, text in tags.items() if key != values.NOTE_TAG}
-    return {**tags, NOTE_MARK: mark(tags[values.NOTE_TAG])}
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:

@@ -1,6 +1,7 @@
-"""What a run came to, in words: the description of its page in MLflow."""
+"""What a run came to, in words: the description of its page in MLflow; and whose a description is."""
 
 import hashlib
+from collections.abc import Mapping
 
 from sia.run.folder import RunFolder, again
 from sia.run.metrics import Row
@@ -8,6 +9,7 @@ from sia.run.records import Finished
 from sia.run.selection import DIRECTIONS, protocol, selected_on, selection_value
 from sia.trackers.tracker import Ending
 
+NOTE_TAG, NOTE_MARK = "mlflow.note.content", "sia.note"
 STATES = {"RUNNING": "running", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 
 
@@ -18,6 +20,14 @@ def note_of(run: RunFolder, rows: list[Row], ending: Ending) -> str:
     ended = ending.why if ending.why.startswith(state) else ", ".join(filter(None, (state, ending.why)))
     told = [f"**{ended}**. {_best(epochs)}", _tested(finished) if finished else ""]
     return "\n\n".join([*filter(None, told), _place(run)])
+
+
+def with_own_note(tags: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """The tags, with a mark by which our description is known; without it where a person has written another."""
+    told = known.get(NOTE_TAG)
+    if NOTE_TAG not in tags or (told is not None and known.get(NOTE_MARK) != mark(told)):
+        return {key: text for key, text in tags.items() if key != NOTE_TAG}
+    return {**tags, NOTE_MARK: mark(tags[NOTE_TAG])}
 
 
 def mark(text: str) -> str:

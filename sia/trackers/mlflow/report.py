@@ -1,4 +1,4 @@
-"""A study's report in MLflow: the artifacts of a run of their own, to which the experiment's description leads."""
+"""A study's report in MLflow: the artifacts of a run of their own; what leads to it, and says what it found."""
 
 from __future__ import annotations
 
@@ -6,31 +6,75 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sia.run.records import Study
-from sia.trackers.mlflow.note import mark
-from sia.trackers.mlflow.values import KIND_TAG, NOTE_TAG, ROOT_TAG, source_tags
+from sia.trackers.mlflow.note import NOTE_TAG, mark, with_own_note
+from sia.trackers.mlflow.values import KIND_TAG, ROOT_TAG, TRIAL, USER_TAG, owner_of, source_tags
 from sia.trackers.mlflow.view import NOTE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 REPORT, FILES_TAG = "report", "sia.files"
-PAGE = "report.html"
+PAGE, TEXT = "report.html", "report.md"
 
 
 def keep(client: MlflowClient, experiment_id: str, root_id: str, study: Study, folder: Path) -> None:
-    """Bring the report's files up to date, and the grid file; of each folder of studies, by its id, another report."""
+    """Bring the report's files up to date, and the grid file; of each folder of studies, by its id, another report.
+
+    The experiment's description and those of its runs lead to it.
+    """
     files = [path for path in (*sorted(folder.glob("*")), Path(study.grid)) if path.is_file()]
     held = mark(str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]))
-    query = f"tags.`{KIND_TAG}` = '{REPORT}' and tags.`{ROOT_TAG}` = '{root_id}'"
-    found = client.search_runs([experiment_id], query)
-    if found and found[0].data.tags.get(FILES_TAG) == held:
+    own = (one for one in reports(client, experiment_id) if one.data.tags[ROOT_TAG] == root_id)
+    run = next(own, None)
+    if run is not None and run.data.tags.get(FILES_TAG) == held:
         return
-    tags = {KIND_TAG: REPORT, ROOT_TAG: root_id, NOTE_TAG: study.question, **source_tags(study)}
-    run = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=REPORT)
+    opening = _opening(folder / TEXT) or study.question
+    if is_new := run is None:
+        tags = {KIND_TAG: REPORT, ROOT_TAG: root_id, USER_TAG: owner_of(folder), **source_tags(study)}
+        run = client.create_run(experiment_id, tags=with_own_note({**tags, NOTE_TAG: opening}, {}), run_name=REPORT)
     for path in files:
         client.log_artifact(run.info.run_id, str(path))
-    client.set_tag(run.info.run_id, FILES_TAG, held)
+    for tag in with_own_note({FILES_TAG: held, NOTE_TAG: opening}, run.data.tags).items():
+        client.set_tag(run.info.run_id, *tag)
     client.set_terminated(run.info.run_id)
-    if client.get_experiment(experiment_id).tags.get(NOTE_TAG) == NOTE:  # not what a person has written
-        page = f"#/experiments/{experiment_id}/runs/{run.info.run_id}/artifacts/{PAGE}"
-        client.set_experiment_tag(experiment_id, NOTE_TAG, f"[The report]({page}) of this study. {NOTE}")
+    describe(client, experiment_id, study.question, opening)
+    if is_new:
+        _lead_from_trials(client, experiment_id, root_id, link(run))
+
+
+def describe(client: MlflowClient, experiment_id: str, question: str, opening: str = "") -> None:
+    """The experiment's description, unless a person has written another: the question, with the finding where one
+    report is there, and the way to it; of several people's reports the way to each.
+    """
+    kept = reports(client, experiment_id)
+    links = [f"{link(one)}, by {one.data.tags.get(USER_TAG, 'another')}" for one in kept]
+    told = "\n\n".join(filter(None, (opening if len(kept) == 1 else question, *links, NOTE)))
+    known = client.get_experiment(experiment_id).tags
+    for tag in with_own_note({NOTE_TAG: told}, known).items():
+        client.set_experiment_tag(experiment_id, *tag)
+
+
+def reports(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """The runs that hold reports, each of a folder of studies of its own."""
+    query = f"tags.`{KIND_TAG}` = '{REPORT}'"
+    return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"]))
+
+
+def link(report: Run) -> str:
+    """To its page, in MLflow's descriptions."""
+    info = report.info
+    return f"[The study's report](#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/{PAGE})"
+
+
+def _opening(text: Path) -> str:
+    """What stands above a report's tables: the question, how many runs there are, the finding."""
+    return text.read_text().partition("\n## ")[0].strip() if text.is_file() else ""
+
+
+def _lead_from_trials(client: MlflowClient, experiment_id: str, root_id: str, way: str) -> None:
+    query = f"tags.`{KIND_TAG}` = '{TRIAL}' and tags.`{ROOT_TAG}` = '{root_id}'"
+    for one in client.search_runs([experiment_id], query, max_results=10_000):
+        told = f"{one.data.tags.get(NOTE_TAG, '')}\n\n{way}"
+        for tag in with_own_note({NOTE_TAG: told}, one.data.tags).items():
+            client.set_tag(one.info.run_id, *tag)

@@ -12,7 +12,7 @@ from sia.run.metrics import Row, read_rows
 from sia.run.records import Failed, Finished, StageDone, StagePlan, Stopped, Study
 from sia.run.rows import rows_of
 from sia.run.state import State, ending_of
-from sia.trackers.mlflow.note import STATES, note_of
+from sia.trackers.mlflow.note import NOTE_TAG, STATES, note_of
 from sia.trackers.mlflow.points import Point, curves, selection_curve, single, time_ms
 from sia.trackers.run_id import run_id
 from sia.trackers.tracker import Ending
@@ -27,7 +27,7 @@ ID_TAG, FOLDER_TAG = "sia.id", "sia.folder"
 ROOT_TAG = "sia.root"  # the id of the folder of all studies
 ENDED_TAG = "sia.ended"  # why a run did not finish
 STATE_TAG, CHAIN_TAG = "state", "stages"
-NOTE_TAG = "mlflow.note.content"
+USER_TAG = "mlflow.user"
 PARENT_TAG = "mlflow.parentRunId"
 # Not its statistics: forty numbers that nobody compares runs by.
 CORPUS_KEYS = ("name", "identity", "held_out", "short_side", "num_images", "num_captions")
@@ -134,12 +134,17 @@ def _trial_tags(run: RunFolder, rows: list[Row], jobs: list[Row], ending: Ending
     tags = {RUN_TAG: f"{run.study}/{run.name}", KIND_TAG: TRIAL, FOLDER_TAG: run.path.absolute()}
     told = {STATE_TAG: STATES[ending.status], CHAIN_TAG: chain_text(run), NOTE_TAG: note_of(run, rows, ending)}
     source = source_tags(Study.read_sound(run.path.parent / "study.json") or Study())
-    try:
-        owner = run.config.owner()
-    except KeyError:  # a container's user without a name
-        owner = str(run.config.stat().st_uid)
-    own = {**tags, **told, **source, "mlflow.user": owner, "mlflow.source.git.commit": job.get("git_commit") or None}
+    commit = {"mlflow.source.git.commit": job.get("git_commit") or None}
+    own = {**tags, **told, **source, USER_TAG: owner_of(run.config), **commit}
     return _texts({**flatten({"provenance": job, "finished": outcome}), **own})
+
+
+def owner_of(path: Path) -> str:
+    """The name of the user whose file it is."""
+    try:
+        return path.owner()
+    except KeyError:  # a container's user without a name
+        return str(path.stat().st_uid)
 
 
 def source_tags(study: Study) -> Texts:

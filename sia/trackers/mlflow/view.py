@@ -13,13 +13,13 @@ from sia.config import flatten, varying
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.trackers.mlflow.points import BEST, HOURS, RATE, SELECTION, STAGE, TESTED
-from sia.trackers.mlflow.values import CHAIN_TAG, ENDED_TAG, KIND_TAG, NOTE_TAG, STATE_TAG, TRIAL, Texts, chain_text
+from sia.trackers.mlflow.values import CHAIN_TAG, ENDED_TAG, KIND_TAG, STATE_TAG, TRIAL, Texts, chain_text
 
 VIEW = "sia"
 LOSS, SIZE = "train/loss", "speech_parameters"
 PAIR = ("model.gru_layers", "model.latent_size")  # told by the pair's name
-DURATION = "attributes.`Duration`"
-AFTER = (*(f"metrics.`{one}`" for one in TESTED), DURATION, f"tags.`{STATE_TAG}`")
+DURATION, USER = "attributes.`Duration`", "attributes.`User`"
+AFTER = (*(f"metrics.`{one}`" for one in TESTED), DURATION, f"tags.`{STATE_TAG}`", USER)
 LAST = (
     f"metrics.`{BEST}`",
     f"metrics.`{HOURS}`",
@@ -61,7 +61,7 @@ def name_of(run: RunFolder, settings: Settings) -> str:
 
 
 def experiment_tags(many: Sequence[Settings]) -> Texts:
-    """The tags of the experiment of runs with these settings: the view that the addresses open, and what it shows."""
+    """Of the experiment of runs with these settings: the view that the addresses open."""
     keys = list(dict.fromkeys(key for one in many for key in one))
     varied = {f"tags.`{key}`" if key == CHAIN_TAG else f"params.`{key}`": key for key in keys}
     columns = [*varied, *AFTER, *LAST]
@@ -85,7 +85,7 @@ def experiment_tags(many: Sequence[Settings]) -> Texts:
             *_charts_of([key for key in keys if key != CHAIN_TAG]),
         ],
     }
-    return {f"mlflow.sharedViewState.{VIEW}": json.dumps(view), NOTE_TAG: NOTE}
+    return {f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
 
 
 def _charts_of(keys: list[str]) -> list[dict[str, Any]]:
