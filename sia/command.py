@@ -29,7 +29,6 @@ from sia.gate import close_umask
 if TYPE_CHECKING:
     from rich.console import Console
 
-LEAST_WIDTH = 96  # a table whose numbers are cut off tells nothing; a terminal that is narrower wraps its lines
 PIPED_WIDTH = 160
 PLAIN = str.maketrans({"→": "->", "–": "-", "±": "+/-", "×": "x", "≤": "<=", "…": "~"})
 INTERRUPTED, ENDED_BY_TERM = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -58,7 +57,7 @@ def width() -> int:
 
 def console() -> "Console":
     """Where a command prints its tables. Texts are shown as they are: brackets and colons in them are no markup."""
-    return _console(max(LEAST_WIDTH, width()))
+    return _console(width())
 
 
 def live_console() -> "Console":

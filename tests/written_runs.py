@@ -5,9 +5,9 @@ from typing import Any
 
 from sia.atomic import write_json
 from sia.config import Experiment, Stage, resolve
+from sia.fitted_table import FittedTable
 from sia.operate.status import run_views
 from sia.operate.status_table import views_table
-from sia.report.fitted_table import FittedTable
 from sia.run.folder import RunFolder
 from sia.run.metrics import append_row, read_rows
 from sia.run.records import Finished, StageDone, StagePlan

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
+
+from sia.fitted_table import FittedTable
 
 Action = Callable[[], Any]
 Make = Callable[[], Action]  # what is made beforehand is not timed; at module level, where memory is measured
@@ -74,18 +75,17 @@ def machine() -> dict[str, Any]:
     return {"threads": threads, "cores": os.cpu_count(), "card": card, "torch": torch.__version__}
 
 
-def table_of(comparison: Comparison) -> Table:
+def table_of(comparison: Comparison) -> FittedTable:
     """Medians, and the ratios' spread."""
-    where = ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None)
-    table = Table("side", title=f"{comparison.case} ({where})", title_justify="left")
-    for header in ("median", "low", "high", "times ours", "spread", *(["peak memory"] if comparison.memory_mb else [])):
-        table.add_column(header, justify="right")
+    where, rows = ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None), []
     for side, taken in comparison.seconds.items():
-        times, ratio = spread(taken), spread(comparison.ratios(side))
-        row = [f"{value * 1e3:,.1f} ms" for value in times.values()]
-        row += [f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
-        memory = comparison.memory_mb
-        table.add_row(side, *row, *([f"{memory[side]:,.0f} MB"] if memory else []))
+        ratio = spread(comparison.ratios(side))
+        row = {"side": side, **{name: f"{value * 1e3:,.1f} ms" for name, value in spread(taken).items()}}
+        row |= {"times ours": f"{ratio['median']:.2f}", "spread": f"{ratio['low']:.2f} to {ratio['high']:.2f}"}
+        memory = {"peak memory": f"{comparison.memory_mb[side]:,.0f} MB"} if comparison.memory_mb else {}
+        rows.append(row | memory)
+    title, leave_out = f"{comparison.case} ({where})", ("low", "high", "peak memory", "spread")
+    table = FittedTable(rows, leave_out, [title], wrap=("side",), right=list(rows[0])[1:])
     table.caption = "; ".join(f"{name}: {value}" for name, value in comparison.facts.items())
     return table
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.box import SIMPLE
-from rich.table import Table
 
 from sia.benchmark.made_up_corpus import make_up
 from sia.config import Experiment
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
+from sia.fitted_table import FittedTable
 from sia.rehearsal.job import measure
 from sia.run.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words, parameters, rehearsed
 from sia.sweep.grid import GridPoint
@@ -77,16 +76,22 @@ def _measured(experiment: Experiment, steps: int, threads: int) -> Pace:
     return Pace(found.seconds_a_step, found.batch_size, found.world_size, found.device, threads)
 
 
-def table_of(rows: list[Row], bandwidth: float) -> Table:
-    table = Table(title=f"at {bandwidth:g} GB/s between ranks", title_justify="left", box=SIMPLE)
-    for heading in ("run", "measured step", *(f"{one} rank{'s' * (one > 1)}" for one in RANKS), "checkpoints"):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
-    for row in rows:
-        told = [
-            f"{in_words(one['hours'])}, {one['device_hours']:,.3g}" if one else "-" for one in row["costs"].values()
-        ]
-        step = f"{row['step']['seconds']:,.3g} s of {row['step']['captions']}"
-        table.add_row(row["run"], step, *told, f"{row['checkpoint_gb']:,.2f} GB")
+def _told(one: dict[str, float] | None) -> str:
+    return f"{in_words(one['hours'])}, {one['device_hours']:,.3g}" if one else "-"
+
+
+def table_of(rows: list[Row], bandwidth: float) -> FittedTable:
+    told = [
+        {
+            "run": row["run"],
+            "measured step": f"{row['step']['seconds']:,.3g} s of {row['step']['captions']}",
+            **{f"{ranks} rank{'s' * (ranks > 1)}": _told(one) for ranks, one in row["costs"].items()},
+            "checkpoints": f"{row['checkpoint_gb']:,.2f} GB",
+        }
+        for row in rows
+    ]
+    title = f"at {bandwidth:g} GB/s between ranks"
+    table = FittedTable(told, ("measured step", "checkpoints", "8 ranks"), [title], right=list(told[0])[1:])
     units, devices = ({row["unit"] for row in rows}, {row["step"]["device"] for row in rows})
     table.caption = f"time, {' or '.join(units)} ({', '.join(devices)})" + (
         "" if all(row["corpus_prepared"] for row in rows) else f"; corpora not prepared taken as Places: {PLACES}"

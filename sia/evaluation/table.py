@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
-
+from sia.fitted_table import FittedTable
 from sia.run.selection import protocol
 
 DIRECTIONS = {"speech→image": "speech_to_image", "image→speech": "image_to_speech"}
@@ -17,17 +14,15 @@ INTERVALS_NOTE = (
 )
 
 
-def recall_table(measures: Mapping[str, float]) -> Table:
-    """A row a direction: recalls in percent, ranks from 1, intervals in brackets where there are any."""
-    table = Table(box=SIMPLE)
-    table.add_column("")
-    for heading in (*SHARES, *RANKS):
-        table.add_column(f"{heading} (%)" if heading in SHARES else heading, justify="right", no_wrap=True)
-    for name, direction in DIRECTIONS.items():
-        cells = [cell(measures, f"{direction}/{key}", 100) for key in SHARES.values()]
-        cells += [cell(measures, f"{direction}/{key}", 1) for key in RANKS.values()]
-        table.add_row(name, *cells)
-    return table
+def recall_table(measures: Mapping[str, float]) -> FittedTable:
+    """A row a measure: recalls in percent, ranks from 1, intervals in brackets where there are any."""
+    told = [(f"{name} (%)", key, 100) for name, key in SHARES.items()]
+    told += [(name, key, 1) for name, key in RANKS.items()]
+    rows = [
+        {"": name, **{way: cell(measures, f"{one}/{key}", scale, " ") for way, one in DIRECTIONS.items()}}
+        for name, key, scale in told
+    ]
+    return FittedTable(rows, right=list(DIRECTIONS))
 
 
 def best_first(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -35,21 +30,25 @@ def best_first(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(results, key=lambda result: -sum(result["measures"][f"{one}/R_at_10"] for one in DIRECTIONS.values()))
 
 
-def comparison_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a run, the best first: R@10 and R@1 in percent, with their intervals."""
-    table, corpora = Table(box=SIMPLE), {result["corpus"] for result in results}
-    table.add_column("Run", overflow="fold")
-    table.add_column("Epoch", justify="right")
-    for share in ("R@10", "R@1"):
-        for name in DIRECTIONS:
-            table.add_column(f"{share} (%)\n{name}", justify="right", no_wrap=True)
-    if len(corpora) > 1:
-        table.add_column("Corpus", overflow="fold")
-    for result in best_first(results):
-        keys = [f"{one}/{SHARES[share]}" for share in ("R@10", "R@1") for one in DIRECTIONS.values()]
-        cells = [cell(result["measures"], key, 100) for key in keys]
-        table.add_row(result["run"], str(result["epoch"]), *cells, *[result["corpus"]] * (len(corpora) > 1))
-    return table
+def comparison_table(results: Sequence[Mapping[str, Any]]) -> FittedTable:
+    """A row a run, the best first: R@10 and R@1 in percent, with their intervals; on a narrow terminal not R@1."""
+    shares = {
+        f"{share} (%)\n{name}": f"{direction}/{SHARES[share]}"
+        for share in ("R@10", "R@1")
+        for name, direction in DIRECTIONS.items()
+    }
+    rows = [
+        {
+            "Run": result["run"],
+            "Epoch": str(result["epoch"]),
+            **{heading: cell(result["measures"], key, 100) for heading, key in shares.items()},
+            "Corpus": result["corpus"],
+        }
+        for result in best_first(results)
+    ]
+    shown_if = {"Corpus": len({result["corpus"] for result in results}) > 1}
+    leave_out = (*reversed([*shares][2:]), "Epoch", "Corpus")
+    return FittedTable(rows, leave_out, wrap=("Corpus",), right=("Epoch", *shares), shown_if=shown_if)
 
 
 def comparison_heading(results: Sequence[Mapping[str, Any]], checkpoint: str, split: str, pool: int | None) -> str:
@@ -63,13 +62,13 @@ def comparison_heading(results: Sequence[Mapping[str, Any]], checkpoint: str, sp
     )
 
 
-def cell(measures: Mapping[str, float], key: str, scale: int) -> str:
-    """'48.2', with '[45.1, 51.4]' under it where its interval was measured."""
+def cell(measures: Mapping[str, float], key: str, scale: int, between: str = "\n") -> str:
+    """'48.2', with '[45.1, 51.4]' under or beside it where its interval was measured."""
     value = f"{measures[key] * scale:.1f}"
     if f"{key}_low" not in measures:
         return value
     low, high = (f"{measures[f'{key}_{side}'] * scale:.1f}" for side in ("low", "high"))
-    return f"{value}\n{escape(f'[{low}, {high}]')}"
+    return f"{value}{between}[{low}, {high}]"
 
 
 def heading(result: Mapping[str, Any], checkpoint: str, split: str) -> str:

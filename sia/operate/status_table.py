@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from sia.fitted_table import FittedTable
 from sia.operate.status import DAMAGED, RunView, StudyView
-from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, in_short
 from sia.run.cost import in_words
 from sia.run.folder import is_rehearsal

@@ -2,24 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.box import SIMPLE
-from rich.table import Table
-
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
+from sia.fitted_table import FittedTable
 from sia.run.cost import BANDWIDTH, Cost, Pace, captions_of, checkpoint_gb, cost, in_words, rehearsed
 from sia.sweep.grid import Grid, GridPoint
 
+HEADINGS = ("run", "ranks", "time", "GPU-hours", "checkpoints, GB")
 
-def rehearsed_table(grid: Grid, launches: Mapping[str, Launch]) -> Table | None:
+
+def rehearsed_table(grid: Grid, launches: Mapping[str, Launch]) -> FittedTable | None:
     """Time, GPU-hours and checkpoints of the points whose rehearsal told the step, on the ranks of their profiles.
 
     None where none did. The embedded corpus, which rehearsals take, has short captions: a corpus of longer ones takes
     longer.
     """
-    table = Table(title="by steps of the rehearsal, on captions of two seconds", title_justify="left", box=SIMPLE)
-    for heading in ("run", "ranks", "time", "GPU-hours", "checkpoints, GB"):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
+    rows = []
     for point in grid.points:
         profile, experiment = launches[point.run.name].profile, point.experiment
         if (pace := rehearsed(grid.study, experiment, profile.cpus_per_task)) is None:
@@ -28,8 +26,10 @@ def rehearsed_table(grid: Grid, launches: Mapping[str, Launch]) -> Table | None:
         if found is not None:
             kind = "" if pace.unit == "GPU-hours" else f" {pace.unit}"
             told = in_words(found.hours), f"{found.device_hours:,.3g}{kind}"
-        table.add_row(point.run.name, str(profile.world_size), *told, f"{checkpoint_gb(experiment):,.2f}")
-    return table if table.row_count else None
+        cells = (point.run.name, str(profile.world_size), *told, f"{checkpoint_gb(experiment):,.2f}")
+        rows.append(dict(zip(HEADINGS, cells, strict=True)))
+    titles = ["by steps of the rehearsal, on captions of two seconds"]
+    return FittedTable(rows, ("ranks", HEADINGS[-1]), titles, right=HEADINGS[1:]) if rows else None
 
 
 def rehearsed_cost(point: GridPoint, profile: Profile, pace: Pace) -> Cost | None:

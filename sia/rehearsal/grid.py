@@ -18,9 +18,9 @@ from sia.cluster.launch import Launch
 from sia.cluster.stage_job import Place
 from sia.cluster.submit import submit
 from sia.errors import UserError
+from sia.fitted_table import FittedTable
 from sia.progress import Tell, waiting
 from sia.rehearsal.job import Rehearsal, Rehearse
-from sia.report.fitted_table import FittedTable
 from sia.run.cost import EMBEDDED, rehearsal_of
 from sia.run.driver import driving
 from sia.run.folder import REHEARSAL, RunFolder, run_of

@@ -1,6 +1,6 @@
 """The table that ends a sweep, on the terminal."""
 
-from sia.report.fitted_table import FittedTable
+from sia.fitted_table import FittedTable
 from sia.report.groups import Group, grouped
 from sia.report.settings import in_short
 from sia.report.summary import RunSummary

@@ -1,16 +1,13 @@
 """The points of a grid, and what a sweep would do with each. It loads no torch and needs no corpus."""
 
-from collections.abc import Sequence
-
-from rich.box import SIMPLE
-from rich.table import Table
+from collections.abc import Collection, Sequence
 
 from sia.cluster.profile import Profile
-from sia.config import Experiment, flatten, varying
+from sia.config import Experiment
+from sia.fitted_table import FittedTable
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.operate.cancel import BY
 from sia.operate.damage import FAULTS
-from sia.report.fitted_table import FittedTable
 from sia.report.settings import PAIR, differing, in_short, stages_text
 from sia.run.folder import runs_root
 from sia.run.selection import protocol
@@ -58,11 +55,11 @@ def plan_table(
     return FittedTable(rows, LEFT_OUT, [title], wrap=wrap, right=right, shown_if=shown_if)
 
 
-def differences(experiments: list[Experiment]) -> list[str]:
+def differences(experiments: list[Experiment], told_elsewhere: Collection[str] = TOLD_ELSEWHERE) -> list[str]:
     """For each, a line of each key in which they differ, without those that other columns tell."""
     found = differing(experiments)
     stages = {key for one in found for key in one if key.startswith("stages")}
-    return ["\n".join(one) for one in in_short(found, {*TOLD_ELSEWHERE, *stages})]
+    return ["\n".join(one) for one in in_short(found, {*told_elsewhere, *stages})]
 
 
 def count_of(runs: Sequence[object]) -> str:
@@ -83,15 +80,19 @@ def action(point: GridPoint, asha: bool = False) -> str:
     return "stopped" if given_up else ACTIONS.get(found.state, BEGIN)
 
 
-def points_table(grid: Grid) -> Table:
+def points_table(grid: Grid) -> FittedTable:
     """A row a point of the grid: its number for --point, its run, what sets it apart from other points, its state."""
-    table = Table(title=f"study {grid.study} (runs in {runs_root() / grid.study})", box=SIMPLE)
-    for heading in ("point", "run", "stages: epochs, schedule, rate", "settings", "state"):
-        table.add_column(heading, no_wrap=heading in ("point", "run", "state"))
-    flat = [flatten(point.experiment.model_dump(mode="json", exclude={"stages", "runtime"})) for point in grid.points]
-    keys = varying(flat)
-    for number, (point, values) in enumerate(zip(grid.points, flat, strict=True), start=1):
-        state = look(point.run).state.value if point.run.config.is_file() else "not made yet"
-        settings = "\n".join(f"{key}={values[key]}" for key in keys if key in values)
-        table.add_row(str(number), point.run.name, stages_text(point.experiment), settings, state)
-    return table
+    settings = differences([point.experiment for point in grid.points], told_elsewhere=())
+    rows = [
+        {
+            "point": str(number),
+            "run": point.run.name,
+            STAGES: stages_text(point.experiment),
+            "settings": setting,
+            "state": look(point.run).state.value if point.run.config.is_file() else "not made yet",
+        }
+        for number, (point, setting) in enumerate(zip(grid.points, settings, strict=True), start=1)
+    ]
+    title = f"study {grid.study} (runs in {runs_root() / grid.study})"
+    shown_if = {"settings": any(settings)}
+    return FittedTable(rows, ("state",), [title, grid.study], wrap=(STAGES, "settings"), shown_if=shown_if)

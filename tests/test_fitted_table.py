@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sia.report.fitted_table import FittedTable
+from sia.fitted_table import FittedTable
 
 ROW = {"run": "DG2A64-0123456789", "job": "123456", "best": "47.5", "note": "learning_rate=0.003 margin=0.25"}
 ROW["secret"] = "x"
