@@ -21,12 +21,17 @@ def main() -> int:
     arguments = parser.parse_args()
     from sia.cluster.profile import load_profile
     from sia.doctor.diagnose import diagnose, findings_table, line_of
+    from sia.progress import waiting
     from sia.run.folder import runs_root
     from sia.trackers.tracker import tracker_of
 
     profile = load_profile(arguments.profile)
     source = str(arguments.profile or "no profile (the cluster's defaults)")
-    findings = diagnose(profile, source, runs_root(), tracker_of())
+    findings = []
+    with waiting("looking at Slurm, folders, the tracker and torch", quiet=arguments.json) as tell:
+        for one in diagnose(profile, source, runs_root(), tracker_of()):
+            findings.append(one)
+            tell(f"{one.check}: {one.level}")
     if arguments.json:
         print(json.dumps([asdict(one) for one in findings], indent=1, ensure_ascii=False))
     elif sys.stdout.isatty():

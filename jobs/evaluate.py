@@ -49,10 +49,12 @@ def main() -> None:
     if arguments.cluster == "slurm":
         from sia.cluster.profile import choose_cluster, load_profile
         from sia.evaluation.job import evaluate_on_slurm
+        from sia.progress import tracked
 
         choose_cluster("slurm", instead="here")
         options["corpus"] = arguments.corpus and str(arguments.corpus.absolute())
-        results = evaluate_on_slurm(runs, load_profile(arguments.profile), options)
+        measured_there = evaluate_on_slurm(runs, load_profile(arguments.profile), options)
+        results = tracked(measured_there, "evaluations", len(runs), quiet=arguments.json)
     else:
         # It loads torch: not before the runs are known to be there.
         from sia.evaluation.of_run import evaluate_run

@@ -21,6 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.inference.settings import check_export_folder
+    from sia.progress import waiting
     from sia.run.folder import find_run
     from sia.trackers.tracker import tracker_of
 
@@ -31,12 +32,16 @@ def main() -> None:
     # They load torch: not before run and folder are known to do.
     from sia.inference.load import load_run, write_export
 
-    pair = load_run(run, arguments.checkpoint, "cpu")
-    write_export(pair, out)
+    with waiting(f"exporting {run.name}"):
+        pair = load_run(run, arguments.checkpoint, "cpu")
+        write_export(pair, out)
     print(f"{out}: epoch {chosen.epoch} of {run.name}; sia.load({str(out)!r}) reads it")
     if arguments.mlflow:
         columns = ("speech", "image") if pair.embeds_recordings else ("image",)
-        for line in tracker_of(run.study).log_export(run, out, columns):
+        tracker = tracker_of(run.study)
+        with waiting(f"logging it to {tracker.name}"):
+            lines = tracker.log_export(run, out, columns)
+        for line in lines:
             print(line)
 
 

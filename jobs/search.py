@@ -68,7 +68,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from sia.inference.search import collections_of
 
     bound, pair = listening(arguments.port), load(arguments.run, arguments.checkpoint)
-    collections = collections_of(pair, arguments.images, arguments.captions, arguments.split, served=True)
+    collections = collections_of(pair, arguments.images, arguments.captions, arguments.split, served=True, quiet=False)
     serve(pair, collections, arguments.top, arguments.run, bound)
 
 
@@ -78,7 +78,8 @@ def search(arguments: argparse.Namespace) -> None:
 
     pair, query = load(arguments.run, arguments.checkpoint), arguments.speech or arguments.image
     embedded = pair.embed_speech(query) if arguments.speech else pair.embed_image(query)
-    ((kind, collection),) = collections_of(pair, arguments.images, arguments.captions, arguments.split).items()
+    found = collections_of(pair, arguments.images, arguments.captions, arguments.split, quiet=arguments.json)
+    ((kind, collection),) = found.items()
     hits = collection.nearest(embedded, arguments.top)
     if arguments.json:
         print(json.dumps({"searched": len(collection.names), "results": [hit._asdict() for hit in hits]}))

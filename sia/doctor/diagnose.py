@@ -1,5 +1,6 @@
 """All checks, in the order in which a person reads them; the slow ones run beside each other."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from sia.trackers.tracker import Tracker
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> list[Finding]:
-    """A finding a check; none raises, none needs a GPU or Slurm, and nothing is left behind.
+def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> Iterator[Finding]:
+    """A finding a check, as it is known; none raises, none needs a GPU or Slurm, and nothing is left behind.
 
     source: where the profile was read. runs: the folder of all studies. tracker: whose store is examined.
     """
@@ -27,13 +28,13 @@ def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> lis
         of_cluster = pool.submit(_cluster, profile, source)
         of_folder = _folder(runs)
         found, other_hosts = of_cluster.result()
-        found += [*of_folder, files.shared(runs, other_hosts), *of_tracker.result()]
-        found += [machine.python(), machine.packages(), machine.memory(), machine.ports()]
-        torch = machine.torch_imports(probed.result())
-        if torch.level != "ok":
-            return [*found, torch]
-        devices = [machine.gpu(probed.result(), profile.gpus_per_node), machine.collectives(probed.result())]
-        return [*found, torch, *devices]
+        yield from (*found, *of_folder, files.shared(runs, other_hosts))
+        yield from of_tracker.result()
+        yield from (machine.python(), machine.packages(), machine.memory(), machine.ports())
+        yield (torch := machine.torch_imports(probed.result()))
+        if torch.level == "ok":
+            yield machine.gpu(probed.result(), profile.gpus_per_node)
+            yield machine.collectives(probed.result())
     finally:  # whoever presses Ctrl-C does not wait for a program that hangs
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -52,7 +52,7 @@ class EvaluateRun(Element):
 
 
 def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The result of each run's evaluation, in order, as `evaluate_run` returns it; `options` are those of it.
+    """The result of each run's evaluation as it is there, as `evaluate_run` returns it; `options` are those of it.
 
     Raises UserError with the error of the first one that failed, or that ended without a result.
     """
@@ -60,11 +60,8 @@ def evaluate_on_slurm(runs: Sequence[RunFolder], profile: Profile, options: dict
     for task in tasks:
         if not task.is_queued:
             task.result.unlink(missing_ok=True)  # of an evaluation before
-    waiting = list(tasks)
-    for _ in carried_out(tasks, profile):
-        while waiting and waiting[0].is_done:
-            result = read_json(waiting[0].result) or {}
-            if "error" in result:
-                raise UserError(f"{Path(waiting[0].path).name}: {result['error']}")
-            yield result
-            waiting.pop(0)
+    for task in carried_out(tasks, profile):
+        result = read_json(task.result) or {}
+        if "error" in result:
+            raise UserError(f"{Path(task.path).name}: {result['error']}")
+        yield result

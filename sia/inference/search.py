@@ -63,31 +63,41 @@ class Collection:
         ]
 
 
-def images_of(pair: TrainedPair, folder: Path, split: str | None = None, served: bool = False) -> Collection:
+def images_of(
+    pair: TrainedPair, folder: Path, split: str | None = None, served: bool = False, quiet: bool = True
+) -> Collection:
     """The images below a folder, or of a prepared corpus. Raises UserError where there is none that can be read.
 
-    served: for others to see: what a link leads out of the folder to is left out; how far it has come is shown.
+    served: for others to see: what a link leads out of the folder to is left out. quiet: how far it has come is not
+    shown.
     """
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, True, served)
-    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views, served)
+        return _of_corpus(pair, folder, split, True, quiet)
+    return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views, served, quiet)
 
 
-def captions_of(pair: TrainedPair, folder: Path, split: str | None = None, served: bool = False) -> Collection:
+def captions_of(
+    pair: TrainedPair, folder: Path, split: str | None = None, served: bool = False, quiet: bool = True
+) -> Collection:
     """The recordings below a folder, or the captions of a prepared corpus. Raises UserError as `images_of`."""
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, False, served)
-    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch, served)
+        return _of_corpus(pair, folder, split, False, quiet)
+    return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch, served, quiet)
 
 
 def collections_of(
-    pair: TrainedPair, images: Path | None, captions: Path | None, split: str | None = None, served: bool = False
+    pair: TrainedPair,
+    images: Path | None,
+    captions: Path | None,
+    split: str | None = None,
+    served: bool = False,
+    quiet: bool = True,
 ) -> dict[str, Collection]:
     """What is searched, by what it is searched by: `speech` or `image`. A file that is skipped is told of on stderr."""
     found = {}
     for kind, of, folder in (("speech", images_of, images), ("image", captions_of, captions)):
         if folder is not None:
-            found[kind] = of(pair, folder, split, served)
+            found[kind] = of(pair, folder, split, served, quiet)
             for line in found[kind].skipped:
                 print(f"skipped: {line}", file=sys.stderr)
     return found
@@ -117,6 +127,7 @@ def _of_files(
     read: Callable[[Path], Any],
     embed: Callable[[list[Any]], Tensor],
     served: bool,
+    quiet: bool,
 ) -> Collection:
     found: list[Path] = []
     skipped: list[str] = []
@@ -125,7 +136,7 @@ def _of_files(
     # Decoded files are larger than embeddings: few at a time.
     within = partial(_within, folder) if served else Path
     starts = range(0, len(paths), BATCH_SIZE)
-    for start in tracked(starts, f"embedding {folder}", len(starts), quiet=not served):
+    for start in tracked(starts, f"embedding {folder}", len(starts), quiet=quiet):
         readable: list[Any] = []
         for path in paths[start : start + BATCH_SIZE]:
             try:
@@ -140,9 +151,9 @@ def _of_files(
     return Collection(torch.cat(parts), names, [""] * len(names), lambda row: within(found[row]), skipped, folder.name)
 
 
-def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, served: bool) -> Collection:
+def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, quiet: bool) -> Collection:
     pool = PreparedPool(pair, folder)
-    pool.embedder.label = f"embedding {folder}" if served else ""
+    pool.embedder.label = "" if quiet else f"embedding {folder}"
     captions = pool.corpus.captions
     indices = pool.corpus.split(split) if split else list(range(len(captions)))
     if images:

@@ -12,6 +12,7 @@ from sia.cluster.end_jobs import cancel_jobs, has_left
 from sia.cluster.packs import end_empty_packs
 from sia.errors import UserError
 from sia.operate.damage import readable
+from sia.progress import waiting
 from sia.run.driver import Driver, driver_status
 from sia.run.folder import RunFolder, again, runs_of
 from sia.run.lock import Holder, living_holder, process_of
@@ -81,7 +82,8 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
     """
     runs = list(ending.runs)
     if ending.driver is not None:
-        _end_driver(ending.driver)
+        with waiting(f"ending the driver of {ending.driver.study}"):
+            _end_driver(ending.driver)
         say(f"driver of {ending.driver.study}: ended")
         # While it was asked about, and until it left, the driver may have begun others; a job that the cluster takes at
         # this moment finds the marker. All that the driver would have begun is marked: `retry` takes all of it up.
@@ -90,7 +92,8 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         Stopped(by=BY, time=time.time()).write(run.stopped)
-    left, untold = _end_jobs(runs)
+    with waiting("ending jobs, which save a checkpoint") as tell:
+        left, untold = _end_jobs(runs, tell)
     for study in {run.path.parent for run in runs}:
         end_empty_packs(study)
     for run in runs:
@@ -109,7 +112,7 @@ def _outcome(run: RunFolder, is_left: bool, untold: dict[str, str]) -> str:
     return f"ended; to go on: {again(run.study, run.name)}, or python jobs/retry.py {run.study}"
 
 
-def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:
+def _end_jobs(runs: list[RunFolder], tell: Callable[[str], object]) -> tuple[list[RunFolder], dict[str, str]]:
     """Tell every job to end, one that a driver submits meanwhile, too; the runs that have not within a minute, and why
     a job was not told.
     """
@@ -129,6 +132,7 @@ def _end_jobs(runs: list[RunFolder]) -> tuple[list[RunFolder], dict[str, str]]:
         time.sleep(POLL_SECONDS)
         QUEUE.forget()
         left = [run for run in left if _is_under_way(run)]
+        tell(f"{len(left)} of {len(runs)} runs to go")
     return left, untold
 
 

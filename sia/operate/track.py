@@ -44,7 +44,7 @@ def track(study: str, uri: str | None = None) -> Tracked:
     runs = runs_of(study)
     ended, unknown = _abandoned(study, runs)
     tracker = tracker_of(study, uri)
-    done = tracker.sync(runs, ended)
+    done = tracker.sync(runs, ended, label=f"{study}: runs")
     held = [one for one in done.values() if one is not None]
     num_gone = 0 if tracker.trouble else tracker.close_gone()
     if held:

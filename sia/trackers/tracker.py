@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from sia.checks import Finding
 from sia.errors import UserError, one_line
+from sia.progress import tracked
 from sia.run.folder import RunFolder
 
 CHOICE = "SIA_TRACKER"
@@ -107,19 +108,21 @@ class Tracker(ABC):
         """What `jobs/doctor.py` says of the store."""
         return []
 
-    def sync(self, runs: list[RunFolder], ended: Mapping[Path, Ending] | None = None) -> dict[Path, Mirrored | None]:
+    def sync(
+        self, runs: list[RunFolder], ended: Mapping[Path, Ending] | None = None, label: str = ""
+    ) -> dict[Path, Mirrored | None]:
         """Mirror the folders that changed since the last sync; never raises for the store's sake.
 
         `ended` says of runs that nobody trains any more, by their folders, how to close those whose files do not tell.
-        A run that is not in it is open again. Returns what is held of each run, None of one that has not begun; those
-        that are not in it could not be mirrored.
+        A run that is not in it is open again. `label`: how far it has come is shown beside it. Returns what is held of
+        each run, None of one that has not begun; those that are not in it could not be mirrored.
         """
         with self._lock:
             self.trouble, self.left_out = None, {}
             done: dict[Path, Mirrored | None] = {}
             try:
                 self._arrange(runs)
-                for run in runs:
+                for run in tracked(runs, label, len(runs), quiet=not label):
                     try:
                         done[run.path] = self._synced(run, (ended or {}).get(run.path))
                     except StoreFault:

@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem_once(tmp_path, monkeypatch
     monkeypatch.setattr(machine, "PROBE", ["true"])
     (tmp_path / "file").write_text("")
     tracker = MlflowMirror(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    found = diagnose(Profile(), "none", tmp_path / "file" / "runs", tracker)
+    found = list(diagnose(Profile(), "none", tmp_path / "file" / "runs", tracker))
     assert [one.check for one in found if one.level == "problem"] == ["runs folder", "torch"]
     lines = [line_of(one) for one in found]
     assert any(line.startswith("problem  runs folder: ") and "; cure: " in line for line in lines)
