@@ -280,6 +280,15 @@ def test_the_command_says_a_line_a_study_goes_on_to_the_next_and_exits_with_1(tm
     assert line.startswith(f"error: size: {finished[0].name}: {finished[0].finished}: ")
 
 
+def test_a_terminal_shows_how_far_it_has_come(uri, finished, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    track(STUDY, uri)
+    shown = capsys.readouterr().out
+    assert f"{STUDY}: runs" in shown and "3/3" in shown
+
+
 def test_the_command_prints_nothing_that_it_did_not_do(tmp_path, finished, uri):
     """An earlier mirroring is no proof of this one."""
     assert track(STUDY, uri).num_rows == 18 and read_json(note_file(finished[0]))["rows"] == 6

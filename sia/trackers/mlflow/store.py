@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from sia.checks import NETWORK_FILE_SYSTEMS, file_system_of
+from sia.imports import kept
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,7 +83,9 @@ def network_mount_warning(uri: str, mounts: str | None = None) -> str | None:
 def connect(uri: str) -> "MlflowClient":
     """A client of a store that has answered once; an sqlite file is made where there is none."""
     _prepare_environment()
-    from mlflow import MlflowClient
+    with kept():
+        from mlflow import MlflowClient
+        from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
 
     path = sqlite_path(uri)
     with _whole(path) if path else contextlib.nullcontext():
