@@ -16,7 +16,6 @@ def main() -> int:
     parser.add_argument("--yes", action="store_true", help="do it without asking")
     arguments = parser.parse_args()
     from sia.operate.cancel import end, ending_of_run, ending_of_study
-    from sia.operate.confirm import confirmed
     from sia.operate.track import close
     from sia.run.folder import find_run, is_study, runs_of
 
@@ -28,7 +27,7 @@ def main() -> int:
         print(f"{name}: nothing is under way")
         return 1 if ending.damaged else 0
     print("to be ended:", *ending.lines, sep="\n  ")
-    if not confirmed(arguments.yes, "end all of these?"):
+    if not command.confirmed(arguments.yes, "end all of these?"):
         return 1
     ended = end(ending, lambda line: print(line, flush=True))
     for study in {run.study for run in ending.runs}:

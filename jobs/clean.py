@@ -33,7 +33,6 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     from sia.operate.clean import in_gigabytes, remove, remove_runs, what_may_go, whole_runs
-    from sia.operate.confirm import confirmed
     from sia.operate.damage import readable
     from sia.operate.retention import Policy
     from sia.run.folder import find_runs, runs_of
@@ -61,7 +60,7 @@ def main() -> int:
     if arguments.dry_run:
         print(f"{what} would go and free {freed}")
         return 0
-    if not confirmed(arguments.yes, f"delete {what}{', all they hold,' * arguments.remove} and free {freed}?"):
+    if not command.confirmed(arguments.yes, f"delete {what}{', all they hold,' * arguments.remove} and free {freed}?"):
         return 1
     if arguments.remove:
         removed = [group.run for group in groups if group.run is not None]
@@ -70,7 +69,8 @@ def main() -> int:
             print(f"{folder}: stays, for what else is in it", file=sys.stderr)
         closed = sum(tracker.close_gone() for tracker in held)
         open_ones = f", of which {closed} were open and are closed" if closed else ""
-        print(f"{num_runs} runs deleted, {freed} freed; MLflow keeps its rows{open_ones}: delete them there")
+        keeps = f"{tracker_of().name} keeps its rows{open_ones}: delete them there"
+        print(f"{num_runs} runs deleted, {freed} freed; {keeps}")
         for line in (line for one in held for line in one.told("python jobs/track.py closes what is open in it")):
             print(line, file=sys.stderr)
     else:

@@ -1,4 +1,4 @@
-"""Say what keeps a study from running here: Slurm, the runs folder, MLflow, names, ports, packages, torch, GPUs.
+"""Say what keeps a study from running here: Slurm, the runs folder, the tracker, names, packages, GPUs.
 
 Each check is ok, a warning or a problem, with its cure. The exit status is 1 if there is a problem.
 

@@ -1,4 +1,4 @@
-"""Export a run's checkpoint: model.safetensors and config.json, and the same as a model in MLflow.
+"""Export a run's checkpoint: model.safetensors and config.json, and the same as a model in MLflow (or another tracker).
 
 examples:
   python jobs/export.py DG2A32
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="best", metavar="best|last|epoch=N")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/epoch-N")
     parser.add_argument(
-        "--mlflow", action=argparse.BooleanOptionalAction, default=True, help="log it to MLflow too (default)"
+        "--mlflow", action=argparse.BooleanOptionalAction, default=True, help="log it to the tracker too (default)"
     )
     arguments = parser.parse_args()
     from sia.checkpoint.chosen import choose_checkpoint

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import sys
+import threading
 
 from sia import command
 
@@ -47,7 +48,8 @@ def main() -> int:
         print_studies(found, command.console())
     else:
         with contextlib.suppress(KeyboardInterrupt):
-            watch_studies(lambda: study_views(chosen or all_studies()), arguments.watch)
+            never = threading.Event()
+            watch_studies(lambda: study_views(chosen or all_studies()), lambda: never.wait(arguments.watch))
     return 0
 
 

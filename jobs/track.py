@@ -1,7 +1,8 @@
-"""Fill MLflow from the run folders: after its database was lost, or after the driver of a study died.
+"""Fill the tracker from the run folders: after its store was lost, or after the driver of a study died.
 
 Twice is the same as once. A run that nobody trains any more is closed, with the reason in its tag `sia.ended`;
-a submit that goes on with it opens it again. SIA_TRACKER=MODULE:CLASS fills another tracker than MLflow.
+a submit that goes on with it opens it again. That is MLflow, or what
+SIA_TRACKER=MODULE:CLASS names.
 
 examples:
   python jobs/track.py size-miniature

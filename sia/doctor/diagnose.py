@@ -30,7 +30,7 @@ def diagnose(profile: Profile, source: str, runs: Path, tracker: Tracker) -> Ite
         found, other_hosts = of_cluster.result()
         yield from (*found, *of_folder, files.shared(runs, other_hosts))
         yield from of_tracker.result()
-        yield from (machine.python(), machine.packages(), machine.memory(), machine.ports())
+        yield from (machine.packages(), machine.memory())
         yield (torch := machine.torch_imports(probed.result()))
         if torch.level == "ok":
             yield machine.gpu(probed.result(), profile.gpus_per_node)

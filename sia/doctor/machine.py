@@ -1,17 +1,15 @@
-"""This machine: Python, packages, memory and ports; whether torch sees its GPUs, and adds numbers up between ranks.
+"""This machine: packages and memory; whether torch sees its GPUs, and adds numbers up between ranks.
 
 Run as a program, it is the probe of torch: a JSON line a step, so that one that hangs has told how far it came.
 """
 
 import json
 import os
-import platform
 import re
-import socket
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +26,6 @@ CGROUPS = (
 )
 TORCH_SECONDS = 40.0
 PROBE = [sys.executable, "-m", "sia.doctor.machine"]
-
-
-@check("Python")
-def python() -> Finding:
-    from packaging.specifiers import SpecifierSet
-
-    wanted, found = metadata("sia")["Requires-Python"] or ">=3.10", platform.python_version()
-    if SpecifierSet(wanted).contains(found, prereleases=True):
-        return ok(f"{found} (needs {wanted})")
-    return problem(
-        f"{found}, but sia needs {wanted}", "make the environment with a newer Python: make PYTHON=python3.11"
-    )
 
 
 @check("packages")
@@ -73,17 +59,6 @@ def _cgroup_gb() -> list[float]:
     """What a login node's limit on a user's memory leaves."""
     there = [(limit.read_text().strip(), used) for limit, used in CGROUPS if limit.is_file() and used.is_file()]
     return [(int(limit) - int(used.read_text())) / 1e9 for limit, used in there if limit.isdigit()]
-
-
-@check("ports")
-def ports() -> Finding:
-    """Ranks meet on a port that the system chooses."""
-    try:
-        with socket.socket() as one:
-            one.bind(("", 0))
-    except OSError as error:
-        return problem(f"no port can be opened: {error.strerror}", "ask for more open files or ports (ulimit -n)")
-    return ok("free ports can be opened")
 
 
 @dataclass(frozen=True)

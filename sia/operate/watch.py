@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,19 +37,19 @@ def print_studies(studies: Sequence[StudyView], console: Console) -> None:
 
 
 def watch_studies(
-    look: Callable[[], list[StudyView]], every_seconds: float, goes_on: Callable[[], bool] = lambda: True
+    look: Callable[[], list[StudyView]], is_over: Callable[[], bool], turning: Spinner | None = None
 ) -> None:
-    """Show the studies anew every so many seconds while they go on; a KeyboardInterrupt passes through."""
+    """Show the studies anew after each wait of `is_over`, until that says so; a KeyboardInterrupt passes through."""
     if not sys.stdout.isatty():
         news = News()
-        while goes_on():
+        news.say(look())
+        while not is_over():
             news.say(look())
-            time.sleep(every_seconds)
         return news.say(look())
-    with Live(LiveStudies(look()), console=command.live_console(), auto_refresh=False) as live:
-        while goes_on():
-            time.sleep(every_seconds)
-            live.update(LiveStudies(look()), refresh=True)
+    with Live(LiveStudies(look(), turning), console=command.live_console(), auto_refresh=turning is not None) as live:
+        while not is_over():
+            live.update(LiveStudies(look(), turning), refresh=True)
+        live.update(LiveStudies(look(), turning))
 
 
 class SweepDisplay:
@@ -59,7 +58,9 @@ class SweepDisplay:
     def __init__(self, runs: list[RunFolder]) -> None:
         self.runs = runs
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._live if sys.stdout.isatty() else self._lines, daemon=True)
+        # A spinner of characters that any encoding has.
+        given = (self._look, lambda: self._over.wait(EVERY_SECONDS), Spinner("line"))
+        self._thread = threading.Thread(target=watch_studies, args=given, daemon=True)
 
     def __enter__(self) -> "SweepDisplay":
         self._thread.start()
@@ -68,19 +69,6 @@ class SweepDisplay:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(timeout=10)
-
-    def _live(self) -> None:
-        turning = Spinner("line")  # characters that any encoding has
-        with Live(LiveStudies(self._look(), turning), console=command.live_console(), refresh_per_second=4) as live:
-            while not self._over.wait(EVERY_SECONDS):
-                live.update(LiveStudies(self._look(), turning))
-            live.update(LiveStudies(self._look()))
-
-    def _lines(self) -> None:
-        news = News()
-        while not self._over.wait(EVERY_SECONDS):
-            news.say(self._look())
-        news.say(self._look())
 
     def _look(self) -> list[StudyView]:
         return [StudyView(self.runs[0].study if self.runs else "", None, run_views(self.runs))]

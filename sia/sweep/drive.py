@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +14,8 @@ from rich.console import Console
 
 from sia.cluster.launch import Launch, default_concurrency
 from sia.cluster.profile import Cluster
+from sia.command import confirmed
 from sia.gallery.of_study import gallery_of_study, kept_gallery
-from sia.operate.confirm import confirmed
 from sia.operate.damage import how_unfinished, readable
 from sia.operate.status import study_views
 from sia.operate.track import keep_report, undriven
@@ -132,9 +133,7 @@ def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
     """Attach to whoever drives the study, until that ends; then tell what came of it; the exit status."""
     print(f"{sweep.study}: driven by {driver.who}; attached to it, a Ctrl-C leaves it as it is", file=sys.stderr)
     try:
-        watch_studies(
-            lambda: study_views([sweep.study]), WATCH_SECONDS, goes_on=lambda: driver_status(sweep.study).lives
-        )
+        watch_studies(lambda: study_views([sweep.study]), lambda: _has_ended(sweep.study))
     except KeyboardInterrupt:
         who = driver_status(sweep.study).who or "nobody"
         print(f"\nleft: driven by {who}; `{again(sweep.study)}` attaches to it", file=sys.stderr)
@@ -144,6 +143,11 @@ def watch_driver(sweep: Sweep, driver: Driver, console: Console) -> int:
     if errors:
         print(f"{sweep.study}: its driver has ended; `{again(sweep.study)}` goes on with the rest", file=sys.stderr)
     return _tell_end(replace(sweep, runs=made), errors, console)
+
+
+def _has_ended(study: str) -> bool:
+    time.sleep(WATCH_SECONDS)
+    return not driver_status(study).lives
 
 
 def _tell_end(sweep: Sweep, errors: dict[str, str], console: Console) -> int:

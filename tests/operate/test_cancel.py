@@ -18,9 +18,9 @@ from written_runs import begin_run, experiment, finish_run, write_finished
 from sia.atomic import read_json, write_json
 from sia.cluster.end_jobs import processes
 from sia.cluster.launch import former_launch
+from sia.command import confirmed
 from sia.errors import UsageError, UserError
 from sia.operate.cancel import end, ending_of_run, ending_of_study
-from sia.operate.confirm import confirmed
 from sia.operate.retry import retry_launches, retryable
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock, holder_of

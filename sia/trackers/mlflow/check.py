@@ -1,7 +1,6 @@
 """Whether MLflow's store can be trusted and opened."""
 
 import os
-import socket
 import sys
 
 from sia.checks import Finding, ask, check, existing, ok, problem, warning
@@ -53,21 +52,3 @@ def opens(uri: str, timeout_s: float = STORE_SECONDS) -> Finding:
     )
     said = f"it does not open: {without_password(answer.reason)}"
     return problem(said, f"{cure}; training goes on without it meanwhile")
-
-
-@check("port of mlflow ui")
-def ui_port(port: int = UI_PORT) -> Finding:
-    if is_free(port):
-        return ok(f"{port} is free")
-    return warning(f"{port} is taken, perhaps by another mlflow ui", "none is needed: make ui takes the next free one")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as one:
-        # As servers do: a port that was left a moment ago is free.
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):  # a privileged one, or none at all
-            return False
-    return True

@@ -140,7 +140,7 @@ class MlflowMirror(Tracker):
         return {"MLFLOW_TRACKING_URI": self.uri}
 
     def findings(self) -> list[Finding]:
-        return [check.place(self.uri), check.opens(self.uri), check.ui_port()]
+        return [check.place(self.uri), check.opens(self.uri)]
 
     def _mirror(self, run: RunFolder, reading: Reading) -> dict[str, Any]:
         """Bring it all in; what tells those who show or export the run where it is."""

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from sia.errors import UserError
 from sia.run.folder import runs_of
-from sia.trackers.mlflow.check import UI_PORT, is_free
+from sia.trackers.mlflow.check import UI_PORT
 from sia.trackers.mlflow.mirror import MlflowMirror
 from sia.trackers.mlflow.store import DEFAULT_ENVIRONMENT, sqlite_path, without_password
 
@@ -63,6 +64,17 @@ def free_port(asked: int | None = None) -> int:
             return port
     cure = f"leave --port out, or give one above {tried[-1]}"
     raise UserError(f"port {tried[0]}{f' to {tried[-1]}' if len(tried) > 1 else ''}: taken; {cure}")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as one:
+        # As servers do: a port that was left a moment ago is free.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):  # a privileged one, or none at all
+            return False
+    return True
 
 
 def _command(port: int) -> list[str]:
