@@ -88,7 +88,9 @@ def end(ending: Ending, say: Callable[[str], object]) -> bool:
         # While it was asked about, and until it left, the driver may have begun others; a job that the cluster takes at
         # this moment finds the marker. All that the driver would have begun is marked: `retry` takes all of it up.
         now, _ = readable(runs_of(ending.driver.study))
-        runs += [run for run in now if run not in runs and _would_go_on(run)]
+        would_go_on = (State.NEW, State.WAITING, State.LOST)
+        others = (run for run in now if run not in runs)
+        runs += [run for run in others if look(run).state in would_go_on or _is_within_reach(run)]
     for run in runs:
         # First the marker: a driver that lives sees it before it sees that the job has gone.
         Stopped(by=BY, time=time.time()).write(run.stopped)
@@ -158,10 +160,6 @@ def _is_within_reach(run: RunFolder) -> bool:
     if writer is not None and job is not None and job.cluster == "local" and writer.host != socket.gethostname():
         raise UserError(f"{run.path}: a local job of {writer.host} trains it; run this command on that host")
     return _is_under_way(run)
-
-
-def _would_go_on(run: RunFolder) -> bool:
-    return look(run).state in (State.NEW, State.WAITING, State.LOST) or _is_within_reach(run)
 
 
 def _is_under_way(run: RunFolder) -> bool:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from sia.fitted_table import FittedTable
 from sia.operate.status import DAMAGED, RunView, StudyView
@@ -98,15 +97,11 @@ def way_line(study: StudyView) -> str:
     """For example `31 of 60 epochs, 830 pairs/s, about 3.2 min left`; empty where nothing is under way."""
     if is_rehearsal(study.study) or not any(run.state in (State.RUNNING, State.PENDING) for run in study.runs):
         return ""
-    steps, begun = _steps(study), sum(run.epochs_begun for run in study.runs)
+    steps, begun = [run.step for run in study.runs if run.step], sum(run.epochs_begun for run in study.runs)
     told = [f"{begun} of {sum(run.epochs for run in study.runs)} epochs"]
     told += [f"{sum(step['pairs_per_second'] for step in steps):.3g} pairs/s"] if steps else []
     told += [] if (left := study.seconds_left) is None else [f"about {in_words(left / 3600)} left"]
     return ", ".join(told)
-
-
-def _steps(study: StudyView) -> list[dict[str, Any]]:
-    return [run.step for run in study.runs if run.step]
 
 
 def count_line(runs: Sequence[RunView]) -> str:

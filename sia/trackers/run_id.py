@@ -29,19 +29,14 @@ def run_id(run: RunFolder) -> str:
 
     Raises UserError where its file is damaged, OSError where it cannot be read or written.
     """
-    known, here = RunId.read(id_file(run)), _id_here(run)
+    folder, inode, known = str(run.path.absolute()), run.path.stat().st_ino, RunId.read(id_file(run))
+    here = RunId(folder=folder, inode=inode, host=socket.gethostname(), id=uuid4().hex)
     if known is None:
         return _first(run, here)
     if (known.folder, known.inode) != (here.folder, here.inode):
         known = here.model_copy(update={"id": known.id}) if _is_same_run(known, here) else here
         known.write(id_file(run))
     return known.id
-
-
-def _id_here(run: RunFolder) -> RunId:
-    """A new one."""
-    folder, inode = str(run.path.absolute()), run.path.stat().st_ino
-    return RunId(folder=folder, inode=inode, host=socket.gethostname(), id=uuid4().hex)
 
 
 def _is_same_run(known: RunId, here: RunId) -> bool:

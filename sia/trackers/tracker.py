@@ -121,7 +121,9 @@ class Tracker(ABC):
             self.trouble, self.left_out = None, {}
             done: dict[Path, Mirrored | None] = {}
             try:
-                self._arrange(runs)
+                if (now := {run.path for run in runs}) - self._arranged:
+                    self.arrange(runs)
+                    self._arranged = now
                 for run in tracked(runs, label, len(runs), quiet=not label):
                     try:
                         done[run.path] = self._synced(run, (ended or {}).get(run.path))
@@ -132,11 +134,6 @@ class Tracker(ABC):
             except (StoreFault, UserError) as fault:
                 self.trouble = str(fault)
             return done
-
-    def _arrange(self, runs: list[RunFolder]) -> None:
-        if (now := {run.path for run in runs}) - self._arranged:
-            self.arrange(runs)
-            self._arranged = now
 
     def close_gone(self) -> int:
         """As end_gone, but what the store raises becomes its trouble."""

@@ -160,9 +160,6 @@ class MlflowMirror(Tracker):
         place = {"tracking_uri": without_password(self.uri), "experiment_id": trial.info.experiment_id}
         return {**place, "trial_run_id": trial.info.run_id, "stages": stage_ids, "rows": len(rows)}
 
-    def _client(self) -> MlflowClient:
-        return self._open()[0]
-
     def _open(self) -> tuple[MlflowClient, str]:
         """The client and the study's experiment id."""
         if self._store is None:
@@ -218,7 +215,7 @@ class MlflowMirror(Tracker):
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        client, run_id = self._client(), target.info.run_id
+        client, run_id = self._open()[0], target.info.run_id
         # A parameter of MLflow cannot change: the first value stands.
         params = [Param(*item) for item in part.parameters.items() if item[0] not in target.data.params]
         new = [*more, *(point for curves in part.curves[first:] for point in curves)]
@@ -239,7 +236,7 @@ class MlflowMirror(Tracker):
         corpus = TrainedOn.read(run.corpus)
         if corpus is None or SOURCES_TAG in trial.data.tags:
             return {}
-        client, run_id = self._client(), trial.info.run_id
+        client, run_id = self._open()[0], trial.info.run_id
         told = {key: value for key, value in corpus.description.items() if key in values.CORPUS_KEYS}
         source = json.dumps({"uri": corpus.folder})
         dataset = Dataset(corpus.name, corpus.identity, "local", source, profile=json.dumps(told))

@@ -43,7 +43,8 @@ def selection_curve(rows: list[Row]) -> list[list[Point]]:
 
 
 def _of_epoch(row: Row) -> list[Point]:
-    told = {_named(key): _value(key, value) for key, value in row.items() if "/" in key and _is_curve(key)}
+    shown = [key for key in row if "/" in key and key.rpartition("/")[2] not in NO_CURVES]
+    told = {_named(key): _value(key, row[key]) for key in shown}
     return _points(row, {**told, STAGE: row["stage"], **_selecting(row)}, row["epoch"])
 
 
@@ -61,17 +62,10 @@ def single(rows: list[Row], has_ended: bool) -> list[Point]:
     best = max(epochs, key=selection_value)
     points = _points(best, {BEST: _value(SELECTION, selection_value(best))}, 0)
     for row in tests[-1:]:
-        points += _points(row, {_named(key, " "): _value(key, row[key]) for key in row if _is_of_test(key)}, 0)
+        shown = [key for key in row if key.count("/") == 2 and key.rpartition("/")[2] in OF_TEST]
+        points += _points(row, {_named(key, " "): _value(key, row[key]) for key in shown}, 0)
     hours = sum(row.get("train/seconds", 0.0) for row in epochs) / 3600
     return points + _points(epochs[-1], {HOURS: round(hours, 4)}, 0) * has_ended
-
-
-def _is_curve(key: str) -> bool:
-    return key.rpartition("/")[2] not in NO_CURVES
-
-
-def _is_of_test(key: str) -> bool:
-    return key.count("/") == 2 and key.rpartition("/")[2] in OF_TEST
 
 
 def _named(key: str, after_split: str = "/") -> str:

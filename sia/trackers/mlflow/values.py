@@ -65,7 +65,8 @@ def read_run(run: RunFolder, closing: Ending | None = None) -> Reading | None:
     rows, jobs, plans = rows_of(run), read_rows(run.provenance), list(run.path.glob("stages/*/plan.json"))
     for plan in plans:
         StagePlan.read(plan)
-    stages = {number: _stage(run, number, rows, jobs, closing) for number in _begun(rows, jobs)}
+    begun = sorted({row["stage"] for row in (*rows, *jobs)})
+    stages = {number: _stage(run, number, rows, jobs, closing) for number in begun}
     marked = _ending(run)
     ending = _closed(marked, closing, rows, [run.config, *plans, *run.path.glob("stages/*/job.json")])
     began_ms = _began_ms(rows, jobs) or marked.ended_ms
@@ -78,10 +79,6 @@ def read_run(run: RunFolder, closing: Ending | None = None) -> Reading | None:
     for part in (trial, *stages.values()):
         part.tags.update(ids)
     return Reading(ids[ID_TAG], rows, trial, stages)
-
-
-def _begun(rows: list[Row], jobs: list[Row]) -> list[int]:
-    return sorted({row["stage"] for row in (*rows, *jobs)})
 
 
 def _began_ms(rows: list[Row], jobs: list[Row]) -> int | None:
