@@ -72,7 +72,7 @@ def images_of(
     shown.
     """
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, True, quiet)
+        return _of_corpus(pair, folder, split, True, served, quiet)
     return _of_files(folder, IMAGE_ENDINGS, "image", pair.view, pair.embed_views, served, quiet)
 
 
@@ -81,7 +81,7 @@ def captions_of(
 ) -> Collection:
     """The recordings below a folder, or the captions of a prepared corpus. Raises UserError as `images_of`."""
     if _is_prepared(folder, split):
-        return _of_corpus(pair, folder, split, False, quiet)
+        return _of_corpus(pair, folder, split, False, served, quiet)
     return _of_files(folder, SPEECH_ENDINGS, "recording", pair.frames, pair.embed_frames_batch, served, quiet)
 
 
@@ -151,7 +151,9 @@ def _of_files(
     return Collection(torch.cat(parts), names, [""] * len(names), lambda row: within(found[row]), skipped, folder.name)
 
 
-def _of_corpus(pair: TrainedPair, folder: Path, split: str | None, images: bool, quiet: bool) -> Collection:
+def _of_corpus(
+    pair: TrainedPair, folder: Path, split: str | None, images: bool, served: bool, quiet: bool
+) -> Collection:
     pool = PreparedPool(pair, folder)
     pool.embedder.label = "" if quiet else f"embedding {folder}"
     captions = pool.corpus.captions
