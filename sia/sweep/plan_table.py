@@ -1,6 +1,6 @@
 """The points of a grid, and what a sweep would do with each. It loads no torch and needs no corpus."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from sia.cluster.profile import Profile
 from sia.config import Experiment
@@ -8,7 +8,7 @@ from sia.fitted_table import FittedTable
 from sia.models.parameter_counts import image_parameters, speech_parameters
 from sia.operate.cancel import BY
 from sia.operate.damage import FAULTS
-from sia.report.settings import PAIR, differing, in_short, stages_text
+from sia.report.settings import PAIR, differing, in_short, stages_text, text
 from sia.run.folder import runs_root
 from sia.run.selection import protocol
 from sia.run.state import State, look
@@ -55,11 +55,11 @@ def plan_table(
     return FittedTable(rows, LEFT_OUT, [title], wrap=wrap, right=right, shown_if=shown_if)
 
 
-def differences(experiments: list[Experiment], told_elsewhere: Collection[str] = TOLD_ELSEWHERE) -> list[str]:
+def differences(experiments: list[Experiment]) -> list[str]:
     """For each, a line of each key in which they differ, without those that other columns tell."""
     found = differing(experiments)
     stages = {key for one in found for key in one if key.startswith("stages")}
-    return ["\n".join(one) for one in in_short(found, {*told_elsewhere, *stages})]
+    return ["\n".join(one) for one in in_short(found, {*TOLD_ELSEWHERE, *stages})]
 
 
 def count_of(runs: Sequence[object]) -> str:
@@ -82,7 +82,8 @@ def action(point: GridPoint, asha: bool = False) -> str:
 
 def points_table(grid: Grid) -> FittedTable:
     """A row a point of the grid: its number for --point, its run, what sets it apart from other points, its state."""
-    settings = differences([point.experiment for point in grid.points], told_elsewhere=())
+    found = differing([point.experiment for point in grid.points])
+    settings = ["\n".join(f"{key}={text(one[key])}" for key in one if not key.startswith("stages")) for one in found]
     rows = [
         {
             "point": str(number),
