@@ -22,7 +22,7 @@ from sia.rehearsal import cost
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.run.cost import Pace
-from sia.sweep.grid import Grid, load_grid
+from sia.sweep.grid import Grid, GridPoint, load_grid
 from sia.sweep.plan_table import plan_table, points_table
 
 RESTARTS = REPOSITORY / "sweeps" / "restarts.yaml"
@@ -65,6 +65,10 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Rendera
     grids = [load_grid(path) for path in (RESTARTS, LOSSES)]
     rates = [experiment(**{"optimizer.learning_rate": rate}) for rate in (0.00012345, 0.001)]
     runs = [finish_run(tmp_path / "runs", "size", rates[0]), begin_run(tmp_path / "runs", "size", rates[1])]
+    changed = [{"loss.name": "hinge_semihard", "training.seed": seed} for seed in (0, 1)] + [{}, {"training.seed": 1}]
+    planned_points = [
+        GridPoint("plan", experiment(**{"optimizer.learning_rate": 0.00012345, **one})) for one in changed
+    ]
     results = [evaluated("DG4A2048-0123456789", 0.8, "corpora/places205"), evaluated("DG2A64-01", 0.4, "corpora/b")]
     points = [points_table(grid) for grid in grids]
     told = rehearsed(grids[0], monkeypatch)
@@ -82,7 +86,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Rendera
         r"12,672\.8 ms .* 1\.00": compared(),
         rf"{runs[0].name} +finished .* 47\.5": status_table(runs),
         rf"{runs[0].name} .* 50\.0 / 45\.0": sweep_table([summarise(run) for run in runs]),
-        r"submit": plan_table("restarts", grids[0].points, [Profile()] * 4),
+        rf"{planned_points[3].experiment.signature} +submit": plan_table("plan", planned_points, [Profile()] * 4),
     }
 
 

@@ -1,9 +1,5 @@
 """What a sweep shows of its runs, and of its plan."""
 
-import io
-
-import pytest
-from rich.console import Console
 from written_runs import begin_run, experiment, finish_run, status_table
 
 from sia.cluster.profile import Profile
@@ -44,18 +40,3 @@ def test_the_plan_tells_of_the_papers_protocol(tmp_path, monkeypatch):
     assert tables[0].title.endswith("\nbest epochs chosen on test (the paper's protocol)")
     assert "chosen" not in tables[1].title
     assert cells(tables[2])["settings"] == ["select_on=test", "select_on=validation"]
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 160])
-def test_the_plan_folds_what_is_long_and_cuts_nothing(tmp_path, monkeypatch, width):
-    monkeypatch.setenv("SIA_RUNS", str(tmp_path))
-    changed = [{"loss.name": "hinge_semihard", "optimizer.learning_rate": rate} for rate in (0.00012345, 0.001)]
-    points = [GridPoint("size", experiment(**{**one, "training.seed": seed})) for one in changed for seed in (0, 1)]
-    console = Console(width=width, file=io.StringIO())
-    console.print(plan_table("size", points, [Profile()] * 4))
-    shown = console.file.getvalue()
-    assert "…" not in shown and max(map(len, shown.splitlines())) <= width
-    assert all(point.experiment.signature in shown for point in points) and "submit" in shown
-    place = next(line.index("settings") for line in shown.splitlines() if "settings" in line)
-    settings = "".join(line[place : place + 24].partition("  ")[0] for line in shown.splitlines())
-    assert "learning_rate=0.00012345" in settings
