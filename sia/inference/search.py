@@ -136,7 +136,7 @@ def _of_files(
     # Decoded files are larger than embeddings: few at a time.
     within = partial(_within, folder) if served else Path
     starts = range(0, len(paths), BATCH_SIZE)
-    for start in tracked(starts, f"embedding {folder}", len(starts), quiet=quiet):
+    for start in tracked(starts, f"embedding {folder.absolute().name}", len(starts), quiet=quiet):
         readable: list[Any] = []
         for path in paths[start : start + BATCH_SIZE]:
             try:
@@ -155,7 +155,7 @@ def _of_corpus(
     pair: TrainedPair, folder: Path, split: str | None, images: bool, served: bool, quiet: bool
 ) -> Collection:
     pool = PreparedPool(pair, folder)
-    pool.embedder.label = "" if quiet else f"embedding {folder}"
+    pool.embedder.label = "" if quiet else f"embedding {folder.absolute().name}"
     captions = pool.corpus.captions
     indices = pool.corpus.split(split) if split else list(range(len(captions)))
     if images:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sia.atomic import read_json, write_json
 from sia.errors import UsageError, UserError
-from sia.inference.search import Collection, captions_of, images_of
+from sia.inference.search import Collection, captions_of, collections_of, images_of
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
 
@@ -76,6 +76,16 @@ def test_what_is_served_lies_in_the_folder_at_every_look(pair: TrainedPair, albu
     assert found.original(1) == album / "b/second.png"
     with pytest.raises(UserError, match="leads out of"):
         found.original(0)
+
+
+def test_a_terminal_is_shown_how_far_a_large_folder_is(
+    pair: TrainedPair, album: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    for quiet in (True, False):
+        collections_of(pair, album, None, quiet=quiet)
+        assert ("1/1" in capsys.readouterr().out) == (not quiet)
 
 
 def test_a_corpus_has_each_image_once_and_every_caption(pair: TrainedPair, corpus: Path, raw: Path) -> None:
