@@ -21,7 +21,7 @@ def main() -> None:
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.data.prepared_corpus import check_identity, read_description
     from sia.errors import UsageError
-    from sia.inference.settings import depth_of
+    from sia.inference.pair_settings import depth_of
     from sia.run.folder import find_run
     from sia.run.records import TrainedOn
 

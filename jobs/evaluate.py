@@ -57,7 +57,7 @@ def main() -> None:
         results = tracked(measured_there, "evaluations", len(runs), quiet=arguments.json)
     else:
         # It loads torch: not before the runs are known to be there.
-        from sia.evaluation.of_run import evaluate_run
+        from sia.evaluation.evaluate import evaluate_run
 
         results = (evaluate_run(run, **options, label="" if arguments.json else run.name) for run in runs)
     from sia.evaluation.table import INTERVALS_NOTE, best_first

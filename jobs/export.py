@@ -20,7 +20,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     from sia.checkpoint.chosen import choose_checkpoint
-    from sia.inference.settings import check_export_folder
+    from sia.inference.pair_settings import check_export_folder
     from sia.progress import waiting
     from sia.run.folder import find_run
     from sia.trackers.tracker import tracker_of

@@ -43,7 +43,7 @@ def main() -> None:
 def check(arguments: argparse.Namespace) -> None:
     from sia.checkpoint.chosen import choose_checkpoint
     from sia.errors import UsageError, UserError
-    from sia.inference.settings import is_export
+    from sia.inference.pair_settings import is_export
     from sia.run.folder import find_run
 
     given = [name for name in ("speech", "images", "image", "captions") if getattr(arguments, name) is not None]

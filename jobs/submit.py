@@ -75,7 +75,7 @@ def main() -> int:
     if arguments.dry_run:
         return preflight.show(console)
     if arguments.rehearse:
-        from sia.rehearsal.grid import show_rehearsal
+        from sia.rehearsal.study import show_rehearsal
 
         show_rehearsal(grid, launches, console)
         return 0

@@ -21,8 +21,8 @@ from sia.cluster.slurm_says import ACCOUNTING
 from sia.config import Experiment, resolve
 from sia.run.folder import RunFolder
 from sia.run.lock import holder_of
-from sia.run.metrics import Row, read_rows
 from sia.run.queue import QUEUE
+from sia.run.row_files import Row, read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
+from sia.run.row_files import read_rows
 from sia.run.selection import selection_value
 from sia.trackers.mlflow.mirror import MlflowMirror
 from sia.trackers.mlflow.store import connect

@@ -18,8 +18,8 @@ from sia.atomic import read_json
 from sia.cluster.end_jobs import processes
 from sia.run.folder import RunFolder
 from sia.run.lock import NOBODY_KNOWS, holder_of
-from sia.run.metrics import read_rows
 from sia.run.queue import QUEUE
+from sia.run.row_files import read_rows
 from sia.run.state import State, look
 
 EPOCHS = 8  # of the first stage: faults land after its first ones, and a fast machine takes 0.3 s for each

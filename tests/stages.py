@@ -11,7 +11,7 @@ from sia.config import Experiment, Stage
 from sia.data.loader import Batch, training_loader
 from sia.distributed import Ranks
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
+from sia.run.row_files import read_rows
 from sia.sweep.chain import plan_stage
 from sia.training.fit import train_stage
 from sia.training.preemption import PreemptionFlag

@@ -19,11 +19,11 @@ MAY_BE_HEAVY = (
     *("sia.losses", "sia.recall", "sia.distributed", "sia.embedding", "sia.models", "sia.training", "sia.inference"),
     *("sia.data.caption_files", "sia.data.images", "sia.data.loader", "sia.data.mfcc"),
     *("sia.checkpoint.background", "sia.checkpoint.state"),
-    *("sia.evaluation.of_run", "sia.trackers.mlflow.model", "sia.benchmark", "sia.gallery"),
+    *("sia.evaluation.evaluate", "sia.trackers.mlflow.model", "sia.benchmark", "sia.gallery"),
 )
 LIGHT_ALL_THE_SAME = (
-    *("sia.models.backbones", "sia.models.parameter_counts", "sia.training.preemption", "sia.training.provenance"),
-    "sia.inference.settings",
+    *("sia.models.backbones", "sia.models.sizes", "sia.training.preemption", "sia.training.provenance"),
+    "sia.inference.pair_settings",
 )
 RANKS = ("torch.distributed", "torch.nn.parallel")  # only training and evaluation know of them
 FILE_ACCESS = {"h5py", "pathlib", "os", "io", "shutil", "sia.atomic", "sia.run.folder", "sia.data.shards"}

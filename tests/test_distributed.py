@@ -19,8 +19,8 @@ from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
 from sia.objectives import Hinge
 from sia.run.folder import RunFolder
+from sia.training.batch_loss import Objective, batch_loss
 from sia.training.fit import check_agreement, train_stage
-from sia.training.objective import Objective, batch_loss
 from sia.training.preemption import PreemptionFlag
 from sia.training.trainer import build_trainer
 

@@ -18,7 +18,7 @@ from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.doctor.diagnose import findings_table
 from sia.evaluation.table import comparison_table, recall_table
-from sia.rehearsal import cost
+from sia.rehearsal import cost_table
 from sia.report.console import sweep_table
 from sia.report.summary import summarise
 from sia.run.cost import Pace
@@ -41,9 +41,10 @@ def evaluated(run: str, value: float, corpus: str) -> dict[str, Any]:
 
 
 def rehearsed(grid: Grid, patch: pytest.MonkeyPatch) -> RenderableType | None:
-    patch.setattr(cost, "rehearsed", lambda *_: Pace(2.34, 64, device="NVIDIA H200"))
-    patch.setattr(cost, "captions_of", lambda _: CAPTIONS)
-    return cost.rehearsed_table(grid, dict.fromkeys((one.run.name for one in grid.points), Launch("local", Profile())))
+    patch.setattr(cost_table, "rehearsed", lambda *_: Pace(2.34, 64, device="NVIDIA H200"))
+    patch.setattr(cost_table, "captions_of", lambda _: CAPTIONS)
+    launches = dict.fromkeys((one.run.name for one in grid.points), Launch("local", Profile()))
+    return cost_table.rehearsed_table(grid, launches)
 
 
 def planned(grid: Grid) -> RenderableType:

@@ -9,8 +9,8 @@ from sia.fitted_table import FittedTable
 from sia.operate.status import run_views
 from sia.operate.status_table import views_table
 from sia.run.folder import RunFolder
-from sia.run.metrics import append_row, read_rows
 from sia.run.records import Finished, StageDone, StagePlan
+from sia.run.row_files import append_row, read_rows
 from sia.schedules import Calr
 
 BEGAN = 1_700_000_000.0

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from sia.config import Experiment, resolve
 from sia.run.folder import RunFolder
-from sia.run.metrics import Row, append_row, write_rows
 from sia.run.records import Finished, StageDone, StagePlan, TrainedOn
+from sia.run.row_files import Row, append_row, write_rows
 
 DIRECTIONS = ("speech_to_image", "image_to_speech")
 BEGAN = 1_700_000_000.0

@@ -18,7 +18,7 @@ from sia.benchmark.harness import Comparison, in_turn
 from sia.benchmark.made_up_corpus import make_up
 from sia.errors import UserError
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
+from sia.run.row_files import read_rows
 from sia.trackers.tracker import tracker_of
 
 COMMAND = Path(__file__).parents[2] / "jobs" / "submit.py"

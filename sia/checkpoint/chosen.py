@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sia.config import Stage
 from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder
+from sia.run.mended import rows_of
 from sia.run.records import StagePlan
-from sia.run.rows import rows_of
 from sia.run.selection import selection_value
 
 

@@ -17,7 +17,7 @@ from sia.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class EvaluateRun(Element):
-    """The task: `sia.evaluation.of_run.evaluate_run` of the run in `path` with these options.
+    """The task: `sia.evaluation.evaluate.evaluate_run` of the run in `path` with these options.
 
     Its result, or error, is a file of `evaluations/` in the run's folder, named by a hash of the options.
     """
@@ -42,7 +42,7 @@ class EvaluateRun(Element):
         return self.result.exists()
 
     def __call__(self) -> None:
-        from sia.evaluation.of_run import evaluate_run
+        from sia.evaluation.evaluate import evaluate_run
 
         corpus = Path(self.options["corpus"]) if self.options.get("corpus") else None
         try:

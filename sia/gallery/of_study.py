@@ -26,7 +26,7 @@ def gallery_of_study(study: str) -> Markup | None:
     try:
         choose_checkpoint(best, "best")
         read_description(best.experiment().data.path)
-        from sia.gallery.of_run import gallery_of  # it loads torch: not before there is something to show
+        from sia.gallery.finds import gallery_of  # it loads torch: not before there is something to show
 
         shown = section_of(gallery_of(best))
     except (UserError, OSError) as error:

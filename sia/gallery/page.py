@@ -20,7 +20,7 @@ def environment(*more: Path) -> Environment:
 
 
 def section_of(gallery: Any) -> str:
-    """What a run finds (`sia.gallery.of_run.Gallery`), for a page that has `palette.css`."""
+    """What a run finds (`sia.gallery.finds.Gallery`), for a page that has `palette.css`."""
     source = '{% from "gallery.html" import gallery_section %}{{ gallery_section(gallery) }}'
     return environment().from_string(source).render(gallery=gallery)
 

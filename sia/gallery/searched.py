@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sia.atomic import write_text
 from sia.gallery.clips import Clip, Picture, clip, picture
+from sia.gallery.finds import Found
 from sia.gallery.media import Shelf
-from sia.gallery.of_run import Found
 from sia.gallery.page import rendered
 from sia.gallery.strip import attention_of
 from sia.inference.search import EXAMPLES, Collection, Example

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from sia.atomic import write_atomically
 from sia.data.loader import pad
+from sia.inference.pair_settings import depth_of
 from sia.inference.prepared import PreparedPool
-from sia.inference.settings import depth_of
 from sia.inference.trained_pair import BATCH_SIZE, TrainedPair, full_precision
-from sia.models.parameter_counts import CONV_CHANNELS, CONV_KERNEL
+from sia.models.sizes import CONV_CHANNELS, CONV_KERNEL
 from sia.models.speech_encoder import CONV_STRIDE, steps_of
 from sia.progress import tracked
 

@@ -10,7 +10,7 @@ from sia.atomic import write_atomically, write_json
 from sia.checkpoint.state import load_chosen
 from sia.distributed import Ranks
 from sia.errors import UsageError, UserError
-from sia.inference.settings import CONFIG, WEIGHTS, PairSettings, check_export_folder, is_export, settings_of_run
+from sia.inference.pair_settings import CONFIG, WEIGHTS, PairSettings, check_export_folder, is_export, settings_of_run
 from sia.inference.trained_pair import TrainedPair
 from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder, find_run

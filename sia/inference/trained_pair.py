@@ -29,9 +29,9 @@ from sia.data.images import (
 from sia.data.loader import pad
 from sia.data.mfcc import FEATURES, UnusableRate, mfcc, read_speech
 from sia.errors import UserError
-from sia.inference.settings import PairSettings
+from sia.inference.pair_settings import PairSettings
 from sia.models.dual_encoder import DualEncoder
-from sia.models.parameter_counts import CONV_KERNEL
+from sia.models.sizes import CONV_KERNEL
 
 BATCH_SIZE = 32
 Speech = str | Path | bytes | np.ndarray | Tensor

@@ -6,8 +6,8 @@ Letters: B captions, T frames, S steps after the convolution, D latent size.
 import torch
 from torch import Tensor, nn
 
-from sia.models.parameter_counts import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL
 from sia.models.recurrence import sent, states_of
+from sia.models.sizes import ATTENTION_SIZE, CONV_CHANNELS, CONV_KERNEL
 from sia.models.unit import unit
 
 CONV_STRIDE = 2

@@ -19,8 +19,8 @@ from sia.operate.status import all_studies
 from sia.run.driver import driver_of, driver_status
 from sia.run.folder import RunFolder, is_study, runs_of, runs_root, studies
 from sia.run.lock import living_holder
-from sia.run.metrics import read_rows
 from sia.run.records import Job
+from sia.run.row_files import read_rows
 from sia.run.state import look
 
 OLD_SECONDS = 24 * 3600.0

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from sia.errors import UserError
 from sia.run.folder import RunFolder, cure_of_config
-from sia.run.metrics import read_rows
-from sia.run.rows import rows_of
+from sia.run.mended import rows_of
+from sia.run.row_files import read_rows
 from sia.run.state import look
 
 FAULTS = (UserError, OSError)

@@ -10,7 +10,7 @@ from sia.atomic import read_json
 from sia.clock import age_seconds
 from sia.cluster.slurm_says import ACCOUNTING
 from sia.operate.damage import FAULTS, damage
-from sia.report.settings import differing
+from sia.report.differences import differing
 from sia.run import queue
 from sia.run.cost import BANDWIDTH, captions_of, cost, rehearsed
 from sia.run.cost import epochs as epochs_of

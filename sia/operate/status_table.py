@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sia.fitted_table import FittedTable
 from sia.operate.status import DAMAGED, RunView, StudyView
-from sia.report.settings import PAIR, in_short
+from sia.report.differences import PAIR, in_short
 from sia.run.cost import in_words
 from sia.run.folder import is_rehearsal
 from sia.run.selection import protocol

@@ -1,8 +1,8 @@
 """The table that ends a sweep, on the terminal."""
 
 from sia.fitted_table import FittedTable
+from sia.report.differences import in_short
 from sia.report.groups import Group, grouped
-from sia.report.settings import in_short
 from sia.report.summary import RunSummary
 from sia.report.tables import NONE_YET, both_directions, duration
 from sia.run.selection import DIRECTIONS, protocol

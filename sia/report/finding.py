@@ -5,8 +5,8 @@ from math import hypot, inf, sqrt
 from statistics import mean, variance
 
 from sia.report.chance import Chances
+from sia.report.differences import telling, text
 from sia.report.groups import Group, grouped, size_of
-from sia.report.settings import telling, text
 from sia.report.summary import RunSummary
 from sia.run.selection import DIRECTIONS
 

@@ -7,7 +7,7 @@ from math import inf
 from statistics import mean, stdev
 from typing import Any
 
-from sia.report.settings import differing, in_words, telling
+from sia.report.differences import differing, in_words, telling
 from sia.report.summary import RunSummary
 
 

@@ -13,9 +13,9 @@ from sia.config import flatten
 from sia.gallery import page as gallery_page
 from sia.report import paper, tables
 from sia.report.corpus import CorpusFacts
+from sia.report.differences import differing, stages_text, text
 from sia.report.finding import R_AT_10, Finding, best_first
 from sia.report.groups import Group, grouped
-from sia.report.settings import differing, stages_text, text
 from sia.report.summary import RunSummary
 from sia.run.records import Study
 

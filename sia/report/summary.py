@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from sia.config import Experiment
-from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.models.sizes import image_parameters, speech_parameters
 from sia.run.folder import RunFolder
-from sia.run.metrics import Row, read_rows
+from sia.run.mended import rows_of
 from sia.run.records import Finished, StageDone, StagePlan, TrainedOn
-from sia.run.rows import rows_of
+from sia.run.row_files import Row, read_rows
 from sia.run.state import ending_of
 from sia.run.steps import latest_steps
 

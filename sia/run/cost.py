@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sia.atomic import read_json
 from sia.config import Experiment
-from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.models.sizes import image_parameters, speech_parameters
 from sia.run.folder import REHEARSAL, run_of
 
 WEIGHT_BYTES, STATE_BYTES = 4, 12  # of a parameter in float32: alone, and with Adam's two moments

@@ -5,9 +5,9 @@ from statistics import median
 from typing import NamedTuple
 
 from sia.run.folder import RunFolder
-from sia.run.metrics import Row, read_tail
+from sia.run.mended import sound_rows
 from sia.run.records import Finished
-from sia.run.rows import sound_rows
+from sia.run.row_files import Row, read_tail
 from sia.run.selection import selection_value
 
 TAIL_BYTES = 4_096

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sia.errors import UserError
 from sia.run.folder import RunFolder
-from sia.run.metrics import Appender, read_sound_rows, read_tail, write_rows
+from sia.run.row_files import Appender, read_sound_rows, read_tail, write_rows
 
 TAIL_BYTES = 2048
 PLACE = ("stage", "epoch", "step", "batch", "batches", "time")

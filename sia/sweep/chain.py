@@ -20,9 +20,9 @@ from sia.cluster.submit import submit
 from sia.config import Stage, validate
 from sia.errors import UserError
 from sia.run.folder import RunFolder
-from sia.run.metrics import Row
+from sia.run.mended import rows_of
 from sia.run.records import Failed, Job
-from sia.run.rows import rows_of
+from sia.run.row_files import Row
 from sia.run.state import RunStatus, State, look
 
 POLL_SECONDS = 1.0

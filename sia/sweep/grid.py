@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sia.config import NOT_IN_SIGNATURE, Experiment, Section, flatten, merge, nest, read_yaml, resolve, validate
 from sia.errors import UsageError
-from sia.report.settings import in_short
+from sia.report.differences import in_short
 from sia.run.folder import RunFolder, check_study_name, run_of, study_file
 from sia.run.records import Study
 

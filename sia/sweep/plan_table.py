@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from sia.cluster.profile import Profile
 from sia.config import Experiment
 from sia.fitted_table import FittedTable
-from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.models.sizes import image_parameters, speech_parameters
 from sia.operate.cancel import BY
 from sia.operate.damage import FAULTS
-from sia.report.settings import PAIR, differing, in_short, stages_text, text
+from sia.report.differences import PAIR, differing, in_short, stages_text, text
 from sia.run.folder import runs_root
 from sia.run.selection import protocol
 from sia.run.state import State, look

@@ -22,7 +22,7 @@ from sia.cluster.profile import Profile, no_answer, sbatch_script, slurm_trouble
 from sia.cluster.slurm_says import passes
 from sia.doctor.slurm import Slurm, submission
 from sia.errors import UserError
-from sia.rehearsal.cost import rehearsed_table, total_hours
+from sia.rehearsal.cost_table import rehearsed_table, total_hours
 from sia.run.cost import checkpoint_gb
 from sia.run.driver import another_driver
 from sia.run.folder import runs_root

@@ -9,8 +9,8 @@ from sia.operate.damage import FAULTS, damage
 from sia.run import queue
 from sia.run.driver import asked_at, driver_of
 from sia.run.folder import RunFolder, again, runs_root
+from sia.run.mended import mend
 from sia.run.records import Job, Stopped
-from sia.run.rows import mend
 from sia.run.state import State, look
 from sia.sweep.chain import forget_failure, forget_loss
 

@@ -19,8 +19,8 @@ from sia.imports import kept
 from sia.operate.cancel import jobs_of
 from sia.operate.damage import how_unfinished, readable
 from sia.run.folder import RunFolder
-from sia.run.metrics import Row
 from sia.run.records import Stopped
+from sia.run.row_files import Row
 from sia.sweep.chain import StageFailed, begin, follow_run
 
 METRIC = "selection/R_at_10"

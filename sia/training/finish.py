@@ -11,9 +11,9 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
 from sia.embedding import embedder_of, recalls
 from sia.run.folder import RunFolder
-from sia.run.metrics import write_rows
+from sia.run.mended import rows_of
 from sia.run.records import Finished, StageDone
-from sia.run.rows import rows_of
+from sia.run.row_files import write_rows
 
 
 def finish_run(

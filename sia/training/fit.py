@@ -22,7 +22,7 @@ from sia.run.folder import RunFolder, StageFolder, again
 from sia.run.records import StagePlan
 from sia.training.meter import Meter
 from sia.training.preemption import PreemptionFlag, signals_blocked
-from sia.training.record import Recorder
+from sia.training.recorder import Recorder
 from sia.training.trainer import Trainer, build_trainer
 
 LOOK, END = 1, 2

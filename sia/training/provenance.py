@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sia import git
 from sia.atomic import read_json
 from sia.run.folder import RunFolder
-from sia.run.metrics import append_row
+from sia.run.row_files import append_row
 
 if TYPE_CHECKING:
     from sia.distributed import Ranks

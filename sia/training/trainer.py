@@ -18,9 +18,9 @@ from sia.distributed import Ranks
 from sia.embedding import Embedder, fixed_sample, pixel_statistics, recalls, uses_bf16
 from sia.models.dual_encoder import DualEncoder
 from sia.schedules import Rate, warmup
+from sia.training.batch_loss import Objective, batch_loss
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import Pair, backward, backward_in_chunks, chunks_of, kept_buffers
-from sia.training.objective import Objective, batch_loss
 
 
 @dataclass

@@ -20,8 +20,8 @@ from sia.cluster.stage_job import Place, TrainStage
 from sia.errors import UsageError
 from sia.run.folder import RunFolder
 from sia.run.lock import Holder, living_holder
-from sia.run.metrics import read_rows
 from sia.run.records import Job
+from sia.run.row_files import read_rows
 from sia.run.state import State, look
 from sia.training.preemption import PreemptionFlag
 

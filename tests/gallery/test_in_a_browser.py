@@ -7,7 +7,7 @@ import pytest
 from markupsafe import Markup
 from written_runs import experiment, finish_run
 
-from sia.gallery.of_run import gallery_of
+from sia.gallery.finds import gallery_of
 from sia.gallery.page import section_of
 from sia.report.write import write_report
 from sia.run.folder import RunFolder

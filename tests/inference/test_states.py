@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sia.errors import UsageError
-from sia.inference.settings import depth_of
+from sia.inference.pair_settings import depth_of
 from sia.models.speech_encoder import SpeechEncoder, valid_steps
 from sia.models.unit import unit
 

@@ -7,7 +7,7 @@ from sia.config import Model, resolve
 from sia.models.backbones import Backbone, DenseNet, ResNet
 from sia.models.dual_encoder import DualEncoder
 from sia.models.image_encoder import ImageEncoder
-from sia.models.parameter_counts import image_parameters
+from sia.models.sizes import image_parameters
 
 torch.set_num_threads(1)
 SMALL = Model(latent_size=12, gru_layers=1, image=DenseNet(blocks=[1, 2], growth_rate=4, initial_features=8))

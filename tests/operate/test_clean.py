@@ -20,8 +20,8 @@ from sia.operate.clean import freed_bytes, leftovers_of_run, leftovers_of_studie
 from sia.operate.retention import Policy, removable
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock
-from sia.run.metrics import append_row
 from sia.run.records import StagePlan
+from sia.run.row_files import append_row
 
 DAY = 24 * 3600
 

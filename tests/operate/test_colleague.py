@@ -15,7 +15,7 @@ from sia.atomic import write_json
 from sia.gate import own_folder
 from sia.run.folder import RunFolder
 from sia.run.lock import HeartbeatLock
-from sia.run.metrics import write_rows
+from sia.run.row_files import write_rows
 from sia.run.steps import StepWriter
 
 COLLEAGUE = 4711

@@ -23,8 +23,8 @@ from sia.run.driver import driver_status
 from sia.run.folder import RunFolder, again
 from sia.run.latest import measured
 from sia.run.lock import HeartbeatLock
-from sia.run.metrics import append_row, write_rows
 from sia.run.records import StagePlan, Study
+from sia.run.row_files import append_row, write_rows
 from sia.run.selection import selection_value
 from sia.run.steps import StepRow, StepWriter
 

@@ -15,8 +15,8 @@ from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, fin
 from sia.atomic import read_json, write_json
 from sia.operate.track import Tracked, close, track
 from sia.report.write import write_report
-from sia.run.metrics import append_row
 from sia.run.records import Study
+from sia.run.row_files import append_row
 from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at, note_file
 from sia.trackers.mlflow.store import connect
 

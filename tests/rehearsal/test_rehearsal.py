@@ -13,8 +13,8 @@ from sia.errors import UserError
 from sia.operate.status import view
 from sia.rehearsal.job import Rehearse, largest_batch
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
 from sia.run.records import Stopped
+from sia.run.row_files import read_rows
 from sia.run.state import State, look
 
 

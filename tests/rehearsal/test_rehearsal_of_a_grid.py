@@ -18,7 +18,7 @@ from pathlib import Path
 from sia import command
 from sia.cluster.profile import Profile
 from sia.cluster.launch import Launch
-from sia.rehearsal.grid import rehearse_one
+from sia.rehearsal.study import rehearse_one
 from sia.run.folder import RunFolder
 command.run(lambda: print(rehearse_one(RunFolder(Path(sys.argv[1])), Launch("local", Profile(tasks_per_node=2)))))
 """

@@ -15,8 +15,8 @@ from sia.report.figures import MANY_GROUPS, Compared, pareto, recall_by_size, re
 from sia.report.groups import grouped
 from sia.report.style import COLOURS, INK, inline_svg, png, swatch
 from sia.report.summary import Restart, restarts, summarise
-from sia.run.metrics import append_row
 from sia.run.records import StagePlan
+from sia.run.row_files import append_row
 from sia.schedules import Calr, Calwr
 
 

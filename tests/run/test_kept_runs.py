@@ -14,7 +14,7 @@ from sia.objectives import Hinge, InfoNce
 from sia.operate.status import view
 from sia.report.summary import summarise
 from sia.run.folder import RunFolder
-from sia.run.rows import mend, rows_of
+from sia.run.mended import mend, rows_of
 from sia.run.state import look
 from sia.schedules import Calr, Calwr, Cylr
 

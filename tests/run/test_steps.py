@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
+from sia.run.row_files import read_rows
 from sia.run.steps import StepRow, StepWriter, latest_step, steps_after
 
 NAN = float("nan")

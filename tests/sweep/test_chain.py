@@ -20,7 +20,7 @@ from sia.data.staging import staged
 from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder, run_of
 from sia.run.lock import HeartbeatLock
-from sia.run.metrics import read_rows, write_rows
+from sia.run.row_files import read_rows, write_rows
 from sia.run.selection import selection_keys, selection_value
 from sia.run.state import State, look
 from sia.sweep import chain

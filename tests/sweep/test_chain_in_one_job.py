@@ -9,8 +9,8 @@ from stages import rows, same, saved
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.run.folder import RunFolder, run_of
-from sia.run.metrics import read_rows
 from sia.run.records import Job, StagePlan
+from sia.run.row_files import read_rows
 from sia.run.state import State, look
 from sia.sweep.chain import follow_run
 

@@ -7,7 +7,7 @@ import small_scenes
 from desk import REPOSITORY, Desk, assert_every_epoch_once, mlflow_history, test_rows
 
 from sia.atomic import read_json
-from sia.models.parameter_counts import speech_parameters
+from sia.models.sizes import speech_parameters
 
 pytestmark = pytest.mark.slow
 STAGES = "stages=[{epochs: 1, schedule: calr}, {epochs: 1, schedule: calr, lr_scale: 0.5}]"

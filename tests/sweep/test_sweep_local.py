@@ -27,7 +27,7 @@ from sia.atomic import read_json
 from sia.cluster.end_jobs import processes
 from sia.run.folder import RunFolder
 from sia.run.lock import holder_of
-from sia.run.metrics import read_rows
+from sia.run.row_files import read_rows
 from sia.run.state import State, look
 from sia.trackers.mlflow.mirror import note_file
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from sia.run.folder import RunFolder
-from sia.run.rows import rows_of
+from sia.run.mended import rows_of
 from sia.trackers.tracker import Ending, Mirrored, Tracker
 
 

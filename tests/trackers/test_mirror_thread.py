@@ -16,7 +16,7 @@ from sia.atomic import read_json
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.run.folder import RunFolder
-from sia.run.metrics import append_row
+from sia.run.row_files import append_row
 from sia.sweep.drive import Sweep, drive
 from sia.trackers.mlflow.mirror import MlflowMirror, note_file
 from sia.trackers.tracker import MirrorThread

@@ -9,7 +9,7 @@ from mirrored import STUDY, assert_in_step, history, mirrored, mlflow_runs, stag
 from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, finish_run, measures, write_finished
 
 from sia.atomic import read_json, write_json
-from sia.run.metrics import append_row, read_rows, write_rows
+from sia.run.row_files import append_row, read_rows, write_rows
 from sia.sweep.grid import load_grid
 from sia.trackers.mlflow.mirror import MlflowMirror, note_file
 from sia.trackers.mlflow.points import BEST, RATE, SELECTION, STAGE

@@ -17,7 +17,7 @@ from written_runs import begin_run, epoch_row, experiment
 
 from sia.atomic import read_json, write_json
 from sia.run.folder import RunFolder
-from sia.run.metrics import append_row, read_rows, write_rows
+from sia.run.row_files import append_row, read_rows, write_rows
 from sia.trackers.mlflow.export import _mirrored_run
 from sia.trackers.mlflow.mirror import MlflowMirror
 from sia.trackers.mlflow.store import connect

@@ -15,11 +15,11 @@ from sia.checkpoint.state import load_chosen
 from sia.config import Stage
 from sia.distributed import Ranks
 from sia.errors import UserError
-from sia.evaluation.of_run import evaluate_run
+from sia.evaluation.evaluate import evaluate_run
 from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
+from sia.run.mended import mend
 from sia.run.records import Finished, StagePlan
-from sia.run.rows import mend
 from sia.sweep.chain import add_restart, plan_stage
 from sia.training.finish import finish_run
 

@@ -12,10 +12,10 @@ from sia.atomic import read_json, write_json
 from sia.config import Experiment, Stage, resolve
 from sia.distributed import Ranks
 from sia.errors import UserError
-from sia.evaluation.of_run import evaluate_run
+from sia.evaluation.evaluate import evaluate_run
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
 from sia.run.records import Finished
+from sia.run.row_files import read_rows
 from sia.run.selection import selection_keys
 from sia.sweep.chain import plan_stage
 from sia.training.finish import finish_run

@@ -17,7 +17,7 @@ from sia.embedding import Embedder, recalls
 from sia.errors import UserError
 from sia.models.dual_encoder import DualEncoder
 from sia.run.folder import RunFolder
-from sia.run.metrics import append_row, read_rows
+from sia.run.row_files import append_row, read_rows
 from sia.schedules import Calr
 from sia.sweep.chain import plan_stage
 from sia.training.trainer import build_trainer

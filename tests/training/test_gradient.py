@@ -23,9 +23,9 @@ from sia.models.dual_encoder import DualEncoder
 from sia.objectives import LARGEST_SCALE, HingeSampled, Learned, Loss
 from sia.run.folder import RunFolder
 from sia.sweep.corpora import check_fit
+from sia.training.batch_loss import Objective, batch_loss
 from sia.training.batch_norm import synchronise
 from sia.training.gradient import backward, backward_in_chunks, chunks_of, kept_buffers
-from sia.training.objective import Objective, batch_loss
 from sia.training.trainer import build_trainer
 
 Values = dict[str, torch.Tensor]

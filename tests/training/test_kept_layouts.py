@@ -15,7 +15,7 @@ from sia.data.mfcc import mfcc
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.data.shards import LAYOUT_VERSION
 from sia.models.dual_encoder import DualEncoder
-from sia.run.metrics import read_rows
+from sia.run.row_files import read_rows
 
 CORPORA = sorted(path.name for path in FIXTURES.glob("corpus-*"))
 CHECKPOINTS = sorted(path.name for path in FIXTURES.glob("checkpoint-*.pt.xz"))

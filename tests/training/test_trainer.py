@@ -17,7 +17,7 @@ from sia.errors import UserError
 from sia.losses import hinge
 from sia.objectives import Hinge
 from sia.schedules import Calr, Calwr, Constant, Cylr, Rate, Schedule
-from sia.training.objective import Objective, batch_loss
+from sia.training.batch_loss import Objective, batch_loss
 from sia.training.trainer import Trainer, build_trainer, schedule_of
 
 

@@ -7,7 +7,7 @@ Flickr_8k.trainImages.txt, devImages and testImages, or those of Karpathy's data
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sia.data.corpora.records import collect, first_file, read_json_records, read_lines, read_pairs
+from sia.data.corpora.metadata import collect, first_file, read_json_records, read_lines, read_pairs
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError
 

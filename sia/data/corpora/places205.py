@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sia.data.corpora.held_out import tested_on_val, without_shared_images
-from sia.data.corpora.records import (
+from sia.data.corpora.metadata import (
     Record,
     collect,
     first_file,

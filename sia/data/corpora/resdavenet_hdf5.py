@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import h5py
 
 from sia.data.corpora.held_out import hold_out, without_shared_images
-from sia.data.corpora.records import first_file, read_text
+from sia.data.corpora.metadata import first_file, read_text
 from sia.data.hdf5_path import Hdf5Path, check_size, held_dataset, open_named
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError

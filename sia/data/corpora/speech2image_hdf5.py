@@ -17,7 +17,7 @@ import h5py
 
 from sia.data.corpora import places205
 from sia.data.corpora.flickr8k import IMAGE_FOLDERS, KARPATHY, read_karpathy
-from sia.data.corpora.records import first_file
+from sia.data.corpora.metadata import first_file
 from sia.data.hdf5_path import Hdf5Path, LinkOut, held, open_named, parse
 from sia.data.manifest import Dropped, Reading, SpokenCaption
 from sia.errors import UserError

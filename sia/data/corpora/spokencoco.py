@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sia.data.corpora.held_out import tested_on_val
-from sia.data.corpora.records import Record, collect, first_file, read_json_records, spoken_captions
+from sia.data.corpora.metadata import Record, collect, first_file, read_json_records, spoken_captions
 from sia.data.manifest import Reading, SpokenCaption
 from sia.errors import UserError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sia.data.corpora.held_out import hold_out, make_splits
-from sia.data.corpora.records import Record, as_record, collect, located, read_lines, read_text
+from sia.data.corpora.metadata import Record, as_record, collect, located, read_lines, read_text
 from sia.data.manifest import SPLITS, Reading, SpokenCaption
 from sia.errors import UserError
 

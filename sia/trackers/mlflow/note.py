@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Mapping
 
 from sia.run.folder import RunFolder, again
-from sia.run.metrics import Row
 from sia.run.records import Finished
+from sia.run.row_files import Row
 from sia.run.selection import DIRECTIONS, protocol, selected_on, selection_value
 from sia.trackers.tracker import Ending
 

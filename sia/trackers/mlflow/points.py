@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sia.run.metrics import Row
+from sia.run.row_files import Row
 from sia.run.selection import selection_value
 from sia.run.steps import StepRow
 

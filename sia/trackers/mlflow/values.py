@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from sia.atomic import read_json
 from sia.config import flatten
-from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.models.sizes import image_parameters, speech_parameters
 from sia.run.folder import RunFolder
-from sia.run.metrics import Row, read_rows
+from sia.run.mended import rows_of
 from sia.run.records import Failed, Finished, StageDone, StagePlan, Stopped, Study
-from sia.run.rows import rows_of
+from sia.run.row_files import Row, read_rows
 from sia.run.state import State, ending_of
 from sia.trackers.mlflow.note import NOTE_TAG, STATES, note_of
 from sia.trackers.mlflow.points import Point, curves, selection_curve, single, time_ms

@@ -11,7 +11,7 @@ from sia.data.prepared_corpus import PreparedCorpus
 from sia.embedding import image_of_caption
 from sia.errors import UserError
 from sia.gallery.clips import Clip, Picture
-from sia.gallery.of_run import Gallery, gallery_of
+from sia.gallery.finds import Gallery, gallery_of
 from sia.gallery.page import section_of
 from sia.gallery.strip import HEIGHT, WIDTH, attention_of
 from sia.inference.trained_pair import TrainedPair

@@ -12,7 +12,7 @@ from sia.config import Model
 from sia.data.mfcc import MFCC_COEFFICIENTS, MIN_FRAMES
 from sia.models.backbones import Backbone, DenseNet, ResNet
 from sia.models.dual_encoder import DualEncoder
-from sia.models.parameter_counts import CONV_KERNEL, image_parameters, speech_parameters
+from sia.models.sizes import CONV_KERNEL, image_parameters, speech_parameters
 
 SPEECH = {
     "DG4A2048": 63_898_816,

@@ -3,7 +3,7 @@
 import pytest
 from written_runs import experiment
 
-from sia.report.settings import differing, in_short
+from sia.report.differences import differing, in_short
 
 WARM, COLD = ({"name": "info_nce", "temperature": value} for value in (0.1, 0.05))
 CHANGED = {"optimizer.learning_rate": 0.003, "loss.name": "info_nce", "stages.2.lr_scale": 0.25}

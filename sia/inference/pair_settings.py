@@ -12,8 +12,8 @@ from sia.config import Data, Model, validate
 from sia.data.prepared_corpus import STATISTICS
 from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder
-from sia.run.metrics import read_rows
 from sia.run.records import Finished, TrainedOn
+from sia.run.row_files import read_rows
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # the two files of an export
 EXPORT_FORMAT = "sia.pair"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia.errors import UserError
-from sia.run.metrics import append_row, read_rows, read_sound_rows, write_rows
+from sia.run.row_files import append_row, read_rows, read_sound_rows, write_rows
 
 ROWS = [{"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.25}, {"epoch": 3, "train/loss": 0.125}]
 
@@ -29,7 +29,7 @@ def test_rows_come_back(log):
 def test_a_row_that_fits_in_part_alone_is_told_and_leaves_no_row(log):
     """As on a full disk: the system takes what fits, and says so by the count alone."""
     room = log.stat().st_size + 10
-    code = "import resource, signal, sys; from pathlib import Path; from sia.run.metrics import append_row\n"
+    code = "import resource, signal, sys; from pathlib import Path; from sia.run.row_files import append_row\n"
     code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
     code += "append_row(Path(sys.argv[1]), {'epoch': 4, 'train/loss': 0.0625})"

@@ -8,7 +8,7 @@ from desk import Desk, values
 
 from sia.atomic import write_json
 from sia.config import Experiment, resolve
-from sia.models.parameter_counts import image_parameters, speech_parameters
+from sia.models.sizes import image_parameters, speech_parameters
 from sia.run import cost as costs
 from sia.run.cost import Pace, captions_of, checkpoint_gb, cost, exchanged_bytes, in_words, rehearsal_of
 from sia.run.folder import RunFolder

@@ -14,9 +14,9 @@ from sia.checkpoint.state import TrainingState, without_moments, write_checkpoin
 from sia.data.prepared_corpus import PreparedCorpus, check_identity
 from sia.errors import UserError
 from sia.run.folder import RunFolder
-from sia.run.metrics import append_row, write_rows
+from sia.run.mended import rows_of
 from sia.run.records import StageDone, TrainedOn
-from sia.run.rows import rows_of
+from sia.run.row_files import append_row, write_rows
 from sia.run.selection import selected_on, selecting_recalls, selection_value
 from sia.run.steps import StepRow, StepWriter
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from sia.errors import UserError
 from sia.run.folder import RunFolder
 from sia.run.lock import living_holder
-from sia.run.metrics import Row, read_sound_rows, write_rows
 from sia.run.records import Finished, OfAnotherVersion, Record, StageDone, StagePlan
+from sia.run.row_files import Row, read_sound_rows, write_rows
 from sia.run.selection import selection_value
 
 
