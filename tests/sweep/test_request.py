@@ -77,7 +77,7 @@ def test_a_study_that_is_driven_is_watched_until_its_driver_ends(desk: Desk, mon
     with HeartbeatLock(desk.folder / "runs" / "tiny" / "driver.lock") as lock:
         shown = desk.call(*submit, "--dry-run")
         assert shown.returncode == 0 and f"driven by process {os.getpid()}" in shown.stdout
-        monkeypatch.setattr("sia.operate.watch.time.sleep", lambda _: lock.release())
+        monkeypatch.setattr("sia.sweep.drive.time.sleep", lambda _: lock.release())
         watched = desk.call(*submit)
     assert watched.returncode == 1 and f"driven by process {os.getpid()}" in watched.stderr
     assert "`python jobs/submit.py --again tiny` goes on with the rest" in watched.stderr
