@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import tiny_corpus
 
+# Tables are as wide as the terminal that these tell of: pytest-xdist tells its workers of one.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
+
 CURE = 'To run them: eval "$(slurm/devcluster/up | tail -n 1)", then the tests again.'
 
 

@@ -13,7 +13,7 @@ from desk import Desk, wait_until
 from written_runs import begin_run, end_stage, epoch_row, experiment, finish_run, write_finished
 
 from sia.atomic import write_json
-from sia.cluster import accounting
+from sia.cluster import slurm_says
 from sia.config import Stage, dump_experiment
 from sia.operate.status import StudyView, run_views, study_views, view
 from sia.operate.status_table import views_table, way_line
@@ -195,7 +195,7 @@ def test_sacct_is_asked_once_why_lost_jobs_ended(root: Path, program) -> None:
 
 @pytest.mark.parametrize("answer", ["exit 1", "exec sleep 5"])
 def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path, program, monkeypatch, answer) -> None:
-    monkeypatch.setattr(accounting, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(slurm_says, "ANSWER_SECONDS", 0.3)
     program("squeue")
     asked = program("sacct", answer)
     runs = lost_runs(root, ["1", "2"])
@@ -204,7 +204,7 @@ def test_accounting_that_does_not_answer_is_asked_again_after_a_while(root: Path
     assert len(asked.read_text().splitlines()) == 1, "not for every look"
     program("sacct", "echo '3|TIMEOUT|0:0'")
     start = time.monotonic()
-    monkeypatch.setattr(accounting.time, "monotonic", lambda: start + accounting.SILENT_SECONDS + 1)
+    monkeypatch.setattr(slurm_says.time, "monotonic", lambda: start + slurm_says.SILENT_SECONDS + 1)
     assert "TIMEOUT" in run_views(runs)[0].error
 
 
