@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import errno
 import fcntl
 import mmap
 import os
@@ -110,8 +109,8 @@ class PastTheCache:
         while start < end:
             try:
                 start += os.write(self._descriptor, self._piece[start:end])
-            except OSError as error:
-                if error.errno != errno.EINVAL or not self._flags() & PAST_THE_CACHE:
+            except OSError:  # a full disk refuses it again
+                if not self._flags() & PAST_THE_CACHE:
                     raise
                 self._ask_for(0)
 

@@ -1,5 +1,6 @@
 """A copy is what the state was, and a thread's errors are not lost."""
 
+import errno
 import fcntl
 import os
 import threading
@@ -68,17 +69,17 @@ def test_one_task_at_a_time_whose_error_the_next_to_come_raises() -> None:
     assert done == [2]
 
 
-@pytest.mark.parametrize("takes_it", [True, False])
+@pytest.mark.parametrize("refusal", [None, errno.EINVAL, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("sizes", [(3,), (BLOCK,), (5, PIECE, 7), (PIECE - 1, 1, 2 * PIECE + BLOCK + 9)])
 def test_what_goes_past_the_cache_is_what_was_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], takes_it: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], refusal: int | None
 ) -> None:
     """Also where the file system takes the mode and then no write of it, and what follows a flush."""
     write = os.write
 
     def refuse(descriptor: int, data: bytes) -> int:
-        if not takes_it and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
-            raise OSError(22, "Invalid argument")
+        if refusal and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(refusal, os.strerror(refusal))
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", refuse)
