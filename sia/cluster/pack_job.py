@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -57,11 +58,12 @@ def ask_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Pa
             Ticket(task=asdict(task), code=str(code)).write(packs.waiting / ticket)
         if packs.are_too_few(profile.runs_per_node) and not (cluster == "local" and any(packs.living())):
             most, folder = profile.runs_per_node, PackFolder(packs.another())
-            wanted = Size(places=packs.places_of_another(most) if cluster == "slurm" else most)
-            size = Size.read_sound(folder.size) or wanted  # the former of a submission that was killed
+            wanted = packs.places_of_another(most) if cluster == "slurm" else most
+            former = Size.read_sound(folder.size)  # of a submission that was killed, or refused
+            places = min(former.places, most) if former else wanted
             gate.own_folder(folder.path)
-            size.write(folder.size)
-            submit(Pack.of(folder.path, profile, size.places), cluster, profile.of_pack(size.places), code)
+            Size(places=places).write(folder.size)
+            submit(Pack.of(folder.path, profile, places), cluster, profile.of_pack(places), code)
 
 
 def wait_for_place(task: TrainStage, cluster: Cluster, profile: Profile, code: Path) -> None:
@@ -123,10 +125,13 @@ class Pack(Task):
         """Called by submitit in the one process of the job."""
         flag, place = PreemptionFlag().install(), Place.of_submitit()
         self.of_pack.tickets.mkdir(exist_ok=True)
-        steps = self._work(flag, place)
-        for step in steps:
-            step.tell(int(flag.received or signal.SIGTERM))
-        for step in steps:
+        steps: dict[int, Step] = {}
+        try:
+            self._work(steps, flag, place)
+        finally:  # also where it fails: its end would wait for runs that are forked, whose marks nobody looked at
+            for step in steps.values():
+                step.tell(int(flag.received or signal.SIGTERM))
+        for step in steps.values():
             while not step.is_over():
                 time.sleep(POLL_SECONDS)
             if flag.received != signal.SIGUSR2:
@@ -136,12 +141,11 @@ class Pack(Task):
 
             JobEnvironment()._requeue(0)
 
-    def _work(self, flag: PreemptionFlag, place: Place) -> list[Step]:
-        """Until a signal, or until no run wants a place; the steps that are under way then."""
+    def _work(self, steps: dict[int, Step], flag: PreemptionFlag, place: Place) -> None:
+        """Until a signal, or until no run wants a place; steps: by their place, those that are under way."""
         if self._forks(place):
             os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # read as torch is loaded
             preload()
-        steps: dict[int, Step] = {}
         last_busy = time.monotonic()
         while not flag:
             for number, step in list(steps.items()):
@@ -156,9 +160,7 @@ class Pack(Task):
                 last_busy = time.monotonic()
             elif time.monotonic() - last_busy > LINGER_SECONDS or living_holder(self.study / "driver.lock") is None:
                 break
-            forked = [one for step in steps.values() for one in step.processes if isinstance(one, Forked)]
-            wait([one.sentinel for one in forked], POLL_SECONDS)  # no longer than until one of them ends
-        return list(steps.values())
+            _rest(steps.values())
 
     def _next(self, under_way: set[Path]) -> Path | None:
         """A ticket that this job had before it was requeued, or else the one that has waited longest."""
@@ -226,6 +228,12 @@ class Pack(Task):
         own = [seen[(number * each + one) % len(seen)] for one in range(each)] if seen else []
         place_of_rank = {PLACE: f"{rank} {rank} {self.ranks}", "OMP_NUM_THREADS": str(self.cpus)}
         return place_of_rank | ({GPUS: ",".join(own)} if own else {})
+
+
+def _rest(steps: Iterable[Step]) -> None:
+    """No longer than until one of the forked ranks ends; who has ended before another of its run tells nothing new."""
+    forked = [one for step in steps for one in step.processes if isinstance(one, Forked)]
+    wait([one.sentinel for one in forked if one.poll() is None], POLL_SECONDS)
 
 
 def _started(log: str, variables: dict[str, str], what: list[str]) -> "subprocess.Popen[bytes]":

@@ -12,12 +12,12 @@ import pytest
 from desk import Desk, experiment, values, wait_until
 from stages import rows, same, saved
 
-from sia.cluster.pack_job import Pack, _forked, ask_for_place
+from sia.cluster.pack_job import Pack, ask_for_place
 from sia.cluster.pack_step import GPUS
 from sia.cluster.packs import PackFolder, Packs, Ticket
 from sia.cluster.profile import Profile, load_profile
 from sia.cluster.stage_job import Place, TrainStage
-from sia.errors import UsageError
+from sia.errors import UsageError, UserError
 from sia.run.folder import RunFolder
 from sia.run.lock import Holder, living_holder
 from sia.run.records import Job
@@ -101,7 +101,7 @@ def test_a_run_that_cannot_begin_takes_no_other_with_it(corpus, tmp_path):
     waiting = Packs.of_study(pack.study).waiting / f"{run.name}.json"
     waiting.parent.mkdir()
     Ticket(task={"path": str(run.path), "number": 1, "threads": 1}, code=str(code)).write(waiting)
-    pack._work(PreemptionFlag(), Place(job_id="7", cluster="local"))
+    pack._work({}, PreemptionFlag(), Place(job_id="7", cluster="local"))
     assert look(run).state == State.FAILED
     assert "is not as it was when it was copied" in look(run).error
     assert not waiting.exists() and not list(pack.of_pack.tickets.iterdir())
@@ -140,25 +140,6 @@ def test_small_runs_share_each_gpu(tmp_path, monkeypatch):
     lines = told.read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["0", "1", "0", "1"]
     assert all("--overlap" in line and "--gpus-per-node=2" in line for line in lines)
-
-
-def test_a_rank_is_forked_with_logs_variables_and_signals_of_its_own(tmp_path, monkeypatch):
-    """It is told to end before it has begun: neither what this process does at a signal, nor nothing, is its answer."""
-    monkeypatch.setattr(
-        "sia.cluster.pack_step.train", lambda *given: os.write(1, f"{os.environ['OWN']} {given}".encode())
-    )
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        ended = _forked(str(tmp_path / "1_log"), {"OWN": "its own"}, ("task",))
-        monkeypatch.setattr("sia.cluster.pack_step.train", lambda *given: time.sleep(60))
-        told = _forked(str(tmp_path / "2_log"), {}, ())
-        told.send_signal(signal.SIGTERM)
-        for rank in (ended, told):
-            rank.join(30)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert (ended.poll(), told.poll()) == (0, -signal.SIGTERM)
-    assert (tmp_path / "1_log.out").read_text() == "its own ('task',)" and "OWN" not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -221,6 +202,24 @@ def test_the_last_pack_asks_for_no_more_than_the_runs_left(tmp_path, monkeypatch
         ask_for_place(TrainStage(str(run), 1, 1), "slurm", profile, tmp_path)
     assert submitted == [(4, 4, 8), (2, 2, 4)]
     assert not packs.are_too_few(4)
+
+
+def test_a_pack_that_was_refused_is_no_larger_than_the_profile_that_mends_it(tmp_path, monkeypatch):
+    asked = []
+
+    def refused(pack: Pack, *_: object) -> None:
+        asked.append(pack.places)
+        raise UserError("more than a node has")
+
+    monkeypatch.setattr("sia.cluster.pack_job.submit", refused)
+    for number in range(4):
+        (tmp_path / f"run-{number}").mkdir()
+        (tmp_path / f"run-{number}" / "config.yaml").touch()
+    for most in (4, 2):
+        with pytest.raises(UserError):
+            profile = Profile(tasks_per_node=most, runs_per_node=most)
+            ask_for_place(TrainStage(str(tmp_path / "run-0"), 1, 1), "slurm", profile, tmp_path)
+    assert asked == [4, 2]
 
 
 def test_a_machine_has_one_pack(tmp_path, monkeypatch):
