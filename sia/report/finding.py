@@ -1,6 +1,7 @@
 """What a study found, in sentences made of its numbers: the best configuration, and which leads are settled."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import hypot, inf, sqrt
 from statistics import mean, variance
 
@@ -66,10 +67,10 @@ def best_first(groups: list[Group]) -> list[Group]:
 
 def _kind(groups: list[Group]) -> str:
     """What the configurations are, in the words of a question."""
-    if len({group.runs[0].pair for group in groups}) == len(groups):
+    if (pairs := len({group.runs[0].pair for group in groups})) == len(groups):
         return "pairs"
     keys = {key for one in telling([group.settings for group in groups]) for key in one}
-    return KINDS.get(keys.pop(), "configurations") if len(keys) == 1 else "configurations"
+    return KINDS.get(keys.pop(), "configurations") if pairs == len(keys) == 1 else "configurations"
 
 
 def _by_size(groups: list[Group]) -> str:
@@ -94,21 +95,18 @@ def _by_size(groups: list[Group]) -> str:
 
 
 def _by_number(groups: list[Group]) -> str:
-    """Whether recall rises or falls throughout with the one number that was varied."""
+    """Whether recall rises or falls throughout with the one number that was varied, of one pair."""
     settings = telling([group.settings for group in groups])
     keys = {key for one in settings for key in one}
     values = [value for one in settings for value in one.values()]
-    if len(groups) < 3 or len(keys) != 1 or not all(isinstance(value, (int, float)) for value in values):
+    is_one_number = len(keys) == len({group.runs[0].pair for group in groups}) == 1
+    if len(groups) < 3 or not is_one_number or not all(isinstance(value, (int, float)) for value in values):
         return ""
-    order = [group for _, group in sorted(zip(values, groups, strict=True), key=lambda one: one[0])]
-    by_recall = sorted(order, key=_value)
+    recalls = [_value(group) for _, group in sorted(zip(values, groups, strict=True), key=lambda one: one[0])]
+    steps = [later - sooner for sooner, later in pairwise(recalls)]
+    way = "rises" if min(steps) > 0 else "falls" if max(steps) < 0 else "neither rises nor falls"
     what = keys.pop().rpartition(".")[2].replace("_", " ")
-    along = f"from {text(min(values))} to {text(max(values))}"
-    if order == by_recall:
-        return f"R@10 rises with the {what} throughout, {along}."
-    if order == by_recall[::-1]:
-        return f"R@10 falls with the {what} throughout, {along}."
-    return f"R@10 neither rises nor falls with the {what} throughout, {along}."
+    return f"R@10 {way} with the {what} throughout, from {text(min(values))} to {text(max(values))}."
 
 
 def _tested_on(run: RunSummary) -> tuple[str, int | None, int | None]:

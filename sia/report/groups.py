@@ -64,7 +64,13 @@ def grouped(summaries: list[RunSummary]) -> list[Group]:
         if len({*map(str, corpora)}) > 1:
             settings = [{**one, **corpus} for one, corpus in zip(settings, corpora, strict=True)]
         few = telling(settings)
-        rows = sorted(zip(few, in_words(few), settings, of_pair, strict=True), key=lambda row: _by_value(row[0]))
+        told = in_words(few)
+        # Chains of several lengths are told in short, without a schedule's own settings: such a run's hash tells more.
+        words_of = [
+            words if told.count(words) == 1 else f"{words} {runs[0].name.rpartition('-')[2]}".strip()
+            for words, runs in zip(told, of_pair, strict=True)
+        ]
+        rows = sorted(zip(few, words_of, settings, of_pair, strict=True), key=lambda row: _by_value(row[0]))
         for _, words, own, runs in rows:
             pair = runs[0].pair
             label = words if words and len(by_pair) == 1 else pair + f" ({words})" * bool(words)

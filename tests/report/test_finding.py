@@ -78,6 +78,7 @@ def test_a_pool_of_ten_is_told_as_chance():
         ("training.batch_size", (16, 32, 128), (0.6, 0.5, 0.4), "R@10 falls with the batch size throughout"),
         ("training.batch_size", (16, 32, 128), (0.4, 0.6, 0.5), "Of 3 batch sizes, batch size 32 does best:"),
         ("training.batch_size", (16, 32, 128), (0.4, 0.6, 0.5), "R@10 neither rises nor falls with the batch size"),
+        ("training.batch_size", (16, 32, 128), (0.5, 0.5, 0.5), "R@10 neither rises nor falls with the batch size"),
         (
             "model.image.blocks",
             ([2, 2], [3, 3]),
@@ -89,6 +90,17 @@ def test_a_pool_of_ten_is_told_as_chance():
 def test_a_finding_answers_in_the_questions_words(key, values, recalls, told):
     runs = [with_intervals(summary(recall=recall, **{key: one})) for one, recall in zip(values, recalls, strict=True)]
     assert told in str(finding(runs))
+
+
+RATE = "optimizer.learning_rate"
+
+
+@pytest.mark.parametrize("of_the_other", [[{}], [{RATE: 0.1}, {RATE: 0.2}]])
+def test_a_number_that_several_pairs_have_is_not_taken_for_what_was_varied(of_the_other):
+    runs = [summary(recall=0.4, **{RATE: 0.1}), summary(recall=0.5, **{RATE: 0.2})]
+    told = str(finding(runs + [summary(layers=4, recall=0.6, **dotted) for dotted in of_the_other]))
+    assert told.startswith(f"Of {len(runs) + len(of_the_other)} configurations, DG4A1024")
+    assert "throughout" not in told
 
 
 def test_what_the_paper_found_stands_beside_what_was_found_here(tmp_path):

@@ -144,6 +144,13 @@ def test_configurations_of_one_pair_are_told_apart_by_what_differs(changes, labe
     assert [label.endswith(end) for label, end in zip(found, labels, strict=True)] == [True] * len(labels), found
 
 
+def test_chains_that_are_told_alike_have_labels_of_their_own():
+    first = {"epochs": 3, "schedule": {"name": "calwr"}}
+    chains = [[first], [{**first, "schedule": {"name": "calwr", "multiplier": 3}}], [first, first]]
+    labels = [group.label for group in grouped([summary(stages=chain) for chain in chains])]
+    assert len({*labels}) == 3, labels
+
+
 def test_a_corpus_tells_configurations_apart_and_a_run_that_has_none_yet_joins_its_own():
     waiting = replace(unfinished(summary(seed=1)), corpus_identity="")
     assert [group.label for group in grouped([summary(seed=0), waiting])] == ["DG3A1024"]
