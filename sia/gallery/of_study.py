@@ -38,7 +38,7 @@ def gallery_of_study(study: str) -> Markup | None:
 def kept_gallery(page: Path, runs: list[RunFolder]) -> Markup:
     """What a report's page has of the checkpoint that the study's gallery is of; nothing of another one."""
     best = best_of(runs)
-    found = MADE.search(page.read_text()) if best and page.is_file() else None
+    found = MADE.search(page.read_text("utf-8", "replace")) if best and page.is_file() else None
     return Markup(found[0]) if best and found and found[1] == _begin(best) else Markup("")
 
 

@@ -49,7 +49,7 @@ def watch_studies(
     with Live(LiveStudies(look(), turning), console=command.live_console(), auto_refresh=turning is not None) as live:
         while not is_over():
             live.update(LiveStudies(look(), turning), refresh=True)
-        live.update(LiveStudies(look(), turning))
+        live.update(LiveStudies(look()))  # what stays on the screen has no spinner
 
 
 class SweepDisplay:

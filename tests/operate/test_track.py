@@ -15,8 +15,9 @@ from written_runs import BEGAN, begin_run, end_stage, epoch_row, experiment, fin
 from sia.atomic import read_json, write_json
 from sia.operate.track import Tracked, close, track
 from sia.report.write import write_report
+from sia.run.folder import report_folder
 from sia.run.records import Study
-from sia.run.row_files import append_row
+from sia.run.row_files import append_row, read_rows
 from sia.trackers.mlflow.mirror import MlflowMirror, mirrored_at, note_file
 from sia.trackers.mlflow.store import connect
 
@@ -153,6 +154,31 @@ def test_the_report_is_artifacts_of_one_run_to_which_the_experiment_leads(uri, f
     assert place in told[0]
     before = all_rows(tmp_path / "mlflow.db")
     assert track(STUDY, uri).troubles == () and all_rows(tmp_path / "mlflow.db") == before
+
+
+def test_a_run_leads_to_a_report_that_a_living_driver_did_not_know_of(uri, finished):
+    driver = MlflowMirror(STUDY, uri)
+    driver.sync(finished)
+    write_report(STUDY)
+    track(STUDY, uri)
+    append_row(finished[0].metrics, {**read_rows(finished[0].metrics)[-1], "time": BEGAN + 900})
+    driver.sync(finished)
+    write_report(STUDY)
+    driver.keep_report(report_folder(STUDY))
+    told = [one.data.tags["mlflow.note.content"] for one in trials(uri).values()]
+    assert [text.count("artifacts/report.html)") for text in told] == [1, 1, 1]
+
+
+def test_a_description_that_is_too_long_for_mlflow_stays_ours(uri, finished, tmp_path):
+    for question in ("Why? " * 3000, "Why?"):
+        Study(question=question).write(tmp_path / "runs" / STUDY / "study.json")
+        write_report(STUDY)
+        assert track(STUDY, uri).troubles == ()
+    client = connect(uri)
+    study = client.get_experiment_by_name(STUDY)
+    (report,) = client.search_runs([study.experiment_id], "tags.`sia.kind` = 'report'")
+    for tags in (study.tags, report.data.tags):
+        assert tags["mlflow.note.content"].startswith("# Why?\n"), tags["mlflow.note.content"][:100]
 
 
 def test_report_py_hands_its_report_over(uri, finished, tmp_path):

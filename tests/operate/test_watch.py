@@ -1,5 +1,8 @@
 """What a sweep shows of its runs, and of its plan."""
 
+import io
+
+from rich.console import Console
 from written_runs import begin_run, experiment, finish_run, status_table
 
 from sia.cluster.profile import Profile
@@ -31,6 +34,16 @@ def test_lines_name_the_split(tmp_path, capsys):
     with SweepDisplay([finish_run(tmp_path, "size", experiment(**ON_TEST))]):
         pass
     assert "epoch 5, test R@10 in percent: s→i 47.5, i→s 42.8\n" in capsys.readouterr().out
+
+
+def test_what_stays_on_the_screen_has_no_spinner(tmp_path, monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sia.command.live_console", lambda: screen)
+    with SweepDisplay([finish_run(tmp_path, "size", experiment())]):
+        pass
+    last = screen.file.getvalue().rpartition("1 run: 1 finished")[2]
+    assert "size: R@10" in last.splitlines()[1]
 
 
 def test_the_plan_tells_of_the_papers_protocol(tmp_path, monkeypatch):

@@ -41,6 +41,13 @@ def test_a_study_with_no_epoch_yet_has_a_report_without_figures(runs, tmp_path):
     assert "<svg" not in text and "0 of 5" in text and not list((tmp_path / "elsewhere").glob("*.png"))
 
 
+def test_a_page_that_is_damaged_is_written_anew(runs):
+    finish_run(runs, "size", experiment())
+    page = write_report("size")
+    page.write_bytes(b"\xff\xfe torn")
+    assert write_report("size").read_text().startswith("<!doctype html>")
+
+
 def test_a_runs_state_is_the_one_that_status_tells(runs):
     failed, stopped, both, went_on = (
         begin_run(runs, "size", experiment(**{"training.seed": seed})) for seed in range(4)

@@ -4,11 +4,13 @@ import csv
 from pathlib import Path
 
 import desk
+from csv_tracker import CsvTracker
 from written_runs import begin_run, experiment, finish_run
 
 from sia.cluster.launch import Launch
 from sia.cluster.profile import Profile
 from sia.command import console
+from sia.report.write import write_report
 from sia.run.folder import RunFolder
 from sia.sweep.drive import Sweep, submit_sweep
 from sia.trackers.tracker import tracker_environment
@@ -33,6 +35,19 @@ def test_a_sweep_is_mirrored_by_it(tmp_path, corpus, monkeypatch, capsys):
     assert [row["epoch"] for row in rows if row["train/loss"]] == ["1", "2", "3"] and len(rows) == 4
     assert f"CSV: column -s, -t {tmp_path / 'tables'}" in capsys.readouterr().out
     assert not list(run.path.glob("*mlflow*"))
+
+
+class Addresses(CsvTracker):
+    def how_to_open(self, runs):
+        return ["first log in", *(f"http://host/{number}" for number in range(3))]
+
+
+def test_a_report_shows_any_number_of_its_addresses(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SIA_TRACKER", f"{__name__}:Addresses")
+    finish_run(tmp_path / "runs", "size", experiment())
+    text = write_report("size").read_text()
+    assert "In CSV (first log in)" in text and '<a href="http://host/2">http://host/2</a>' in text
 
 
 def test_the_command_fills_it_anew_and_closes_what_died(tmp_path):

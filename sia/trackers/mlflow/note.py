@@ -10,6 +10,7 @@ from sia.run.selection import DIRECTIONS, protocol, selected_on, selection_value
 from sia.trackers.tracker import Ending
 
 NOTE_TAG, NOTE_MARK = "mlflow.note.content", "sia.note"
+LONGEST = 8000  # MLflow cuts off what is longer: it would be taken for what a person wrote
 STATES = {"RUNNING": "running", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 
 
@@ -24,10 +25,10 @@ def note_of(run: RunFolder, rows: list[Row], ending: Ending) -> str:
 
 def with_own_note(tags: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """The tags, with a mark by which our description is known; without it where a person has written another."""
-    told = known.get(NOTE_TAG)
+    told, ours = known.get(NOTE_TAG), tags.get(NOTE_TAG, "")[:LONGEST]
     if NOTE_TAG not in tags or (told is not None and known.get(NOTE_MARK) != mark(told)):
         return {key: text for key, text in tags.items() if key != NOTE_TAG}
-    return {**tags, NOTE_MARK: mark(tags[NOTE_TAG])}
+    return {**tags, NOTE_TAG: ours, NOTE_MARK: mark(ours)}
 
 
 def mark(text: str) -> str:

@@ -30,7 +30,7 @@ def keep(client: MlflowClient, experiment_id: str, root_id: str, study: Study, f
     if run is not None and run.data.tags.get(FILES_TAG) == held:
         return
     opening = _opening(folder / TEXT) or study.question
-    if is_new := run is None:
+    if run is None:
         tags = {KIND_TAG: REPORT, ROOT_TAG: root_id, USER_TAG: owner_of(folder), **source_tags(study)}
         run = client.create_run(experiment_id, tags=with_own_note({**tags, NOTE_TAG: opening}, {}), run_name=REPORT)
     for path in files:
@@ -39,8 +39,7 @@ def keep(client: MlflowClient, experiment_id: str, root_id: str, study: Study, f
         client.set_tag(run.info.run_id, *tag)
     client.set_terminated(run.info.run_id)
     describe(client, experiment_id, study.question, opening)
-    if is_new:
-        _lead_from_trials(client, experiment_id, root_id, link(run))
+    _lead_from_trials(client, experiment_id, root_id, link(run))
 
 
 def describe(client: MlflowClient, experiment_id: str, question: str, opening: str = "") -> None:
@@ -75,6 +74,6 @@ def _opening(text: Path) -> str:
 def _lead_from_trials(client: MlflowClient, experiment_id: str, root_id: str, way: str) -> None:
     query = f"tags.`{KIND_TAG}` = '{TRIAL}' and tags.`{ROOT_TAG}` = '{root_id}'"
     for one in client.search_runs([experiment_id], query, max_results=10_000):
-        told = f"{one.data.tags.get(NOTE_TAG, '')}\n\n{way}"
-        for tag in with_own_note({NOTE_TAG: told}, one.data.tags).items():
-            client.set_tag(one.info.run_id, *tag)
+        if way not in (told := one.data.tags.get(NOTE_TAG, "")):
+            for tag in with_own_note({NOTE_TAG: f"{told}\n\n{way}"}, one.data.tags).items():
+                client.set_tag(one.info.run_id, *tag)
