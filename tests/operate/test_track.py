@@ -169,6 +169,20 @@ def test_a_run_leads_to_a_report_that_a_living_driver_did_not_know_of(uri, finis
     assert [text.count("artifacts/report.html)") for text in told] == [1, 1, 1]
 
 
+def test_what_a_fault_keeps_from_a_report_is_made_up_for(uri, finished, monkeypatch):
+    track(STUDY, uri)
+    write_report(STUDY)
+    with monkeypatch.context() as away:
+        away.setattr("sia.trackers.mlflow.report.describe", fails)
+        assert "no answer" in track(STUDY, uri).troubles[0]
+    assert track(STUDY, uri).troubles == ()
+    assert "finds the right image" in connect(uri).get_experiment_by_name(STUDY).tags["mlflow.note.content"]
+
+
+def fails(*_):
+    raise OSError("no answer")
+
+
 def test_a_description_that_is_too_long_for_mlflow_stays_ours(uri, finished, tmp_path):
     for question in ("Why? " * 3000, "Why?"):
         Study(question=question).write(tmp_path / "runs" / STUDY / "study.json")

@@ -35,11 +35,12 @@ def keep(client: MlflowClient, experiment_id: str, root_id: str, study: Study, f
         run = client.create_run(experiment_id, tags=with_own_note({**tags, NOTE_TAG: opening}, {}), run_name=REPORT)
     for path in files:
         client.log_artifact(run.info.run_id, str(path))
-    for tag in with_own_note({FILES_TAG: held, NOTE_TAG: opening}, run.data.tags).items():
+    for tag in with_own_note({NOTE_TAG: opening}, run.data.tags).items():
         client.set_tag(run.info.run_id, *tag)
     client.set_terminated(run.info.run_id)
     describe(client, experiment_id, study.question, opening)
     _lead_from_trials(client, experiment_id, root_id, link(run))
+    client.set_tag(run.info.run_id, FILES_TAG, held)  # last: what a fault keeps from it is made up for
 
 
 def describe(client: MlflowClient, experiment_id: str, question: str, opening: str = "") -> None:
