@@ -80,6 +80,31 @@ def test_a_recording_has_a_clock_and_ends_by_itself(page: browser.Browser) -> No
     assert page.run("document.getElementById('clock').textContent") == ""
 
 
+def test_who_records_is_not_led_away_by_an_answer(page: browser.Browser) -> None:
+    page.run("""window.kept = fetch; window.late = null; window.fetch = (path, how) =>
+        window.late = kept(path, {...how, signal: undefined}).then(
+            (got) => new Promise((go) => window.answer_it = () => go(got)));
+    undefined""")
+    page.run(CLICK.format('[data-path="speech/0"]'))
+    page.until("window.answer_it")
+    page.run(CLICK.format("#record"))
+    page.until(f"{SAID} == 'Recording ...'")
+    page.run("answer_it(); late.then(() => new Promise((go) => setTimeout(go, 300))).then(() => 0)")
+    assert page.run(SAID) == "Recording ..." and page.run(TITLE) is None
+
+
+def test_a_recorder_that_refuses_lets_the_microphone_go(page: browser.Browser) -> None:
+    page.run("""window.tracks = []; const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = (what) =>
+            given(what).then((one) => (tracks.push(...one.getTracks()), one));
+        MediaRecorder.prototype.start = () => { throw new Error('it refuses'); }; undefined""")
+    for _ in range(2):
+        page.run("document.getElementById('state').textContent = ''")
+        page.run(CLICK.format("#record"))
+        page.until(f"{SAID} == 'No recording: it refuses.'")
+    assert page.run("tracks.map((one) => one.readyState).join()") == "ended,ended"
+
+
 def test_where_there_is_no_microphone_a_sentence_says_so(page: browser.Browser) -> None:
     page.run("Object.defineProperty(navigator, 'mediaDevices', {value: undefined, configurable: true}); undefined")
     page.run(CLICK.format("#record"))

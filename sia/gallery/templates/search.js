@@ -72,9 +72,12 @@ let recorder = null;
 record?.addEventListener("click", async () => {
   if (recorder) return recorder.stop();
   record.disabled = true;
+  let stream = null;
   try {
-    recorded(await microphone());
+    stream = await microphone();
+    recorded(stream);
   } catch (error) {
+    stream?.getTracks().forEach((track) => track.stop());
     tell(`No recording: ${error.message}.`);
   }
   record.disabled = false;
@@ -93,10 +96,9 @@ async function microphone() {
 
 // The browser records in a format of its own.
 function recorded(stream) {
-  const parts = [], began = Date.now();
-  recorder = new MediaRecorder(stream);
-  recorder.ondataavailable = (event) => parts.push(event.data);
-  recorder.onstop = () => {
+  const parts = [], began = Date.now(), own = new MediaRecorder(stream);
+  own.ondataavailable = (event) => parts.push(event.data);
+  own.onstop = () => {
     clearInterval(ticking);
     stream.getTracks().forEach((track) => track.stop());
     recorder = null;
@@ -108,8 +110,11 @@ function recorded(stream) {
     clock.textContent = `${inMinutes(seconds)} of ${inMinutes(LONGEST_SECONDS)}`;
     if (seconds >= LONGEST_SECONDS) recorder?.stop();
   };
+  own.start(); // it may refuse
+  recorder = own;
+  latest?.abort(); // no answer takes the focus from who records
+  latest = null;
   const ticking = setInterval(tick, 200);
-  recorder.start();
   recording(true);
   tick();
 }
