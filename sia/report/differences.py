@@ -7,6 +7,7 @@ from sia.config import Experiment, flatten, varying
 
 PAIR = ("model.gru_layers", "model.latent_size")  # told by the pair's name
 SECTIONS = tuple(name for name in Experiment.model_fields if name != "runtime")
+SPEAKING = ("name", "stages", "corpus")  # keys whose values say all: hinge_hardest, but not test, mean or auto
 THEN = ", then "  # between the stages of a chain
 Settings = Mapping[str, Any]
 
@@ -61,15 +62,13 @@ def in_words(many: Sequence[Settings]) -> list[str]:
     words = {key: f"{name.replace('_', ' ')} " for key, name in _short_names(keys).items()}
     return [
         ", ".join(
-            text(value) if _says_all(value) else words[key] + text(value).strip("[]").replace(", ", "-")
+            text(value)
+            if key.rpartition(".")[2] in SPEAKING
+            else words[key] + text(value).strip("[]").replace(", ", "-")
             for key, value in one.items()
         )
         for one in many
     ]
-
-
-def _says_all(value: Any) -> bool:
-    return isinstance(value, str) and not value.startswith("[")
 
 
 def _restarts(chains: Sequence[str]) -> list[str]:
