@@ -49,7 +49,7 @@ class PreparedPool:
 def recording_of(corpus: PreparedCorpus, index: int) -> Path:
     """Where a caption's recording lay as the corpus was prepared, or lies since the corpus was moved with it.
 
-    Raises UserError where it cannot be had, or where another one, of another length, has taken its place.
+    Raises UserError where it cannot be had or read, or where another one, of another length, has taken its place.
     """
     name, numbers = corpus.captions.utterance_id(index), corpus.captions.numbers(index)
     plan = plan_path(corpus.folder, numbers.shard)
@@ -60,7 +60,11 @@ def recording_of(corpus: PreparedCorpus, index: int) -> Path:
     if not path.is_file():
         inside = " (it was given as features, not as a recording)" if hdf5_path.parse(told) else ""
         raise UserError(f"{path}: no such file any more{inside}")
-    features, seconds = corpus.description.features, soundfile.info(path).duration
+    try:
+        seconds = soundfile.info(path).duration
+    except (soundfile.SoundFileError, OSError):
+        raise UserError(f"{path}: no recording that can be read any more") from None
+    features = corpus.description.features
     hop = features["hop_length"] / features["sample_rate"] if features["kind"] == "mfcc" else None
     if hop and abs(seconds / hop - numbers.num_frames) > 2:
         raise UserError(f"{path}: no longer the recording that was prepared")

@@ -18,6 +18,9 @@ def test_recordings_move_with_their_corpus(tmp_path: Path) -> None:
     old.rename(new)
     moved = PreparedCorpus.open(new)
     assert recording_of(moved, 0) == new / place
+    (new / place).write_bytes(b"RIFF, and no more")
+    with pytest.raises(UserError, match=rf"{new / place}: no recording that can be read any more"):
+        recording_of(moved, 0)
     (new / place).unlink()
     with pytest.raises(UserError, match=rf"{old / place}: no such file any more"):
         recording_of(moved, 0)
