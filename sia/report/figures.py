@@ -70,7 +70,8 @@ def recall_on_test(study: Compared, directions: Sequence[str] = tuple(DIRECTIONS
     lines = sum(name.count("\n") + 1.5 for name in names)
     figure, panels = subplots(len(directions), (WIDTH, 0.9 + 0.19 * lines))
     shown = [(spread, _bar(spread)) for group in groups for key in MEASURES if (spread := group.spread(key))]
-    highest = max(spread.mean * 100 + above for spread, (_, above) in shown)
+    guessed = [share * 100 for share in study.chances.get("test", {}).values()]
+    highest = max([spread.mean * 100 + above for spread, (_, above) in shown] + guessed)
     for (axes,), direction in zip(panels, directions, strict=True):
         for row, group in enumerate(groups):
             if (spread := group.spread(f"{direction}/R_at_10")) is None:

@@ -176,6 +176,12 @@ def test_of_many_configurations_the_best_are_named_and_the_others_counted(tmp_pa
     assert not any(f"margin {margin}" in text for margin in (0.07, 0.08, 0.09) for text in told)
 
 
+def test_pairs_below_chance_are_drawn_beside_its_line(tmp_path):
+    runs = [finish_run(tmp_path, "size", experiment(**{"loss.margin": margin}), 0.01) for margin in (0.1, 0.2)]
+    (axes,) = recall_on_test(compared([summarise(run) for run in runs], test=(40, 40)), ["speech_to_image"]).figure.axes
+    assert axes.get_xlim()[1] > 25 == chance(40, 40)["speech_to_image"] * 100
+
+
 def test_a_figure_of_one_point_is_none(tmp_path):
     waiting = compared([summarise(begin_run(tmp_path, "size", experiment()))])
     one = compared([summarise(finish_run(tmp_path, "size", experiment()))])
