@@ -6,8 +6,8 @@ from pathlib import Path
 
 import browser
 import pytest
-from conftest import SECRET
 
+SECRET = "secret"  # of the page of conftest.py
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.CHROMIUM is None, reason="there is no Chromium here; apt-get install chromium"),

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import SECRET
 from desk import Desk, wait_until
 from PIL import Image
 
@@ -22,6 +21,7 @@ from sia.inference.search import collections_of
 from sia.inference.trained_pair import TrainedPair
 from sia.run.folder import RunFolder
 
+SECRET = "secret"  # of the page of conftest.py
 Answer = tuple[int, str, dict[str, str]]
 
 
