@@ -80,17 +80,11 @@ def _by_size(groups: list[Group]) -> str:
     if len({*sizes.values()}) < max(2, len(groups)):
         return ""
     place, smallest = order.index(groups[0]), order[-1]
-    where = (
-        "the smallest"
-        if smallest is groups[0]
-        else f"the {LARGEST[place]}largest"
-        if place < 5
-        else f"number {place + 1}"
-    )
-    told = f"By {branch} parameters it is {where} of {len(order)}"
     if smallest is groups[0]:
-        return f"{told}."
+        return f"By {branch} parameters it is the smallest of {len(order)}."
+    where = f"the {LARGEST[place]}largest" if place < len(LARGEST) else f"number {place + 1}"
     reached = " and ".join(f"{spread.mean * 100:.1f}" for key in R_AT_10 if (spread := smallest.spread(key)))
+    told = f"By {branch} parameters it is {where} of {len(order)}"
     return f"{told}; the smallest, {smallest.label}, reaches {reached} %."
 
 

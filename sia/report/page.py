@@ -115,7 +115,7 @@ def tiles(found: Finding, corpus: CorpusFacts, num_finished: int) -> list[dict[s
         value, _, bounds = tables.percent(found.best.spread(measure)).partition(" ")
         bounds = bounds.strip("[]").replace(",", " to")
         shown.append({"of": what, "value": f"{value} %", "range": bounds})
-    for guesses in [one for split, one in corpus.chances.items() if split == "test"]:
+    if guesses := corpus.chances.get("test"):
         value = " / ".join(dict.fromkeys(f"{share * 100:.3g}" for share in guesses.values()))
         shown.append({"of": "is what guessing reaches", "value": f"{value} %"})
     return [{"range": "", **tile} for tile in shown]
