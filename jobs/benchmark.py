@@ -7,6 +7,8 @@ examples:
 
 import argparse
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from sia import command
@@ -51,7 +53,8 @@ def main() -> None:
         raise UsageError(f"--case {unknown[0]}: {arguments.part} has {', '.join(cases)}")
     compared = []
     for case in arguments.case or cases:
-        compared.append(cases[case](arguments.turns))
+        with redirect_stdout(sys.stderr):  # how far it has come; --json prints one document
+            compared.append(cases[case](arguments.turns))
         if not arguments.json:
             command.console().print(table_of(compared[-1]))
     if arguments.json:

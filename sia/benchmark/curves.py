@@ -4,10 +4,8 @@ Each seed is trained in both, one after the other: the same weights at the start
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
 
 from sia.benchmark.harness import Comparison
@@ -15,6 +13,7 @@ from sia.config import Experiment, resolve
 from sia.data.loader import training_loader
 from sia.data.prepared_corpus import PreparedCorpus
 from sia.distributed import Ranks
+from sia.progress import Said
 from sia.run.selection import selection_value
 from sia.sweep.corpora import provide_corpora
 from sia.training.trainer import build_trainer
@@ -41,18 +40,19 @@ def compare(case: str, epochs: int, turns: int) -> Comparison:
     """Seconds of each seed's training; facts: loss and R@10 by epoch, as means over the seeds, and R@10 in the end."""
     curves: dict[str, list[Curve]] = {side: [] for side in SIDES}
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    said = Said(case)
     for seed in range(turns):
         for side in SIDES if seed % 2 else reversed(SIDES):
             began = time.perf_counter()
             curves[side].append(learnt(side, seed, epochs))
             seconds[side].append(time.perf_counter() - began)
+        said.tell(f"seed {seed + 1} of {turns}")
     return Comparison(case, seconds, facts=told(curves))
 
 
 def learnt(precision: str, seed: int, epochs: int) -> Curve:
     experiment = experiment_of(precision, seed, epochs)
-    with redirect_stdout(sys.stderr):  # --json prints one document
-        provide_corpora([experiment])
+    provide_corpora([experiment])
     corpus = PreparedCorpus.open(experiment.data.path)
     trainer = build_trainer(experiment, experiment.stages[0], corpus, Ranks.alone())
     state, curve = trainer.state, Curve()

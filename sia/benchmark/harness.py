@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sia.fitted_table import FittedTable
+from sia.progress import Said
 
 Action = Callable[[], Any]
 Make = Callable[[], Action]  # what is made beforehand is not timed; at module level, where memory is measured
@@ -49,12 +50,14 @@ def in_turn(
     """Each side once to warm up, then `turns` times, one after the other, beginning with another side each time."""
     actions = {side: make() for side, make in sides.items()}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
+    said = Said(case)  # between turns: a display that moves would take a part of what is measured
     for turn in range(turns + 1):
         order = list(actions)
         for side in order[turn % len(order) :] + order[: turn % len(order)]:
             taken = _seconds(actions[side], clock)
             if turn:
                 seconds[side].append(taken)
+        said.tell(f"turn {turn} of {turns}" if turn else "warmed up")
     return Comparison(case, seconds)
 
 
