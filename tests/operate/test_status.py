@@ -53,8 +53,8 @@ def long_run(folder: Path, number: int, text: str, rows: list, finished: bool, s
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_of_a_hundred_epochs_in_two_seconds(tmp_path: Path, program) -> None:
-    """Half of them finished, half under way or lost; one question to squeue, one to sacct."""
+def test_a_thousand_runs_cost_no_more_than_a_hundred_starts_of_the_command(tmp_path: Path, program) -> None:
+    """Of a hundred epochs each. Half of them finished, half under way or lost; one question to squeue, one to sacct."""
     asked = program("squeue", "seq 1500 1899")
     explained = program("sacct", "echo '1950|TIMEOUT|0:0'")
     desk = Desk(tmp_path / "desk")
@@ -62,12 +62,13 @@ def test_a_thousand_runs_of_a_hundred_epochs_in_two_seconds(tmp_path: Path, prog
     rows = [epoch_row(epoch, 1, epoch, 0.5) for epoch in range(1, 101)]
     for number in range(1000):
         long_run(desk.folder / "runs" / "wide", number, text, rows, number < 500, number < 990)
+    _, start = best_of(3, lambda: desk.run("status.py", "--help"))
     shown, seconds = best_of(3, lambda: desk.run("status.py", "wide", "--json"))
     states = [run["state"] for run in json.loads(shown.stdout)[0]["runs"]]
     assert [states.count(one) for one in ("finished", "pending", "lost", "waiting")] == [500, 400, 90, 10]
     assert len(asked.read_text().splitlines()) == len(explained.read_text().splitlines()) == 3
-    print(f"1,000 runs in {seconds:.2f} s of processor time")
-    assert seconds < 2.0
+    print(f"1,000 runs in {seconds:.2f} s of processor time; a start takes {start:.3f}")
+    assert seconds < 100 * start
 
 
 def best_of(times: int, work) -> tuple[subprocess.CompletedProcess, float]:
