@@ -114,9 +114,7 @@ class Recorder:
 
     def _save_epoch(self, content: dict[str, Any], epoch: int) -> None:
         self.confirm()
-        if self.stage.last.exists() and self._last_is_whole:
-            _link(self.stage.last, self.stage.previous)
-        write_checkpoint(self.stage.last, content, self.confirm)
+        write_checkpoint(self.stage.last, content, self._make_way)
         self._last_is_whole = True
         self.stage.partial.unlink(missing_ok=True)
         self._keep(content, epoch)
@@ -124,6 +122,12 @@ class Recorder:
         rows = content["progress"]["rows"]
         self._add_row(rows)
         print(_line(rows[-1]), flush=True)
+
+    def _make_way(self) -> None:
+        """The epoch before stays as previous.pt, once the file that takes its place is whole."""
+        self.confirm()
+        if self.stage.last.exists() and self._last_is_whole:
+            _link(self.stage.last, self.stage.previous)
 
     def _add_row(self, rows: list[dict[str, Any]]) -> None:
         try:

@@ -153,6 +153,8 @@ def test_weights_that_are_no_numbers_at_an_epochs_end_leave_the_epoch_before(run
         with pytest.raises(UserError, match=rf"weights are no numbers after {EPOCHS * STEPS} steps; lower optimizer"):
             stages.train(run)
     assert holds(run, EPOCHS - 1, EPOCHS - 1)
+    previous = torch.load(run.stage(1).previous, weights_only=True)
+    assert previous["progress"]["epochs_done"] == EPOCHS - 2
     assert goes_on_as(run, whole)
 
 
